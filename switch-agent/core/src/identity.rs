@@ -1,0 +1,1 @@
+//! Claims about a machine's port, as signed statements and tokens carry them.

@@ -1,0 +1,95 @@
+//! Router Advertisements: configuration, and the sans-I/O advertiser of one port.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ipnet::Ipv6Net;
+use serde::Serialize;
+
+use crate::name::{MacAddr, PortName};
+
+/// How an advertiser treats the letter of RFC 4861.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RaProfile {
+    /// One machine per port, fastest safe address; deviations are listed in the README.
+    #[default]
+    Boot,
+    /// RFC 4861 to the letter.
+    Strict,
+}
+
+/// Default Router Preference (RFC 4191 section 2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preference {
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+/// One route of a Route Information Option (RFC 4191 section 2.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteInfo {
+    pub prefix: Ipv6Net,
+    pub preference: Preference,
+    /// Route Lifetime in seconds.
+    pub lifetime_s: u32,
+}
+
+/// One entry of AdvPrefixList (RFC 4861 section 6.2.1). L and A are always set on a boot port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdvPrefix {
+    pub prefix: Ipv6Net,
+    pub adv_valid_lifetime_s: u32,
+    pub adv_preferred_lifetime_s: u32,
+}
+
+/// The router variables of one port (RFC 4861 section 6.2.1), already checked against their bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RaConfig {
+    pub profile: RaProfile,
+    pub max_rtr_adv_interval: Duration,
+    pub min_rtr_adv_interval: Duration,
+    pub adv_managed_flag: bool,
+    pub adv_other_config_flag: bool,
+    pub adv_link_mtu: Option<u32>,
+    /// Milliseconds; 0 is "unspecified".
+    pub adv_reachable_time_ms: u32,
+    /// Milliseconds; 0 is "unspecified".
+    pub adv_retrans_timer_ms: u32,
+    pub adv_cur_hop_limit: u8,
+    pub adv_default_lifetime_s: u16,
+    pub prf: Preference,
+    pub adv_prefix_list: Vec<AdvPrefix>,
+    pub rdnss: Vec<Ipv6Addr>,
+    pub dnssl: Vec<String>,
+    pub route_info: Vec<RouteInfo>,
+    /// NAT64 prefix (RFC 8781); its length is one of 32, 40, 48, 56, 64, 96.
+    pub pref64: Option<Ipv6Net>,
+    /// Captive-portal URI (RFC 8910).
+    pub captive_portal: Option<String>,
+}
+
+/// Everything an advertiser needs to run on one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdvertiserSpec {
+    pub port: PortName,
+    pub ifindex: u32,
+    /// MAC of the port's netdev: Source Link-Layer Address option, and source of the frames.
+    pub mac: MacAddr,
+    /// Link-local address of the port: source of the advertisements.
+    pub link_local: Ipv6Addr,
+    pub config: RaConfig,
+}
+
+/// How a port stops advertising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cease {
+    /// The port really leaves: final advertisements with Router Lifetime 0 (RFC 4861 section 6.2.5).
+    Final,
+    /// The process stops or restarts: nothing is sent, machines keep their router.
+    Silent,
+}

@@ -1,0 +1,56 @@
+//! The discovery proxy's side of one port: where it listens, and what it tells the machine there.
+
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use serde::Serialize;
+
+use crate::desired::{Partition, UpstreamSpec};
+use crate::name::{MacAddr, PartitionId, PortName, VrfName};
+
+/// Sockets of one port: bound to the port's device, and accepting only what arrived through its VRF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListenerSpec {
+    pub port: PortName,
+    pub ifindex: u32,
+    pub vrf: VrfName,
+    /// The kernel drops what does not arrive through this device, so that a port that leaves its VRF is
+    /// cut off at once.
+    pub vrf_ifindex: u32,
+    pub tcp_port: u16,
+}
+
+/// What a machine on the port is told, and what its requests are stamped with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PortContext {
+    pub switch_id: String,
+    pub chassis_mac: Option<MacAddr>,
+    pub partition: PartitionId,
+    pub port: PortName,
+    pub alias: String,
+    pub index: u64,
+    pub mac: MacAddr,
+    pub vrf: VrfName,
+    /// The port's /64.
+    pub prefix: Ipv6Net,
+    /// `::1` of the port's /64.
+    pub router: Ipv6Addr,
+    pub tcp_port: u16,
+    /// Partition settings: path rules, DNS, NTP, boot parameters, files.
+    pub settings: Partition,
+}
+
+/// Listener and context of one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PortService {
+    pub listener: ListenerSpec,
+    pub context: PortContext,
+}
+
+/// The upstream client as it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpstreamState {
+    pub spec: UpstreamSpec,
+    /// Why requests would fail now (a CA file that cannot be read), if they would.
+    pub error: Option<String>,
+}

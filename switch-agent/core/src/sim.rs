@@ -1,0 +1,1 @@
+//! SimSwitch: a model of vrfmgrd, intfmgrd and orchagent as observed.

@@ -1,0 +1,1 @@
+//! The boot timeline of each port.

@@ -1,0 +1,1 @@
+//! Builds backends and tasks, and owns the order of shutdown.

@@ -1,0 +1,1 @@
+//! CONFIG_DB: reading our tables, writing rows, following changes.

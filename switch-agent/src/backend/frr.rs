@@ -1,0 +1,1 @@
+//! vtysh: reading FRR's state and applying a delta.

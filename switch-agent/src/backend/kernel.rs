@@ -1,0 +1,1 @@
+//! rtnetlink: links, addresses, neighbours, routes, and their changes.

@@ -1,0 +1,1 @@
+//! The agent's Ed25519 identity key.

@@ -1,0 +1,10 @@
+//! The only modules that touch redis, rtnetlink, raw sockets, files and processes.
+
+pub mod config_db;
+pub mod frr;
+pub mod kernel;
+pub mod keys;
+pub mod packet;
+pub mod redis;
+pub mod state_db;
+pub mod state_dir;

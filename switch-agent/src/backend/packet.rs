@@ -1,0 +1,1 @@
+//! AF_PACKET: solicitations in, advertisements out.

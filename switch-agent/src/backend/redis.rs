@@ -1,0 +1,1 @@
+//! SONiC's database_config.json and connections to it.

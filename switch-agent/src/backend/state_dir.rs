@@ -1,0 +1,1 @@
+//! The state directory: ledger, identity key, last good configuration.

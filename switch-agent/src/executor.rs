@@ -1,0 +1,1 @@
+//! Maps each action to one backend call and its typed outcome.

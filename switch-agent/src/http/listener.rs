@@ -1,0 +1,1 @@
+//! Device-bound listeners, one set per port.

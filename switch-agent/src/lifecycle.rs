@@ -1,0 +1,1 @@
+//! Named tasks with an owner, a cancel and a deadline.

@@ -1,0 +1,1 @@
+//! Gathers one Observed from the backends; no decisions.

@@ -1,0 +1,1 @@
+//! The only loop: wait, observe, plan, execute, publish.
