@@ -1,0 +1,58 @@
+//! Every metric: name, help, labels, registry. One file per part; nobody else names a metric.
+//!
+//! Ports are labels (bounded by the switch); MAC addresses and machine ids never are.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+
+pub mod advertise;
+pub mod frr;
+pub mod machines;
+pub mod proxy;
+pub mod reconcile;
+
+/// All metrics of the process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+pub struct Inner {
+    registry: Registry,
+    pub advertise: advertise::AdvertiseMetrics,
+    pub frr: frr::FrrMetrics,
+    pub machines: machines::MachineMetrics,
+    pub proxy: proxy::ProxyMetrics,
+    pub reconcile: reconcile::ReconcileMetrics,
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("switch_agent");
+        Metrics(Arc::new(Inner {
+            advertise: advertise::AdvertiseMetrics::register(&mut registry),
+            frr: frr::FrrMetrics::register(&mut registry),
+            machines: machines::MachineMetrics::register(&mut registry),
+            proxy: proxy::ProxyMetrics::register(&mut registry),
+            reconcile: reconcile::ReconcileMetrics::register(&mut registry),
+            registry,
+        }))
+    }
+}
+
+impl Metrics {
+    /// The exposition text (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).ok();
+        text
+    }
+}
