@@ -93,3 +93,17 @@ pub enum Cease {
     /// The process stops or restarts: nothing is sent, machines keep their router.
     Silent,
 }
+
+/// A change of a link as the kernel reported it, on the fast path past the reconciler: an advertisement
+/// leaves within milliseconds of carrier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEvent {
+    pub ifindex: u32,
+    pub name: String,
+    /// IFF_UP and IFF_LOWER_UP.
+    pub carrier: bool,
+    /// The port's usable link-local address, where it has one.
+    pub link_local: Option<Ipv6Addr>,
+    /// The link was deleted.
+    pub gone: bool,
+}
