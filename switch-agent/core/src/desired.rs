@@ -174,3 +174,8 @@ impl Desired {
         self.partitions.get(&port.partition)
     }
 }
+
+/// Placeholder.
+pub fn membership(_config: &ConfigDb, _port: &PortName) -> Option<String> {
+    None
+}

@@ -46,6 +46,8 @@ pub struct Observed {
     pub runtime: Runtime,
     /// Objects whose last action failed, and are to be left alone for now: object to reason.
     pub backing_off: BTreeMap<String, String>,
+    /// Objects acted upon a moment ago: the other side gets time to react before anything is repeated.
+    pub cooling: BTreeSet<String>,
 }
 
 /// STATE_DB, as far as the agent needs it.
@@ -131,7 +133,10 @@ impl Link {
             .filter(Ipv6Addr::is_unicast_link_local)
             .filter(|address| *address != CONVENIENCE_LINK_LOCAL);
         let eui64 = self.mac.map(MacAddr::eui64_link_local);
-        candidates.clone().find(|address| Some(*address) == eui64).or_else(|| candidates.next())
+        candidates
+            .clone()
+            .find(|address| Some(*address) == eui64)
+            .or_else(|| candidates.next())
     }
 }
 

@@ -78,3 +78,13 @@ pub struct FrrPlan {
     /// VRFs that FRR's running configuration still mentions in lines of ours though they are not wanted.
     pub lingering: Vec<VrfName>,
 }
+
+/// Placeholder until the delta lands.
+pub fn plan(
+    _spec: &FrrSpec,
+    _observed: &FrrObserved,
+    _method: crate::desired::LeakMethod,
+    _owned: &dyn Fn(&VrfName) -> bool,
+) -> FrrPlan {
+    FrrPlan::default()
+}
