@@ -36,17 +36,15 @@ pub(super) fn end(view: &View<'_>, wanted: &WantedSet<'_>, kept: &BTreeSet<PortN
         actions.push(Action::CloseService { port: port.clone() });
     }
     for (port, entry) in &view.ledger.ports {
-        let link = view.kernel.links.get(port.as_str());
-        let ours = link
-            .is_some_and(|link| has_convenience(link) && link.master.as_deref() == Some(entry.vrf.as_str()));
-        let object = format!("fe80::1 of {port}");
-        if leaves(&port)
-            && !wanted.interfaces.contains_key(port)
-            && ours
-            && view.kernel.net_admin
-            && view.free(&object)
-        {
-            actions.push(Action::RemoveConvenienceLinkLocal { port: port.clone() });
+        let Some(link) = view.kernel.links.get(port.as_str()) else { continue };
+        let ours = has_convenience(link) && link.master.as_deref() == Some(entry.vrf.as_str());
+        let unwanted = leaves(&port) && !wanted.interfaces.contains_key(port);
+        if ours && unwanted && view.kernel.net_admin && view.free(&format!("fe80::1 of {port}")) {
+            actions.push(Action::RemoveConvenienceLinkLocal {
+                port: port.clone(),
+                ifindex: link.ifindex,
+                address: CONVENIENCE_LINK_LOCAL,
+            });
         }
     }
     actions
