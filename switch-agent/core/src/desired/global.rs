@@ -3,7 +3,7 @@
 //! A bad global row cannot just be dropped: the defaults that an absent row stands for would switch on
 //! what its author may have switched off. A field that is valid by itself therefore holds, and a field
 //! that is bad takes its safe value:
-//! - `admin_status`: down, so that nothing new is built on a row nobody understands;
+//! - `admin_status`: up, so that a misspelt word never takes machines off the network;
 //! - `leak_method`: `render-only`, so that FRR is not touched;
 //! - any `control_api_*`: no upstream, so that no request goes out with less protection than asked for;
 //! - `proxy_port`, `switch_id`: their defaults.
@@ -52,7 +52,7 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     let none = crate::row::Fields::new();
     let fields = config.row(TABLE, KEY).unwrap_or(&none);
     let mut reader = Reader::new(row_name(TABLE, KEY), fields, &FIELDS);
-    let admin_up = reader.or("admin_status", true, admin_status()) && !reader.is_bad("admin_status");
+    let admin_up = reader.or("admin_status", true, admin_status());
     let switch_id = reader.optional("switch_id", switch_id);
     let upstream = upstream(&mut reader);
     let proxy_port = reader.or("proxy_port", PROXY_PORT_DEFAULT, number(1..=u16::MAX));

@@ -191,8 +191,3 @@ impl Desired {
         self.partitions.get(&port.partition)
     }
 }
-
-/// Placeholder.
-pub fn membership(_config: &ConfigDb, _port: &PortName) -> Option<String> {
-    None
-}
