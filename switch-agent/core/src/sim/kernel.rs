@@ -104,7 +104,9 @@ impl SimKernel {
             addresses: BTreeSet::new(),
         };
         link.regenerate_link_local();
-        self.links.entry(name.to_owned()).insert_entry(link).into_mut()
+        let slot = self.links.entry(name.to_owned()).or_insert_with(|| link.clone());
+        *slot = link;
+        slot
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<SimLink> {

@@ -94,6 +94,10 @@ fn settle_without_orchagent(switch: &mut SimSwitch) -> Vec<Effect> {
     effects
 }
 
+mod around;
+mod rebind;
+mod vrf;
+
 mod normal_path {
     use super::*;
 
