@@ -96,18 +96,21 @@ impl Ledger {
 
     /// The address row of `port` as one of ours. `row_vrf` is the VRF its base row names, if any.
     ///
-    /// Without a ledger entry only a router address (`::1` of a /64) in a VRF of ours is taken for ours.
+    /// Without a ledger entry two things are taken for ours: an address that the configuration wants on
+    /// this very port (`wanted`), and a router address (`::1` of a /64) in a VRF of ours.
     pub fn owned_address(
         &self,
         port: &PortName,
         row_vrf: Option<&VrfName>,
         address: Ipv6Net,
+        wanted: &[Ipv6Net],
     ) -> Option<OwnedAddress> {
         let ours = match self.ports.get(port) {
             Some(entry) => entry.addresses.contains(&address),
             None => {
                 let router = address.prefix_len() == 64 && address.addr().segments()[4..] == [0, 0, 0, 1];
-                router && row_vrf.is_some_and(|vrf| self.owned_vrf(vrf).is_some())
+                wanted.contains(&address)
+                    || router && row_vrf.is_some_and(|vrf| self.owned_vrf(vrf).is_some())
             }
         };
         ours.then(|| OwnedAddress(port.clone(), address))
@@ -150,10 +153,10 @@ mod tests {
         assert!(ledger.owned_interface(&port, &vrf("VrfBoot-p1")).is_some());
         assert!(ledger.owned_interface(&port, &vrf("Vrf7")).is_none());
         // The address row is still ours to take away, whoever owns the base row now.
-        assert!(ledger.owned_address(&port, Some(&vrf("Vrf7")), address).is_some());
+        assert!(ledger.owned_address(&port, Some(&vrf("Vrf7")), address, &[]).is_some());
         assert!(
             ledger
-                .owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap())
+                .owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap(), &[])
                 .is_none()
         );
     }

@@ -95,10 +95,10 @@ pub(super) fn assess(
 ) -> Assessment {
     let interface = view.interface(port);
     let Some(wanted) = wanted else {
-        return release(view, port, &interface, leak_in_the_way);
+        return release(view, port, None, &interface, leak_in_the_way);
     };
     if let Some(member) = membership(view.config, port) {
-        let mut assessment = release(view, port, &interface, leak_in_the_way);
+        let mut assessment = release(view, port, Some(wanted), &interface, leak_in_the_way);
         if assessment.progress == Progress::Absent {
             assessment.progress = Progress::Foreign;
         }
@@ -121,7 +121,7 @@ fn moved(
     leak_in_the_way: bool,
 ) -> Assessment {
     let ours = interface.owned_base(view.ledger, port).is_some();
-    let mut assessment = release(view, port, interface, leak_in_the_way);
+    let mut assessment = release(view, port, Some(wanted), interface, leak_in_the_way);
     if !ours {
         if assessment.progress == Progress::Absent {
             assessment.progress = Progress::Foreign;
@@ -148,10 +148,10 @@ fn bind(
     interface: &Interface<'_>,
     leak_in_the_way: bool,
 ) -> Assessment {
-    let owned = interface.owned_addresses(view.ledger, port);
+    let owned = interface.owned_addresses(view.ledger, port, &wanted.addresses);
     if !owned.is_empty() {
         // Somebody took the base row away from over our address; intfmgrd now waits for the address to go.
-        return release(view, port, interface, leak_in_the_way);
+        return release(view, port, Some(wanted), interface, leak_in_the_way);
     }
     let entry = view.ledger.ports.get(port);
     if let Some((text, _)) = interface.addresses.first() {
@@ -238,7 +238,7 @@ fn settle(
     leak_in_the_way: bool,
 ) -> Assessment {
     let stale: Vec<_> = interface
-        .owned_addresses(view.ledger, port)
+        .owned_addresses(view.ledger, port, &wanted.addresses)
         .into_iter()
         .filter(|owned| !wanted.addresses.contains(&owned.address()))
         .collect();
@@ -246,7 +246,7 @@ fn settle(
     let refused = interface.state_vrf.is_some_and(|vrf| vrf != wanted.vrf.as_str());
     if refused && owned_base {
         // intfmgrd refused this row and will not look at it again: out, then in anew.
-        return release(view, port, interface, leak_in_the_way);
+        return release(view, port, Some(wanted), interface, leak_in_the_way);
     }
     let mut addresses = wanted.addresses.clone();
     addresses.extend(stale.iter().map(|owned| owned.address()));
@@ -382,9 +382,16 @@ fn still_serving(view: &View<'_>, port: &PortName, leak_in_the_way: bool) -> Opt
 }
 
 /// Takes rows of ours off the interface: addresses first, then the base row, each seen gone before the next.
-fn release(view: &View<'_>, port: &PortName, interface: &Interface<'_>, leak_in_the_way: bool) -> Assessment {
+fn release(
+    view: &View<'_>,
+    port: &PortName,
+    wanted: Option<&Wanted<'_>>,
+    interface: &Interface<'_>,
+    leak_in_the_way: bool,
+) -> Assessment {
     let entry = view.ledger.ports.get(port);
-    let owned_addresses = interface.owned_addresses(view.ledger, port);
+    let wanted = wanted.map_or(&[][..], |wanted| &wanted.addresses);
+    let owned_addresses = interface.owned_addresses(view.ledger, port, wanted);
     let owned_base = interface.owned_base(view.ledger, port);
     let serving = view.runtime.services.contains_key(port) || view.runtime.advertisers.contains_key(port);
     if owned_addresses.is_empty() && owned_base.is_none() && !serving {

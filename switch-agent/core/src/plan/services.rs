@@ -203,8 +203,8 @@ fn advertiser(
     let Some(spec) = spec(port, wanted, link) else {
         step.waiting
             .get_or_insert_with(|| format!("kernel: link-local address of {port}"));
-        // A running advertiser survives the moment in which a bind flap regenerates the address.
-        return false;
+        // A running advertiser survives the moment in which a flap regenerates the address.
+        return matches!(running, Some(AdvertiserState::Running(_)));
     };
     match running {
         Some(AdvertiserState::Running(current)) if *current == spec => return true,
@@ -239,7 +239,13 @@ fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserS
         port: port.clone(),
         ifindex: link.ifindex,
         mac: link.mac?,
-        link_local: link.link_local()?,
+        link_local: link.link_local().or_else(|| expected_link_local(link))?,
         config,
     })
+}
+
+/// A port that never had carrier has no link-local yet; it will be the one made of the MAC, as SONiC's
+/// netdevs generate it. With carrier the kernel's own word counts.
+fn expected_link_local(link: &Link) -> Option<std::net::Ipv6Addr> {
+    link.mac.filter(|_| !link.carrier).map(crate::name::MacAddr::eui64_link_local)
 }

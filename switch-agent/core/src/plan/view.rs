@@ -158,12 +158,15 @@ impl Interface<'_> {
     }
 
     /// Address rows that are ours.
-    pub(super) fn owned_addresses(&self, ledger: &Ledger, port: &PortName) -> Vec<OwnedAddress> {
+    pub(super) fn owned_addresses(
+        &self,
+        ledger: &Ledger,
+        port: &PortName,
+        wanted: &[Ipv6Net],
+    ) -> Vec<OwnedAddress> {
         let vrf = self.row_vrf_name();
-        self.addresses
-            .iter()
-            .filter_map(|(_, address)| ledger.owned_address(port, vrf.as_ref(), (*address)?))
-            .collect()
+        let rows = self.addresses.iter().filter_map(|(_, address)| *address);
+        rows.filter_map(|address| ledger.owned_address(port, vrf.as_ref(), address, wanted)).collect()
     }
 
     pub(super) fn has_address_row(&self, address: Ipv6Net) -> bool {
