@@ -167,7 +167,10 @@ impl Leak {
                 }
                 Err(failure) => {
                     warn!(lines, %failure, "FRR refused the configuration");
-                    let wait = BACKOFF.0.saturating_mul(1 << state.failures.min(6)).min(BACKOFF.1);
+                    let wait = BACKOFF
+                        .0
+                        .saturating_mul(1 << state.failures.min(6))
+                        .min(BACKOFF.1);
                     state.failures = state.failures.saturating_add(1);
                     state.failure = Some(failure.to_string());
                     state.not_before = Some(Instant::now() + wait);

@@ -110,7 +110,12 @@ impl Reconciler {
 
     /// One pass. Returns whether something was done that the next pass should look at, and whether a source
     /// was unreadable.
-    async fn pass(&mut self, state: &mut State, mut reasons: BTreeSet<Reason>, started: Instant) -> (bool, bool) {
+    async fn pass(
+        &mut self,
+        state: &mut State,
+        mut reasons: BTreeSet<Reason>,
+        started: Instant,
+    ) -> (bool, bool) {
         reasons.extend(self.waker.take());
         let memory = Memory {
             ledger: state.ledger.clone(),
@@ -138,7 +143,8 @@ impl Reconciler {
         let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
         let degraded = status.verdict == Verdict::Degraded;
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
-        self.publish(state, &observed, actions, status, reasons, started).await;
+        self.publish(state, &observed, actions, status, reasons, started)
+            .await;
         (acted, degraded)
     }
 
@@ -191,7 +197,9 @@ impl Reconciler {
         if state.desired.global.leak_method != LeakMethod::RenderOnly {
             return;
         }
-        let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else { return };
+        let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else {
+            return;
+        };
         if state.rendered.as_ref() == Some(&text) {
             return;
         }
@@ -209,7 +217,8 @@ impl Reconciler {
         for action in actions {
             if let Action::DeleteInterface(owned) = action {
                 let port = owned.port().clone();
-                self.hub.observe(switch_agent_core::machines::MachineEvent::Released { port });
+                self.hub
+                    .observe(switch_agent_core::machines::MachineEvent::Released { port });
             }
         }
     }
@@ -224,22 +233,40 @@ impl Reconciler {
         started: Instant,
     ) {
         let duration = started.elapsed();
-        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let unix_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         state.since.update(&status, unix_s);
         state.logged.changes(&status);
         self.count(&status, duration);
-        let rows = publish::status_rows(&status, observed, &state.since, &self.hub, state.generation, unix_s);
+        let rows = publish::status_rows(
+            &status,
+            observed,
+            &state.since,
+            &self.hub,
+            state.generation,
+            unix_s,
+        );
         if let Err(failure) = self.status_rows.publish(&rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }
         let plan_json = plan_json(&actions, &status);
         let pass = PassInfo {
-            reason: reasons.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>().join(","),
+            reason: reasons
+                .iter()
+                .map(|reason| format!("{reason:?}"))
+                .collect::<Vec<_>>()
+                .join(","),
             duration,
             finished_at: SystemTime::now(),
             actions: actions.len(),
         };
-        let snapshot = Snapshot { status, plan_json, pass, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let snapshot = Snapshot {
+            status,
+            plan_json,
+            pass,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
@@ -255,7 +282,9 @@ impl Reconciler {
             self.metrics.reconcile.set_ports_by_phase(phase, count(phase));
         }
         for partition in status.partitions.values() {
-            self.metrics.frr.set_leak(partition.partition.as_str(), &partition.leak);
+            self.metrics
+                .frr
+                .set_leak(partition.partition.as_str(), &partition.leak);
         }
     }
 }
@@ -272,15 +301,32 @@ impl State {
 }
 
 fn interest(desired: &Desired) -> Interest {
-    let vrfs = desired.partitions.values().map(|partition| (partition.vrf.clone(), partition.leak_vrf.clone()));
+    let vrfs = desired
+        .partitions
+        .values()
+        .map(|partition| (partition.vrf.clone(), partition.leak_vrf.clone()));
     let leaks = |port: &&switch_agent_core::desired::DesiredPort| {
-        desired.partition_of(port).is_some_and(|partition| partition.leak && !partition.leak_prefixes.is_empty())
+        desired
+            .partition_of(port)
+            .is_some_and(|partition| partition.leak && !partition.leak_prefixes.is_empty())
     };
-    let exported = desired.ports.values().filter(leaks).map(|port| port.prefix).collect();
-    Interest { vrfs: vrfs.collect(), exported }
+    let exported = desired
+        .ports
+        .values()
+        .filter(leaks)
+        .map(|port| port.prefix)
+        .collect();
+    Interest {
+        vrfs: vrfs.collect(),
+        exported,
+    }
 }
 
 fn leaks_settled(status: &Status) -> bool {
-    let settled = |leak: &LeakStatus| matches!(leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered);
-    status.partitions.values().all(|partition| settled(&partition.leak))
+    let settled =
+        |leak: &LeakStatus| matches!(leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered);
+    status
+        .partitions
+        .values()
+        .all(|partition| settled(&partition.leak))
 }

@@ -104,6 +104,11 @@ impl PortName {
             .unwrap_or(PortKind::Ethernet)
     }
 
+    /// `Loopback<number>`.
+    pub fn is_loopback(&self, number: u32) -> bool {
+        self.kind() == PortKind::Loopback && self.number() == number
+    }
+
     fn number(&self) -> u32 {
         self.0
             .trim_start_matches(|c: char| c.is_ascii_alphabetic())

@@ -398,9 +398,13 @@ fn release(
         // Nothing of ours in CONFIG_DB. The ledger remembers the interface until SONiC has let go too.
         let ours = entry.filter(|entry| entry.base_row && interface.base.is_none());
         let pending = ours.filter(|entry| interface.state_vrf == Some(entry.vrf.as_str()));
-        return match pending.and_then(|_| trace(view, port, interface)) {
-            Some(on) => Assessment::new(Progress::Releasing, entry).waiting(on),
-            None => Assessment::new(Progress::Absent, None),
+        let Some(on) = pending.and_then(|_| trace(view, port, interface)) else {
+            return Assessment::new(Progress::Absent, None);
+        };
+        let assessment = Assessment::new(Progress::Releasing, entry).waiting(on);
+        return match interface.addresses.first() {
+            Some((text, _)) => assessment.conflict(foreign_address(port, text)),
+            None => assessment,
         };
     }
     // A lost ledger knows the rows by name only: from here on it knows them for certain.
@@ -434,4 +438,10 @@ fn release(
         ));
     }
     assessment.action(Action::DeleteInterface(base))
+}
+
+/// intfmgrd holds the release of a port while any address is on it, whoever put it there.
+fn foreign_address(port: &PortName, text: &str) -> String {
+    let table = port.kind().interface_table();
+    format!("{table}|{port}|{text} is a foreign address on a port that leaves the boot VRF")
 }

@@ -36,7 +36,9 @@ pub(super) fn end(view: &View<'_>, wanted: &WantedSet<'_>, kept: &BTreeSet<PortN
         actions.push(Action::CloseService { port: port.clone() });
     }
     for (port, entry) in &view.ledger.ports {
-        let Some(link) = view.kernel.links.get(port.as_str()) else { continue };
+        let Some(link) = view.kernel.links.get(port.as_str()) else {
+            continue;
+        };
         let ours = has_convenience(link) && link.master.as_deref() == Some(entry.vrf.as_str());
         let unwanted = leaves(&port) && !wanted.interfaces.contains_key(port);
         if ours && unwanted && view.kernel.net_admin && view.free(&format!("fe80::1 of {port}")) {
@@ -247,5 +249,7 @@ fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserS
 /// A port that never had carrier has no link-local yet; it will be the one made of the MAC, as SONiC's
 /// netdevs generate it. With carrier the kernel's own word counts.
 fn expected_link_local(link: &Link) -> Option<std::net::Ipv6Addr> {
-    link.mac.filter(|_| !link.carrier).map(crate::name::MacAddr::eui64_link_local)
+    link.mac
+        .filter(|_| !link.carrier)
+        .map(crate::name::MacAddr::eui64_link_local)
 }

@@ -166,7 +166,8 @@ impl Interface<'_> {
     ) -> Vec<OwnedAddress> {
         let vrf = self.row_vrf_name();
         let rows = self.addresses.iter().filter_map(|(_, address)| *address);
-        rows.filter_map(|address| ledger.owned_address(port, vrf.as_ref(), address, wanted)).collect()
+        rows.filter_map(|address| ledger.owned_address(port, vrf.as_ref(), address, wanted))
+            .collect()
     }
 
     pub(super) fn has_address_row(&self, address: Ipv6Net) -> bool {

@@ -7,11 +7,7 @@ use ipnet::Ipv6Net;
 use super::view::View;
 use crate::desired::{DesiredPort, Partition};
 use crate::name::{PartitionId, PortName, VrfName, router_interface_address};
-
-/// First number of the loopbacks that carry service addresses. Operators use low numbers.
-const SERVICE_LOOPBACK_FIRST: u32 = 900;
-/// SONiC knows `Loopback0` to `Loopback999`.
-const SERVICE_LOOPBACK_LAST: u32 = 999;
+use crate::ownership::SERVICE_LOOPBACKS;
 
 /// One interface that belongs into a boot VRF.
 pub(super) struct Wanted<'a> {
@@ -78,14 +74,15 @@ pub(super) fn wanted<'a>(view: &View<'a>) -> WantedSet<'a> {
     }
 }
 
-/// The loopback of a partition's service addresses: the one the ledger has, else the lowest free number.
+/// The loopback of a partition's service addresses: the one the ledger or its row shows to be in the VRF,
+/// else the lowest free number.
 fn service_loopback(
     view: &View<'_>,
     partition: &Partition,
     taken: &mut BTreeSet<PortName>,
 ) -> Option<PortName> {
     let numbered = |number: u32| -> Option<PortName> { format!("Loopback{number}").parse::<PortName>().ok() };
-    let candidates = || (SERVICE_LOOPBACK_FIRST..=SERVICE_LOOPBACK_LAST).filter_map(numbered);
+    let candidates = || SERVICE_LOOPBACKS.filter_map(numbered);
     let kept = candidates().find(|name| {
         let ours = view
             .ledger
