@@ -112,7 +112,8 @@ impl FromStr for PortName {
         const WANTED: &str = "a port name (Ethernet<n> or PortChannel<n>, at most 15 bytes)";
         let kind = PortKind::ALL.into_iter().find(|kind| value.starts_with(kind.prefix()));
         let digits = kind.map_or("", |kind| &value[kind.prefix().len()..]);
-        let canonical = digits == "0" || !digits.starts_with('0');
+        // SONiC's own tools create port channels with leading zeros (PortChannel0001).
+        let canonical = kind == Some(PortKind::PortChannel) || digits == "0" || !digits.starts_with('0');
         let ok = !digits.is_empty()
             && digits.bytes().all(|b| b.is_ascii_digit())
             && canonical
@@ -294,6 +295,7 @@ mod tests {
         for bad in ["", "eth0", "Ethernet", "Ethernet01", "Ethernet-1", "Ethernet0|x", "Ethernet99999999999"] {
             assert!(bad.parse::<PortName>().is_err(), "{bad}");
         }
+        assert!("PortChannel0001".parse::<PortName>().is_ok());
     }
 
     #[test]

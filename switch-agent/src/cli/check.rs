@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_of_the_yang_module_holds() {
+        let (code, text) = output(
+            include_str!("../../../sonic-package/yang/samples/config_db.json"),
+            false,
+        );
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.ends_with("partitions: 2, ports: 3 (0 foreign), warnings: 0, rejected: 0\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_good_configuration_is_summarised() {
         let (code, text) = output(GOOD, false);
         assert_eq!(code, 0, "{text}");

@@ -2,6 +2,7 @@ mod accepted;
 mod bad_fields;
 mod bad_rows;
 mod properties;
+mod yang;
 
 use std::time::Duration;
 
@@ -215,10 +216,10 @@ fn a_bad_global_row_is_conservative() {
 #[test]
 fn port_channels_take_their_number_and_ports_their_index() {
     let mut config = base();
-    config.insert("PORTCHANNEL", "PortChannel7", fields([]));
+    config.insert("PORTCHANNEL", "PortChannel0007", fields([]));
     config.insert(
         "BOOT_NETWORK_PORT",
-        "PortChannel7",
+        "PortChannel0007",
         fields([("partition", "p1"), ("admin_status", "down")]),
     );
     config.insert(
@@ -229,11 +230,11 @@ fn port_channels_take_their_number_and_ports_their_index() {
     let desired = Desired::from_config(&config);
     assert_eq!(desired.rejected, []);
     let port = |name: &str| desired.ports[&name.parse().unwrap()].clone();
-    let channel = port("PortChannel7");
+    let channel = port("PortChannel0007");
     assert_eq!(channel.prefix.to_string(), "2001:db8:0:7::/64");
     assert_eq!(
         (channel.index, channel.alias.as_str(), channel.admin_up),
-        (7, "PortChannel7", false)
+        (7, "PortChannel0007", false)
     );
     assert_eq!(port("Ethernet4").prefix.to_string(), "2001:db8::/64");
     assert_eq!(port("Ethernet4").index, 2);
