@@ -78,7 +78,7 @@ const FULL_PARTITION: [(&str, &str); 34] = [
     ("ntp_servers@", "2001:DB8:f::2,10.0.0.1,NTP.example.com"),
     ("leak_vrf", "VrfFabric"),
     ("leak_prefix@", "2001:db8:f::/64,::/0"),
-    ("api_allow@", "GET|POST /v1/*/**,!ANY /v1/admin/**"),
+    ("api_allow@", "GET|POST /v1/*/**,!* /v1/admin/**"),
     ("boot_kernel_url", "http://[2001:db8:f::3]:8080/k?mac=${net0/mac}"),
     (
         "boot_initrd_url@",

@@ -261,8 +261,8 @@ fn partition_router_variables() {
 #[test]
 fn partition_services() {
     let prefix = ("prefix", "2001:db8::/56");
-    let rule = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or ANY /path";
-    let verbs = "is none of ANY, GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    let rule = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
+    let verbs = "is none of *, GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     assert_field_rules(
         "BOOT_NETWORK_PARTITION",
         "p1",

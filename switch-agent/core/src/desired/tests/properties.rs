@@ -104,7 +104,7 @@ const GOOD_FIELDS: [(&str, &[&str]); 27] = [
         "leak_prefix@",
         &["::/0", "2001:db8:ffff::/64", "2001:db8:ffff::1/128,fd00::/8"],
     ),
-    ("api_allow@", &["GET /", "GET|HEAD /v1/*,!ANY /v1/x/**,ANY /**"]),
+    ("api_allow@", &["GET /", "GET|HEAD /v1/*,!* /v1/x/**,* /**"]),
     (
         "boot_kernel_url",
         &["http://h", "https://[2001:db8:ffff::1]:1/k?a=${uuid}"],
