@@ -116,16 +116,28 @@ fn a_partition_without_a_vrf_name_clashes_by_its_derived_one() {
 
 #[test]
 fn service_addresses_stay_out_of_every_boot_prefix() {
-    let messages = messages(|config| {
-        let fields = fields([("prefix", "2001:db8:1::/56"), ("service_address@", "2001:db8::1")]);
-        config.insert("BOOT_NETWORK_PARTITION", "p2", fields);
-    });
+    let mut config = base();
+    let fields = fields([("prefix", "2001:db8:1::/56"), ("service_address@", "2001:db8::1")]);
+    config.insert("BOOT_NETWORK_PARTITION", "p2", fields);
+    let desired = Desired::from_config(&config);
     assert_eq!(
-        messages,
+        desired
+            .rejected
+            .iter()
+            .map(Rejected::to_string)
+            .collect::<Vec<_>>(),
         [
             "BOOT_NETWORK_PARTITION|p2: service_address@ = \"2001:db8::1\": must not be inside 2001:db8::/56, the prefix \
          of partition p1"
         ]
+    );
+    assert_eq!(
+        desired
+            .partitions
+            .keys()
+            .map(PartitionId::as_str)
+            .collect::<Vec<_>>(),
+        ["p1"]
     );
 }
 
