@@ -1,1 +1,3 @@
 //! Subcommands other than `run`.
+
+pub mod check;

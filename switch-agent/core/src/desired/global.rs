@@ -20,7 +20,7 @@ use crate::row::ConfigDb;
 
 const TABLE: &str = "BOOT_NETWORK";
 const KEY: &str = "global";
-const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 11] = [
     "admin_status",
     "switch_id",
     "control_api_url",

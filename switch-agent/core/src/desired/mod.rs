@@ -3,11 +3,14 @@
 //! A bad row rejects itself, never the switch: it lands in [`Desired::rejected`] with a message that names
 //! row, field, value and rule, and every other object is unaffected.
 
+mod check;
 mod fields;
 mod global;
 mod partition;
 mod port;
 mod router;
+#[cfg(test)]
+mod tests;
 mod url;
 mod values;
 
@@ -22,6 +25,7 @@ use crate::name::{MacAddr, PartitionId, PortName, VrfName};
 use crate::ra::RaConfig;
 use crate::row::ConfigDb;
 
+pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
 pub use global::PROXY_PORT_DEFAULT;
 pub use port::membership;
 

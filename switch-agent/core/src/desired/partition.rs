@@ -14,7 +14,7 @@ use crate::name::{PartitionId, VrfName};
 use crate::row::{ConfigDb, Fields};
 
 pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
-const FIELDS: [&str; 34] = [
+pub(super) const FIELDS: [&str; 34] = [
     "prefix",
     "vrf_name",
     "manage_vrf",

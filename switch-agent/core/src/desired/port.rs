@@ -13,7 +13,7 @@ use crate::name::{PartitionId, PortKind, PortName, port_prefix};
 use crate::row::{ConfigDb, Fields};
 
 const TABLE: &str = "BOOT_NETWORK_PORT";
-const FIELDS: [&str; 3] = ["partition", "prefix_offset", "admin_status"];
+pub(super) const FIELDS: [&str; 3] = ["partition", "prefix_offset", "admin_status"];
 
 /// Reads the ports, in natural order: where two ports have the same /64, the later one is rejected.
 pub(super) fn ports(

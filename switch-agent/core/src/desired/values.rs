@@ -172,23 +172,23 @@ pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteIn
     })
 }
 
-/// One item of `api_allow@`: `[!]VERB[|VERB...] /path`, `ANY` standing for every method. Verbs are
+/// One item of `api_allow@`: `[!]VERB[|VERB...] /path`, `*` standing for every method. Verbs are
 /// separated by `|` because the comma already separates the items of a leaf-list. In the path `*` is one
 /// segment and `**`, as the last one, any number of segments.
 pub(super) fn path_rule(value: &str) -> Result<PathRule, Rule> {
-    const RULE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or ANY /path";
+    const RULE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
     let (deny, rest) = value
         .strip_prefix('!')
         .map_or((false, value), |rest| (true, rest));
     let (verbs, pattern) = rest.split_once(' ').ok_or_else(|| Rule::from(RULE))?;
-    let verbs: Vec<&str> = if verbs == "ANY" {
+    let verbs: Vec<&str> = if verbs == "*" {
         Vec::new()
     } else {
         verbs.split('|').collect()
     };
     if let Some(verb) = verbs.iter().find(|verb| !VERBS.contains(verb)) {
         let verb = super::fields::quoted(verb);
-        return Err(format!("{RULE}; {verb:?} is none of ANY, {}", VERBS.join(", ")).into());
+        return Err(format!("{RULE}; {verb:?} is none of *, {}", VERBS.join(", ")).into());
     }
     path_pattern(pattern)?;
     Ok(PathRule {
