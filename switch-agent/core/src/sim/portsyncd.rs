@@ -76,7 +76,7 @@ pub(super) struct Vlanmgrd {
 
 impl Vlanmgrd {
     pub(super) fn start(world: &mut World) -> Vlanmgrd {
-        if world.models_ports && !world.kernel.links.contains_key(BRIDGE) {
+        if !world.kernel.links.contains_key(BRIDGE) {
             let mac = Some(world.base_mac);
             world.kernel.add(BRIDGE, LinkKind::Bridge, mac);
             world.effect(Effect::BridgeAdd {
