@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{DatabaseConfig, Databases};
+use super::{DatabaseConfig, DatabaseEntry, Databases};
 
 /// A directory that vanishes with the value.
 #[derive(Debug)]
@@ -91,6 +91,14 @@ impl RedisServer {
     }
 
     pub(crate) fn databases(&self) -> Databases {
+        Databases::new(&self.config()).unwrap()
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> DatabaseEntry {
+        self.config().database(name).unwrap()
+    }
+
+    fn config(&self) -> DatabaseConfig {
         let path = self.dir.path().join("database_config.json");
         let text = serde_json::json!({
             "INSTANCES": {"redis": {"unix_socket_path": self.socket()}},
@@ -101,7 +109,7 @@ impl RedisServer {
             },
         });
         std::fs::write(&path, text.to_string()).unwrap();
-        Databases::new(&DatabaseConfig::load(&path, None).unwrap()).unwrap()
+        DatabaseConfig::load(&path, None).unwrap()
     }
 }
 

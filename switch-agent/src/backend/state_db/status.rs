@@ -26,14 +26,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct StatusWriter {
     database: Database,
-    /// Rows by full key as they are believed to be, and when that was last read; `None` after an error.
+    /// Rows by full key as they are believed to be, and until when; `None` after an error.
     known: Option<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
     rows: BTreeMap<String, Fields>,
-    read_at: Instant,
+    valid_until: Instant,
 }
 
 impl StatusWriter {
@@ -50,7 +50,7 @@ impl StatusWriter {
     /// # Errors
     /// STATE_DB cannot be read or written; the next call reads again what is there.
     pub async fn publish(&mut self, wanted: &StatusRows) -> Result<usize, DatabaseError> {
-        let Known { rows, read_at } = self.current().await?;
+        let Known { rows, valid_until } = self.current().await?;
         let wanted: BTreeMap<String, Fields> = STATUS_TABLES
             .iter()
             .filter_map(|table| Some((table, wanted.get(*table)?)))
@@ -66,17 +66,25 @@ impl StatusWriter {
         }
         self.known = Some(Known {
             rows: wanted,
-            read_at,
+            valid_until,
         });
         Ok(changed)
+    }
+
+    /// Makes the next [`StatusWriter::publish`] check what is there. To be called when STATE_DB may have
+    /// been emptied, as after a new subscription to it.
+    pub fn expire(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.valid_until = Instant::now();
+        }
     }
 
     /// What is there now. Takes `known`, so that an error on the way leaves it unknown.
     async fn current(&mut self) -> Result<Known, DatabaseError> {
         let db = &self.database;
-        let read_at = Instant::now();
+        let now = Instant::now();
         let keys: BTreeSet<String> = match self.known.take() {
-            Some(known) if known.read_at.elapsed() < CHECK_INTERVAL => return Ok(known),
+            Some(known) if now < known.valid_until => return Ok(known),
             Some(known) => known.rows.into_keys().collect(),
             None => {
                 db.keys(|key| {
@@ -92,7 +100,7 @@ impl StatusWriter {
             .map(|(key, fields)| (key.to_owned(), without_placeholder(fields)));
         Ok(Known {
             rows: rows.collect(),
-            read_at,
+            valid_until: now + CHECK_INTERVAL,
         })
     }
 }
