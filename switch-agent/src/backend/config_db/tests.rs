@@ -257,3 +257,23 @@ async fn the_password_file_is_used() {
     std::fs::write(&path, "secret\n").unwrap();
     assert!(ConfigStore::new(Database::new(entry)).read().await.is_ok());
 }
+
+#[tokio::test]
+async fn a_database_is_reached_over_tcp_too() {
+    let server = RedisServer::start();
+    let (store, database) = initialized(&server).await;
+    store.set_row("VRF", "VrfBoot-p1", &fields([])).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    run(&database, &["CONFIG", "SET", "port", &free.to_string()]).await;
+    let mut entry = server.entry("CONFIG_DB");
+    entry.endpoint = crate::backend::redis::Endpoint::Tcp {
+        hostname: "127.0.0.1".to_owned(),
+        port: free,
+    };
+    let config = ConfigStore::new(Database::new(entry)).read().await.unwrap();
+    assert!(config.row("VRF", "VrfBoot-p1").is_some());
+}

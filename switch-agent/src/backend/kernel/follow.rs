@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::libc;
 use switch_agent_core::ra::LinkEvent;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::decode::{self, Event};
@@ -19,8 +20,10 @@ const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Route events come on a socket of their own, so that a converging fabric never delays a carrier.
 const ROUTE_RECEIVE_BUFFER: usize = 1 << 20;
-/// Pause after an error, and after lost events: a dump costs more than the events it replaces.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Pause after an error, and after lost events: a dump costs more than the events it replaces. It doubles
+/// while sessions end sooner than the longest pause.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
 impl KernelHandle {
     /// Follows links, IPv6 addresses, neighbours and default routes until cancelled.
@@ -48,16 +51,25 @@ impl KernelHandle {
         };
         let mut tracker = Tracker::new(self.neighbors.clone());
         let following = async {
+            let mut delay = RETRY_DELAY_MIN;
             loop {
+                let started = Instant::now();
                 let error = match session(&mut tracker, &pass_on).await {
                     Ok(never) => match never {},
                     Err(error) => error,
                 };
                 tracing::info!(
                     error = &error as &dyn std::error::Error,
+                    retry_in = ?delay,
                     "netlink events interrupted"
                 );
-                tokio::time::sleep(RETRY_DELAY).await;
+                tokio::time::sleep(delay).await;
+                let lasted = started.elapsed() > RETRY_DELAY_MAX;
+                delay = if lasted {
+                    RETRY_DELAY_MIN
+                } else {
+                    (delay * 2).min(RETRY_DELAY_MAX)
+                };
             }
         };
         tokio::select! {
@@ -112,6 +124,6 @@ async fn follow_routes(waker: &Waker) {
             }
             waker.wake(Reason::Kernel);
         }
-        tokio::time::sleep(RETRY_DELAY).await;
+        tokio::time::sleep(RETRY_DELAY_MIN).await;
     }
 }

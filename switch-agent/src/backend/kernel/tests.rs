@@ -1,5 +1,6 @@
 //! Against the running kernel, each test in a network namespace of its own.
 
+mod decode;
 mod track;
 
 use std::process::Command;

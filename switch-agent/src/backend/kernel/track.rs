@@ -83,6 +83,9 @@ impl Tracker {
                     raw.link.addresses = before.link.addresses.clone();
                     raw.link.tentative = before.link.tentative.clone();
                 }
+                raw.link.master = raw
+                    .master
+                    .and_then(|master| Some(self.links.get(&master)?.name.clone()));
                 self.set_link(raw.link.ifindex, Some(raw));
             }
             Event::LinkGone { ifindex } => self.set_link(ifindex, None),

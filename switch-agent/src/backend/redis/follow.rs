@@ -1,5 +1,6 @@
 //! Keyspace events of one database, as hints: the reader looks again, whatever the event says.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ async fn session(
     let confirmed = tokio::time::timeout(RESPONSE_TIMEOUT, sink.psubscribe(channels)).await;
     check(database, "PSUBSCRIBE", confirmed)?;
     *subscribed = true;
+    warn_if_silent(database).await;
     report(Change::Subscribed);
     let mut ping = tokio::time::interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -97,6 +99,27 @@ async fn session(
             }
         }
     }
+}
+
+/// SONiC's Redis has `notify-keyspace-events AKE`; one set up otherwise would leave the agent with its
+/// periodic passes alone, and nobody would know why it is slow.
+async fn warn_if_silent(database: &Database) {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("CONFIG").arg("GET").arg("notify-keyspace-events");
+    let answer: Result<(BTreeMap<String, String>,), _> = database.query("CONFIG GET", &pipeline).await;
+    let setting = answer.ok().and_then(|(settings,)| settings.into_values().next());
+    if setting.as_deref().is_some_and(|setting| !notifies(setting)) {
+        tracing::warn!(
+            database = database.name(),
+            "Redis publishes no keyspace events (notify-keyspace-events is {:?}, SONiC's is \"AKE\"): changes are noticed late",
+            setting.unwrap_or_default()
+        );
+    }
+}
+
+/// Keyspace channels, and generic, set and hash commands on them.
+fn notifies(setting: &str) -> bool {
+    setting.contains('K') && (setting.contains('A') || ['g', 's', 'h'].iter().all(|c| setting.contains(*c)))
 }
 
 fn check(
@@ -125,5 +148,20 @@ fn lost(database: &Database) -> DatabaseError {
         database: database.name().to_owned(),
         operation: "subscription",
         source: std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::notifies;
+
+    #[test]
+    fn settings_that_tell_enough() {
+        for good in ["AKE", "KA", "gshK", "gshxeK"] {
+            assert!(notifies(good), "{good}");
+        }
+        for bad in ["", "AE", "Kg", "Kgh"] {
+            assert!(!notifies(bad), "{bad}");
+        }
     }
 }

@@ -83,12 +83,16 @@ fn only_changes_are_reported() {
     assert_eq!(taken(&mut tracker), (vec![], false), "the same link again");
     let mut mastered = link(2, "Ethernet0", true);
     mastered.master = Some(9);
-    tracker.apply(Event::Link(mastered));
+    tracker.apply(Event::Link(mastered.clone()));
     assert_eq!(
         taken(&mut tracker),
         (vec![], true),
         "a master matters to the reconciler alone"
     );
+    tracker.apply(Event::Link(mastered));
+    assert_eq!(taken(&mut tracker), (vec![], false));
+    tracker.apply(Event::Link(link(2, "Ethernet0", true)));
+    assert_eq!(taken(&mut tracker), (vec![], true));
 
     let net = "fe80::5054:ff:fe00:1/64".parse().unwrap();
     tracker.apply(Event::Address(RawAddress {
