@@ -53,7 +53,11 @@ pub enum Action {
     /// Adds `unreachable default` to the VRF's table. Precondition: CAP_NET_ADMIN, the device exists.
     AddUnreachableDefault { vrf: VrfName, table: u32 },
     /// Adds `fe80::1` to a bound port. Precondition: CAP_NET_ADMIN.
-    AddConvenienceLinkLocal { port: PortName, ifindex: u32, address: Ipv6Addr },
+    AddConvenienceLinkLocal {
+        port: PortName,
+        ifindex: u32,
+        address: Ipv6Addr,
+    },
     /// Configures (or with `None` drops) the client of the control API.
     SetUpstream(Option<UpstreamSpec>),
     /// Opens the port's listener, or updates what it tells. Precondition: binding and address observed.
