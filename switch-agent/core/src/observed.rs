@@ -151,6 +151,7 @@ pub struct Runtime {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
     Running(AdvertiserSpec),
     /// Final advertisements are on their way; the port may be released when this entry is gone.

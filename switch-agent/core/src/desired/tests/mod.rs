@@ -184,7 +184,7 @@ fn a_bad_global_row_is_conservative() {
     };
     assert_eq!(
         global(("admin_status", "dwon")),
-        (false, true, LeakMethod::Vtysh, 99)
+        (true, true, LeakMethod::Vtysh, 99)
     );
     assert_eq!(
         global(("leak_method", "none")),
