@@ -83,15 +83,17 @@ impl StateStore {
         Ok(state)
     }
 
-    /// APPL_DB's barrier of a rebind, for these ports. Rows are asked for by name: APPL_DB also holds the
-    /// routing table, and scanning that on every pass would load the switch.
+    /// APPL_DB's barrier of a rebind, for these ports. To be read after STATE_DB: intfmgrd queues a
+    /// deletion here before it removes its row there, so a port that is gone there and not found here has
+    /// really passed orchagent.
+    ///
+    /// Rows are asked for by name: APPL_DB also holds the routing table, and scanning that on every pass
+    /// would load the switch.
     ///
     /// # Errors
     /// APPL_DB cannot be read.
     pub async fn read_appl(&self, ports: &BTreeSet<PortName>) -> Result<ApplDb, DatabaseError> {
         let db = &self.appl_db;
-        // The set before the hashes: orchagent pops a key from the set before it deletes the hash, so a
-        // port that is in neither has really passed.
         let mut pipeline = redis::pipe();
         pipeline.cmd("SMEMBERS").arg(INTF_KEY_SET);
         pipeline.cmd("EXISTS").arg(db.key("PORT_TABLE", "PortInitDone"));
