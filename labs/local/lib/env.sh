@@ -7,10 +7,11 @@ LAB_LOCAL=$LAB_REPO/labs/local
 LAB_OUT=${LAB_OUT:-$LAB_REPO/target/lab}
 # On a tmpfs of the lab: sockets and databases (hostfs has neither sockets nor shared mappings).
 LAB_RUN=/run/lab
-LAB_BIN=${LAB_BIN:-$LAB_REPO/target/release}
+LAB_BIN=${LAB_BIN:-${CARGO_TARGET_DIR:-$LAB_REPO/target}/release}
 
 LEAVES=(leaf1 leaf2)
 MACHINES=(m1 m2 m3 m4)
+# shellcheck disable=SC2034 # used by those who source this
 NODES=("${LEAVES[@]}" spine api tenant patch "${MACHINES[@]}")
 
 API_ADDRESS=2001:db8:a91::10

@@ -49,7 +49,7 @@ run_uml() {
   local uml=(
     linux.uml "mem=${LAB_MEMORY:-1G}" root=/dev/root rootfstype=hostfs rootflags=/ rw quiet
     "init=$LAB_LOCAL/lib/uml-init" "job=$LAB_OUT/job" "status=$LAB_OUT/status"
-    con=null con0=fd:0,fd:1
+    con=null 'con0=fd:0,fd:1'
   )
   command -v linux.uml >/dev/null || die "user-mode-linux is not installed"
   # The kernel must not map its memory from a small /dev/shm.

@@ -65,6 +65,7 @@ configure_node() {
   patch) patch_batch ;;
   m*) printf 'link set lo up\nlink set eth0 up\n' ;;
   esac >"$LAB_RUN/$node.ip"
+  # shellcheck disable=SC2016 # expanded by the shell inside
   in_node "$node" bash -c '
     . "$LAB_LOCAL/lib/sysctl.sh"
     sysctl_"$1" 2>&1
