@@ -110,9 +110,9 @@ impl Executor {
                 .add_link_local(*ifindex, *address)
                 .await
                 .map_err(|failure| chain(&failure)),
-            Action::RemoveConvenienceLinkLocal { ifindex, address, .. } => self
+            Action::RemoveConvenienceLinkLocal { ifindex, .. } => self
                 .kernel
-                .remove_link_local(*ifindex, *address)
+                .remove_link_local(*ifindex)
                 .await
                 .map_err(|failure| chain(&failure)),
             // Rows are taken by `row_change` before this is reached.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::frr::Vtysh;
-use crate::metrics::Metrics;
+use crate::observer::chain;
 use crate::wake::{Reason, Waker};
 
 /// Reading back while everything is as wanted: catches drift that netlink does not show.
@@ -116,26 +116,13 @@ impl Leak {
         self.0.changed.notify_one();
     }
 
-    /// The task. Without `vtysh` FRR is not managed, and that is the reading.
-    pub async fn run(self, vtysh: Option<Vtysh>, metrics: Metrics, waker: Waker, stop: CancellationToken) {
-        let Some(vtysh) = vtysh else {
-            self.with(|state| {
-                state.stale = false;
-                state.observed = Some(Source::Known(FrrObserved::default()));
-            });
-            waker.wake(Reason::Frr);
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = self.0.changed.notified() => self.with(|state| { state.stale = false; state.pending = None; }),
-                }
-            }
-        };
+    /// The task.
+    pub async fn run(self, vtysh: Vtysh, waker: Waker, stop: CancellationToken) {
         loop {
             let started = Instant::now();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.work(&vtysh, &metrics, &waker) => {}
+                () = self.work(&vtysh, &waker) => {}
             }
             let interval = match self.with(|state| state.settled) {
                 true => REFRESH_INTERVAL,
@@ -150,7 +137,7 @@ impl Leak {
     }
 
     /// Applies what is pending, then reads.
-    async fn work(&self, vtysh: &Vtysh, metrics: &Metrics, waker: &Waker) {
+    async fn work(&self, vtysh: &Vtysh, waker: &Waker) {
         let (delta, interest) = self.with(|state| {
             state.busy = true;
             state.stale = false;
@@ -159,27 +146,27 @@ impl Leak {
         if let Some(delta) = delta {
             let lines = delta.commands.len();
             let result = vtysh.apply(&delta).await;
-            metrics.frr.applied(result.is_ok());
             self.with(|state| match &result {
                 Ok(()) => {
                     info!(lines, "FRR configured");
                     (state.failure, state.failures, state.not_before) = (None, 0, None);
                 }
                 Err(failure) => {
-                    warn!(lines, %failure, "FRR refused the configuration");
+                    let reason = chain(failure);
+                    warn!(lines, reason, "FRR not configured; will be tried again");
                     let wait = BACKOFF
                         .0
                         .saturating_mul(1 << state.failures.min(6))
                         .min(BACKOFF.1);
                     state.failures = state.failures.saturating_add(1);
-                    state.failure = Some(failure.to_string());
+                    state.failure = Some(reason);
                     state.not_before = Some(Instant::now() + wait);
                 }
             });
         }
         let observed = match vtysh.observe(&interest.vrfs, &interest.exported).await {
             Ok(observed) => Source::Known(observed),
-            Err(failure) => Source::Unknown(failure.to_string()),
+            Err(failure) => Source::Unknown(chain(&failure)),
         };
         self.with(|state| {
             state.busy = false;

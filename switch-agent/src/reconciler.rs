@@ -13,12 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use switch_agent_core::action::Action;
 use switch_agent_core::desired::{Desired, LeakMethod};
+use switch_agent_core::frr::Templates;
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::{Observed, Source};
 use switch_agent_core::ownership::Ledger;
 use switch_agent_core::plan::{Plan, plan};
 use switch_agent_core::row::ConfigDb;
-use switch_agent_core::status::{LeakStatus, Phase, Status, Verdict};
+use switch_agent_core::status::{LeakStatus, Status, Verdict};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use crate::http::admin::{PassInfo, Snapshot};
 use crate::hub::Hub;
 use crate::leak::Interest;
 use crate::metrics::Metrics;
+use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
 pub use pacing::Pacing;
@@ -55,7 +57,7 @@ pub struct Reconciler {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// Ports of the switch, for parts that read by port (LLDP).
     pub ports: watch::Sender<BTreeSet<PortName>>,
-    pub templates: crate::backend::frr::Templates,
+    pub templates: Templates,
 }
 
 /// What the loop remembers from pass to pass; everything else is read anew.
@@ -143,7 +145,7 @@ impl Reconciler {
         let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
         let degraded = status.verdict == Verdict::Degraded;
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
-        self.publish(state, &observed, actions, status, reasons, started)
+        self.publish(state, actions, status, reasons, started)
             .await;
         (acted, degraded)
     }
@@ -166,7 +168,8 @@ impl Reconciler {
 
     fn note(&self, state: &mut State, outcome: &Outcome, now: Instant) {
         let Outcome { object, kind, result } = outcome;
-        self.metrics.reconcile.action(kind, result.is_ok());
+        let counted = if result.is_ok() { ActionOutcome::Ok } else { ActionOutcome::Failed };
+        self.metrics.reconcile.action(kind, counted);
         match result {
             Ok(()) => {
                 info!(object, action = kind, "done");
@@ -226,7 +229,6 @@ impl Reconciler {
     async fn publish(
         &mut self,
         state: &mut State,
-        observed: &Observed,
         actions: Vec<Action>,
         status: Status,
         reasons: BTreeSet<Reason>,
@@ -241,7 +243,6 @@ impl Reconciler {
         self.count(&status, duration);
         let rows = publish::status_rows(
             &status,
-            observed,
             &state.since,
             &self.hub,
             state.generation,
@@ -258,34 +259,27 @@ impl Reconciler {
                 .collect::<Vec<_>>()
                 .join(","),
             duration,
-            finished_at: SystemTime::now(),
+            finished_at: jiff::Timestamp::now(),
             actions: actions.len(),
         };
         let snapshot = Snapshot {
             status,
             plan_json,
-            pass,
+            pass: Some(pass),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
     fn count(&self, status: &Status, duration: Duration) {
-        let outcome = match status.verdict {
-            Verdict::Converged => "converged",
-            Verdict::Converging => "converging",
-            Verdict::Degraded => "degraded",
-        };
-        self.metrics.reconcile.pass_finished(outcome, duration);
-        let count = |phase: Phase| status.ports.values().filter(|port| port.phase == phase).count();
-        for phase in Phase::ALL {
-            self.metrics.reconcile.set_ports_by_phase(phase, count(phase));
-        }
-        for partition in status.partitions.values() {
-            self.metrics
-                .frr
-                .set_leak(partition.partition.as_str(), &partition.leak);
-        }
+        self.metrics.reconcile.pass_finished(status.verdict, duration);
+        self.metrics.reconcile.set_ports_by_phase(status.ports.values());
+        let rejected = status.rejected.len();
+        self.metrics.reconcile.set_objects("row", "rejected", rejected);
+        self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
+        self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
+        let leaks = status.partitions.values().map(|partition| (&partition.partition, &partition.vrf, &partition.leak));
+        self.metrics.frr.set_leaks(leaks);
     }
 }
 

@@ -13,6 +13,8 @@ use clap::Args;
 pub mod check;
 mod client;
 mod dump;
+pub mod plan;
+pub mod render;
 mod show;
 mod table;
 #[cfg(test)]

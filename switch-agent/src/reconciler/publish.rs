@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use switch_agent_core::action::Action;
 use switch_agent_core::desired::Desired;
+use switch_agent_core::frr::{Templates, render};
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
+use switch_agent_core::plan::full_frr_spec;
 use switch_agent_core::row::{Fields, Table};
 use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict};
 use tracing::{info, warn};
 
-use crate::backend::frr::Templates;
 use crate::backend::state_db::StatusRows;
 use crate::hub::Hub;
 
@@ -103,17 +104,18 @@ pub fn plan_json(actions: &[Action], status: &Status) -> Value {
     })
 }
 
-/// The FRR configuration that `render-only` leaves in the state directory.
+/// The FRR configuration that `render-only` leaves in the state directory: every configured port, up or not,
+/// so that it changes with the configuration only. `None` without an AS number.
 pub(super) fn rendered(desired: &Desired, observed: &Observed, templates: &Templates) -> Option<String> {
-    let spec = switch_agent_core::plan::frr_spec(desired, observed)?;
     let frr = observed.frr.known();
-    match templates.render(&spec, frr) {
+    let metadata = observed.config.known()?.row("DEVICE_METADATA", "localhost");
+    let configured = || metadata?.get("bgp_asn")?.parse().ok();
+    let asn = frr.and_then(|frr| frr.local_asn).or_else(configured)?;
+    let router_id = frr.and_then(|frr| frr.router_id);
+    match render(&full_frr_spec(desired), asn, router_id, templates) {
         Ok(text) => Some(text),
         Err(failure) => {
-            warn!(
-                reason = crate::observer::chain(&failure),
-                "FRR configuration not rendered"
-            );
+            warn!(reason = crate::observer::chain(&failure), "FRR configuration not rendered");
             None
         }
     }
@@ -122,13 +124,11 @@ pub(super) fn rendered(desired: &Desired, observed: &Observed, templates: &Templ
 /// Rows of our STATE_DB tables.
 pub(super) fn status_rows(
     status: &Status,
-    observed: &Observed,
     since: &Since,
     hub: &Hub,
     generation: u64,
     unix_s: u64,
 ) -> StatusRows {
-    let _ = observed;
     let ports = status
         .ports
         .values()
@@ -206,13 +206,11 @@ fn port_row(port: &PortStatus, since: &Since, hub: &Hub) -> Fields {
         "since",
         since.of(&port.port).map(|since| since.to_string()),
     );
-    if let Some(machine) = hub.newest(&port.port) {
+    let machines = hub.port(&port.port).machines;
+    if let Some(machine) = machines.into_iter().max_by_key(|machine| machine.last_seen) {
+        let global = machine.addresses.iter().find(|address| !address.is_unicast_link_local());
         set(&mut row, "mac", Some(machine.mac.to_string()));
-        set(
-            &mut row,
-            "address",
-            machine.global_address.map(|address| address.to_string()),
-        );
+        set(&mut row, "address", global.map(ToString::to_string));
         set(&mut row, "machine_id", machine.machine_id);
     }
     row

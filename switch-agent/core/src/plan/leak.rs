@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::view::View;
 use super::wanted::WantedSet;
-use crate::desired::LeakMethod;
+use crate::desired::{Desired, LeakMethod};
 use crate::frr::{BootVrfSpec, FrrObserved, FrrPlan, FrrSpec};
 use crate::name::{PortName, VrfName};
 use crate::observed::Source;
@@ -99,4 +99,18 @@ fn mentions(frr: &FrrObserved, vrf: &VrfName) -> bool {
 fn exports(frr: &FrrObserved, port: &PortName, prefix: Ipv6Net, vrf: &VrfName) -> bool {
     let wanted = format!("ipv6 route {prefix} {port} nexthop-vrf {vrf}");
     frr.running_config.lines().any(|line| line.trim() == wanted)
+}
+
+/// The leak that a configuration asks for once every port is up, whatever the switch looks like now.
+pub fn full_frr_spec(desired: &Desired) -> FrrSpec {
+    let vrfs = desired.partitions.values().map(|partition| {
+        let ports = desired.ports.values().filter(|port| port.partition == partition.id && port.admin_up);
+        let spec = BootVrfSpec {
+            leak_vrf: partition.leak_vrf.clone(),
+            leak_prefixes: if partition.leak { partition.leak_prefixes.clone() } else { Vec::new() },
+            ports: ports.map(|port| (port.name.clone(), port.prefix)).collect(),
+        };
+        (partition.vrf.clone(), spec)
+    });
+    FrrSpec { vrfs: vrfs.filter(|_| desired.global.admin_up).collect() }
 }

@@ -23,6 +23,7 @@ use crate::observed::{Observed, Source};
 use crate::ownership::Ledger;
 use crate::status::{Conflict, Status, Waiting};
 use binding::{Assessment, Progress};
+pub use leak::full_frr_spec;
 use view::View;
 
 /// The next steps, and why everything else has to wait.
