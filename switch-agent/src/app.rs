@@ -35,7 +35,7 @@ use crate::logging::{self, LogFormat};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
 use crate::reconciler::Reconciler;
-use crate::wake::{Reason, Waker};
+use crate::wake::Waker;
 
 /// Bound on one vtysh process. `docker exec` into a busy switch takes seconds.
 const VTYSH_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod bucket;
+pub mod head;
 pub mod headers;
 pub mod ipxe;
 pub mod limits;
