@@ -1,1 +1,78 @@
-fn main() {}
+//! End-to-end tests of the agent as a black box, run inside the lab (`labs/local`).
+//!
+//! The harness opens its sockets in the namespaces of the machines and switches by itself; it starts a
+//! process only where a process is what is tested.
+
+mod cases;
+mod failure;
+mod http;
+mod lab;
+mod leaf;
+mod machine;
+mod ndp;
+mod ns;
+mod runner;
+mod sys;
+mod tour;
+mod wait;
+mod witnesses;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Result;
+use crate::lab::Lab;
+
+#[derive(Parser)]
+#[command(about = "End-to-end tests of switch-agent, run inside the lab")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the cases and print one line for each.
+    Run {
+        /// Only cases whose name contains this.
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// Also write the results as JSON.
+        #[arg(long)]
+        result: Option<PathBuf>,
+    },
+    /// Print the names of the cases.
+    List,
+    /// Check and show what the lab does, for people.
+    Tour,
+    /// Serve as the services that machines must not reach.
+    Witnesses,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run { filter, result } => {
+            Lab::from_environment().and_then(|lab| runner::run(lab, &filter, result.as_deref()))
+        }
+        Command::List => {
+            runner::list();
+            Ok(true)
+        }
+        Command::Tour => Lab::from_environment().and_then(|lab| tour::run_all(&lab)),
+        Command::Witnesses => witnesses::serve().map(|()| true),
+    };
+    exit_code(outcome)
+}
+
+fn exit_code(outcome: Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{MacAddr, PortName};
 
+mod change;
+mod port;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use change::{Counters, Limits, MachineChange, Removal};
+pub use port::Machine;
+pub use table::MachineTable;
+
 /// What told us of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -104,6 +104,11 @@ impl PortName {
             .unwrap_or(PortKind::Ethernet)
     }
 
+    /// `Loopback<number>`.
+    pub fn is_loopback(&self, number: u32) -> bool {
+        self.kind() == PortKind::Loopback && self.number() == number
+    }
+
     fn number(&self) -> u32 {
         self.0
             .trim_start_matches(|c: char| c.is_ascii_alphabetic())
@@ -120,7 +125,8 @@ impl FromStr for PortName {
             .into_iter()
             .find(|kind| value.starts_with(kind.prefix()));
         let digits = kind.map_or("", |kind| &value[kind.prefix().len()..]);
-        let canonical = digits == "0" || !digits.starts_with('0');
+        // SONiC's own tools create port channels with leading zeros (PortChannel0001).
+        let canonical = kind == Some(PortKind::PortChannel) || digits == "0" || !digits.starts_with('0');
         let ok = !digits.is_empty()
             && digits.bytes().all(|b| b.is_ascii_digit())
             && canonical
@@ -335,6 +341,7 @@ mod tests {
         ] {
             assert!(bad.parse::<PortName>().is_err(), "{bad}");
         }
+        assert!("PortChannel0001".parse::<PortName>().is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 15] = [
+pub const CONFIG_TABLES: [&str; 17] = [
     "BOOT_NETWORK",
     "BOOT_NETWORK_PARTITION",
     "BOOT_NETWORK_PORT",
@@ -31,7 +31,9 @@ pub const CONFIG_TABLES: [&str; 15] = [
     "PORTCHANNEL",
     "PORTCHANNEL_INTERFACE",
     "PORTCHANNEL_MEMBER",
+    "VLAN_INTERFACE",
     "VLAN_MEMBER",
+    "VLAN_SUB_INTERFACE",
     "VRF",
 ];
 

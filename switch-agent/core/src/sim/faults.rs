@@ -1,6 +1,7 @@
 //! What happens to a switch from outside its daemons: restarts, links, and other programs' changes.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -8,6 +9,7 @@ use super::SimSwitch;
 use super::effect::{ApplTable, Daemon, Effect};
 use super::kernel::{LinkKind, SimLink};
 use super::orchagent::Orchagent;
+use crate::name::MacAddr;
 use crate::row::ConfigDb;
 
 /// Tables of STATE_DB that a cold start of swss deletes.
@@ -128,7 +130,9 @@ impl SimSwitch {
     pub fn set_carrier(&mut self, port: &str, carrier: bool) {
         self.change_link(port, |link| {
             link.carrier = carrier;
-            if carrier && link.link_local().is_none() {
+            let own = link.mac.map(MacAddr::eui64_link_local);
+            let present = |net: &IpNet| Some(net.addr()) == own.map(IpAddr::V6);
+            if carrier && !link.addresses.iter().any(present) {
                 link.regenerate_link_local();
             }
         });

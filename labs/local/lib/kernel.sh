@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# A kernel with VRF: this one, in namespaces of its own, or user-mode Linux. Sourced after env.sh.
+
+kernel_has_vrf() {
+  [[ -n ${LAB_KERNEL:-} ]] && {
+    [[ $LAB_KERNEL == native ]]
+    return
+  }
+  [[ $EUID == 0 ]] || return 1
+  unshare --net sh -c 'ip link add lab-probe type vrf table 4000' 2>/dev/null
+}
+
+# run_in_kernel COMMAND...: runs it as the job of a lab kernel and returns its exit status.
+# The status comes back through a file: the exit status of user-mode Linux says nothing of the job.
+run_in_kernel() {
+  ((EUID == 0)) || die "the lab needs root"
+  mkdir -p "$LAB_OUT/logs"
+  rm -f "$LAB_OUT/status" "$LAB_OUT"/logs/*
+  write_job "$@"
+  if kernel_has_vrf; then
+    say "lab kernel: $(uname -r), in namespaces of its own"
+    run_native
+  else
+    say "lab kernel: user-mode Linux"
+    run_uml
+  fi
+  [[ -s $LAB_OUT/status ]] || die "the lab kernel ended without a result"
+  return "$(<"$LAB_OUT/status")"
+}
+
+# The job as a script on the host's file system: arguments survive every kind of kernel unchanged.
+write_job() {
+  {
+    printf '#!/bin/bash\n'
+    printf 'export LAB_OUT=%q LAB_BIN=%q LAB_T0=%q TERM=%q\n' "$LAB_OUT" "$LAB_BIN" "$LAB_T0" "${TERM:-dumb}"
+    printf 'cd %q\n' "$LAB_REPO"
+    printf '%q ' "$@"
+    printf '\n'
+  } >"$LAB_OUT/job"
+  chmod +x "$LAB_OUT/job"
+}
+
+run_native() {
+  unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
+    "$LAB_LOCAL/lib/native-init" "$LAB_OUT/job" "$LAB_OUT/status"
+}
+
+run_uml() {
+  local uml=(
+    linux.uml "mem=${LAB_MEMORY:-1G}" root=/dev/root rootfstype=hostfs rootflags=/ rw quiet
+    "init=$LAB_LOCAL/lib/uml-init" "job=$LAB_OUT/job" "status=$LAB_OUT/status"
+    con=null 'con0=fd:0,fd:1'
+  )
+  command -v linux.uml >/dev/null || die "user-mode-linux is not installed"
+  # The kernel must not map its memory from a small /dev/shm.
+  local TMPDIR=$LAB_OUT
+  export TMPDIR
+  if [[ -n ${LAB_INTERACTIVE:-} ]]; then
+    # The terminal belongs to the kernel's console: raw here, cooked there.
+    local saved
+    saved=$(stty -g)
+    stty raw -echo
+    "${uml[@]}" 2>"$LAB_OUT/logs/kernel" || true
+    stty "$saved"
+    printf '\n'
+  else
+    # What the kernel itself says before and after the job is kept in a file.
+    "${uml[@]}" </dev/null 2>&1 | tee "$LAB_OUT/logs/console" |
+      sed -u -n -e '/^@job begins/,/^@job ends/{' -e '/^@job /d' -e 's/\r$//' -e p -e '}' || true
+  fi
+}

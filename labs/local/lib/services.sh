@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# Start, stop and state of the lab's processes, one function per part. Sourced after env.sh.
+# Every process has LAB_RUN/NODE/PART.pid and a log in LAB_OUT/logs/NODE-PART.
+
+# spawn NODE PART COMMAND...: in the node's namespace; the pid is the command's own.
+spawn() {
+  local node=$1 part=$2
+  shift 2
+  setsid nsenter --net="/run/netns/$node" "$@" </dev/null >>"$LAB_OUT/logs/$node-$part" 2>&1 &
+  echo $! >"$LAB_RUN/$node/$part.pid"
+  disown
+}
+
+pid_of() { cat "$LAB_RUN/$1/$2.pid" 2>/dev/null; }
+
+running() {
+  local pid stat
+  pid=$(pid_of "$1" "$2") && [[ -n $pid ]] || return 1
+  stat=$(cat "/proc/$pid/stat" 2>/dev/null) && [[ $stat != *') Z '* ]]
+}
+
+# stop NODE PART SIGNAL: waits until the process is gone.
+stop() {
+  running "$1" "$2" || return 0
+  kill -s "$3" "$(pid_of "$1" "$2")"
+  local tries=100
+  while running "$1" "$2"; do
+    ((tries--)) || die "$1 $2 does not stop on SIG$3"
+    sleep 0.1
+  done
+}
+
+start_redis() {
+  local dir=$LAB_RUN/$1
+  # SONiC's settings; nothing is persisted, and RDB files would only slow the lab down.
+  spawn "$1" redis redis-server --port 6379 --bind 127.0.0.1 --unixsocket "$dir/redis.sock" \
+    --unixsocketperm 770 --databases 100 --notify-keyspace-events AKE --save '' --appendonly no \
+    --client-output-buffer-limit 'pubsub 0 0 0' --dir "$dir" --loglevel warning
+}
+
+redis() {
+  local leaf=$1
+  shift
+  redis-cli -s "$LAB_RUN/$leaf/redis.sock" "$@"
+}
+
+# The tables of a config_db.json into CONFIG_DB, as sonic-cfggen writes them.
+load_config() {
+  local leaf=$1 file=${2:-$LAB_LOCAL/config/$1.json}
+  jq -r -f "$LAB_LOCAL/lib/config-db.jq" "$file" | redis "$leaf" -n 4 >/dev/null
+  redis "$leaf" -n 4 set CONFIG_DB_INITIALIZED 1 >/dev/null
+}
+
+start_swss() {
+  spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json"
+}
+
+start_frr() {
+  local node=$1 daemon
+  mkdir -p "/etc/frr/$node" "/run/frr/$node"
+  # FRR's pathspace (-N) keeps the sockets and files of the routers apart.
+  cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
+  : >"/etc/frr/$node/vtysh.conf"
+  chown -R frr:frr "/etc/frr/$node" "/run/frr/$node"
+  for daemon in zebra staticd bgpd; do
+    local options=(-N "$node" -f "/etc/frr/$node/$daemon.conf" --log stdout --log-level warning -P 0)
+    [[ $daemon != zebra ]] || options+=(-s 1048576)
+    [[ $daemon != staticd ]] || : >"/etc/frr/$node/staticd.conf"
+    spawn "$node" "$daemon" "/usr/lib/frr/$daemon" "${options[@]}"
+  done
+}
+
+stop_frr() {
+  local daemon
+  for daemon in bgpd staticd zebra; do stop "$1" "$daemon" "$2"; done
+}
+
+start_agent() {
+  local dir=$LAB_RUN/$1
+  spawn "$1" agent env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
+    --database-config "$dir/database_config.json" --state-dir "$dir/state" \
+    --admin-socket "$dir/admin.sock" --admin-listen 127.0.0.1:18091 \
+    --vtysh "vtysh -N $1" --log-format text --log-level "${LAB_LOG_LEVEL:-info}"
+}
+
+start_control_api() {
+  spawn api control-api "$LAB_BIN/stand-ins" control-api --listen "[$API_ADDRESS]:$API_PORT" \
+    --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
+}
+
+# The services that machines must not reach, and witnesses that they would answer others.
+start_witnesses() { spawn tenant witnesses "$LAB_BIN/e2e" witnesses; }

@@ -1,0 +1,65 @@
+//! The cases, in the order in which they run: the quiet ones first.
+
+use std::time::Duration;
+
+use crate::failure::Result;
+use crate::lab::Lab;
+
+mod bad_rows;
+mod boot;
+mod cli;
+mod faults;
+mod isolation;
+mod moves;
+mod proxy;
+mod removal;
+mod restart;
+mod scale;
+
+pub(crate) type Run = fn(&Lab) -> Result<()>;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub group: &'static str,
+    pub title: &'static str,
+    /// A case that runs longer has failed.
+    pub limit: Duration,
+    pub run: Run,
+}
+
+impl Case {
+    pub(crate) fn name(&self) -> String {
+        format!("{}::{}", self.group, self.title)
+    }
+}
+
+/// `cases!("group", 30 s: first, second)`: the functions as cases named after themselves.
+macro_rules! cases {
+    ($group:literal, $($limit:literal s: $($run:ident),+ $(,)?);+ $(;)?) => {
+        vec![$($($crate::cases::Case {
+            group: $group,
+            title: stringify!($run),
+            limit: std::time::Duration::from_secs($limit),
+            run: $run,
+        }),+),+]
+    };
+}
+pub(crate) use cases;
+
+pub(crate) use boot::check_boot_document;
+
+pub(crate) fn all() -> Vec<Case> {
+    [
+        boot::cases(),
+        cli::cases(),
+        proxy::cases(),
+        isolation::cases(),
+        bad_rows::cases(),
+        moves::cases(),
+        removal::cases(),
+        restart::cases(),
+        faults::cases(),
+        scale::cases(),
+    ]
+    .concat()
+}

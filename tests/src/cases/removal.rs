@@ -1,0 +1,171 @@
+//! A port or a partition is taken out of CONFIG_DB: everything of it goes, in SONiC's order, and nothing else.
+
+use std::io::Read;
+
+use crate::cases::{Case, cases};
+use crate::failure::{Context, Result, ensure, fail};
+use crate::lab::{CONVERGENCE, Lab, run};
+use crate::leaf::{CONFIG_DB, Leaf, Rows, STATE_DB};
+use crate::machine::Machine;
+use crate::ndp::Watch;
+use crate::wait;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!("removal",
+        150 s: a_removed_port_is_ceased_and_unbound_in_order, a_removed_partition_takes_its_vrf_along,
+            admin_status_down_withdraws_everything_and_up_brings_it_back;
+    )
+}
+
+/// Rows of others must be the same before and after.
+fn foreign_rows(rows: &Rows) -> Rows {
+    let ours = |key: &String| {
+        key.starts_with("BOOT_NETWORK")
+            || key.starts_with("VRF|VrfBoot")
+            || key.contains("INTERFACE|Ethernet4")
+    };
+    rows.iter()
+        .filter(|(key, _)| !ours(key))
+        .map(|(key, fields)| (key.clone(), fields.clone()))
+        .collect()
+}
+
+fn a_removed_port_is_ceased_and_unbound_in_order(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[0];
+    let machine = &lab.machines[1];
+    let before = leaf.rows(CONFIG_DB)?;
+    let result = remove_port(leaf, machine, &before);
+    leaf.restore(&before, &["BOOT_NETWORK_PORT"])?;
+    wait::until(CONVERGENCE, || leaf.converged())?;
+    machine.reboot()?;
+    wait::until(wait::seconds(20), || machine.check_address_in(&machine.home))?;
+    wait::until(wait::seconds(20), || machine.get("/healthz")?.expect(200))?;
+    result
+}
+
+fn remove_port(leaf: &Leaf, machine: &Machine, before: &Rows) -> Result<()> {
+    let watch = Watch::start(machine)?;
+    let mut session = machine.open_proxy_connection()?;
+    let base = "INTERFACE|Ethernet4";
+    let address = format!("{base}|{}/64", machine.home.router());
+    leaf.unconfigure(&["BOOT_NETWORK_PORT|Ethernet4"])?;
+
+    // The base row may go only after the address row, and after swss has let go of the address.
+    let mut base_outlived_address = false;
+    wait::until(wait::seconds(40), || {
+        let rows = leaf.rows(CONFIG_DB)?;
+        match (rows.contains_key(base), rows.contains_key(&address)) {
+            (false, true) => fail!("{base} went before {address}"),
+            (true, false) => base_outlived_address = true,
+            _ => {}
+        }
+        ensure!(
+            !rows.contains_key(base) && !rows.contains_key(&address),
+            "the rows of the port are still there"
+        );
+        Ok(())
+    })?;
+    ensure!(
+        base_outlived_address,
+        "address row and base row went at once: no barrier between them"
+    );
+    watch.expect_final()?;
+    wait::until(wait::seconds(5), || {
+        ensure!(
+            machine.router().is_err(),
+            "the machine still has a default router"
+        );
+        Ok(())
+    })?;
+    let mut byte = [0];
+    let ended = session.read(&mut byte);
+    ensure!(
+        matches!(ended, Ok(0)) || ended.is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock),
+        "the machine's session lives on"
+    );
+    wait::until(wait::seconds(10), || {
+        let row = leaf.row(STATE_DB, "BOOT_NETWORK_PORT_TABLE|Ethernet4")?;
+        ensure!(row.is_empty(), "STATE_DB still has {row:?}");
+        Ok(())
+    })?;
+    let after = leaf.rows(CONFIG_DB)?;
+    ensure!(
+        foreign_rows(before) == foreign_rows(&after),
+        "rows of others changed"
+    );
+    ensure!(
+        leaf.port("Ethernet0")?["phase"] == "ready",
+        "another port suffered"
+    );
+    Ok(())
+}
+
+fn has_link(leaf: &Leaf, name: &str) -> Result<bool> {
+    let links = run(std::process::Command::new("ip").args(["-n", leaf.ns.0, "-br", "link"]))?;
+    Ok(links
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(name)))
+}
+
+fn a_removed_partition_takes_its_vrf_along(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[0];
+    let machine = &lab.machines[1];
+    let before = leaf.rows(CONFIG_DB)?;
+    ensure!(
+        has_link(leaf, "VrfBoot-p2")?,
+        "VrfBoot-p2 is not there to begin with"
+    );
+    // In this order on purpose: the partition goes while a port still names it.
+    leaf.unconfigure(&["BOOT_NETWORK_PARTITION|p2", "BOOT_NETWORK_PORT|Ethernet4"])?;
+    let result = wait::until(CONVERGENCE, || {
+        ensure!(
+            leaf.row(CONFIG_DB, "VRF|VrfBoot-p2")?.is_empty(),
+            "VRF|VrfBoot-p2 is still in CONFIG_DB"
+        );
+        ensure!(!has_link(leaf, "VrfBoot-p2")?, "the kernel still has VrfBoot-p2");
+        Ok(())
+    })
+    .and_then(|()| {
+        let frr = leaf.vtysh(&["show running-config"])?;
+        // An empty `vrf` stanza may remain: FRR refuses to forget a VRF that exists.
+        ensure!(
+            !frr.contains("router bgp 4200000011 vrf VrfBoot-p2"),
+            "FRR still has VrfBoot-p2:\n{frr}"
+        );
+        ensure!(
+            !frr.contains("2001:db8:1:2"),
+            "FRR still has routes of p2:\n{frr}"
+        );
+        let after = leaf.rows(CONFIG_DB)?;
+        ensure!(
+            foreign_rows(&before) == foreign_rows(&after),
+            "rows of others changed"
+        );
+        lab.machines[0].get("/v1/boot")?.expect(200).map(drop)
+    });
+    leaf.restore(&before, &["BOOT_NETWORK_PARTITION", "BOOT_NETWORK_PORT"])?;
+    wait::until(CONVERGENCE, || leaf.converged())?;
+    machine.reboot()?;
+    wait::until(wait::seconds(20), || machine.get("/healthz")?.expect(200))?;
+    result
+}
+
+fn admin_status_down_withdraws_everything_and_up_brings_it_back(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[1];
+    let watch = Watch::start(&lab.machines[2])?;
+    leaf.configure("BOOT_NETWORK|global", &[("admin_status", "down")])?;
+    let result = wait::until(CONVERGENCE, || {
+        let rows = leaf.rows(CONFIG_DB)?;
+        let left: Vec<_> = rows.keys().filter(|key| key.starts_with("VRF|VrfBoot")).collect();
+        ensure!(left.is_empty(), "still there: {left:?}");
+        Ok(())
+    })
+    .and_then(|()| watch.expect_final());
+    leaf.configure("BOOT_NETWORK|global", &[("admin_status", "up")])?;
+    wait::until(CONVERGENCE, || leaf.converged())?;
+    for machine in &lab.machines[2..] {
+        machine.reboot().context(|| "reboot".into())?;
+        wait::until(wait::seconds(20), || machine.get("/healthz")?.expect(200))?;
+    }
+    result
+}

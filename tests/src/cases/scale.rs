@@ -1,0 +1,158 @@
+//! Many ports on one switch: 128 in 4 partitions, with an agent, Redis, swss and FRR of its own.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::cases::{Case, cases};
+use crate::failure::{Context, Result, ensure};
+use crate::lab::Lab;
+use crate::leaf::{CONFIG_DB, Leaf};
+use crate::ns::Ns;
+use crate::wait;
+
+const PORTS: u16 = 128;
+const PARTITIONS: u16 = 4;
+const MEMORY_MAX_KIB: u64 = 16 * 1024;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!("scale", 420 s: a_hundred_and_twenty_eight_ports_come_up;)
+}
+
+fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
+    let leaf = Leaf::new(Ns("leaf3"), &lab.root, &lab.bin);
+    create_switch(lab, &leaf)?;
+    let started = Instant::now();
+    for part in ["swss", "frr", "agent"] {
+        leaf.service(part, "start")?;
+    }
+    let result = wait::until(wait::seconds(300), || {
+        let ports = leaf.list("/v1/ports", "ports")?;
+        let ready = ports.iter().filter(|port| port["phase"] == "ready").count();
+        ensure!(ready == usize::from(PORTS), "{ready} of {PORTS} ports are ready");
+        Ok(())
+    });
+    let memory = leaf.agent_memory_kib();
+    println!(
+        "# {PORTS} ports ready after {:.1} s, agent {:?} KiB resident",
+        started.elapsed().as_secs_f32(),
+        memory
+    );
+    for part in ["agent", "frr", "swss", "redis"] {
+        leaf.service(part, "kill")?;
+    }
+    result?;
+    let memory = memory?;
+    ensure!(
+        memory < MEMORY_MAX_KIB,
+        "the agent takes {memory} KiB at {PORTS} ports"
+    );
+    Ok(())
+}
+
+/// Namespaces, veths, Redis and rows of a third leaf. Its far ends are up in a namespace called `rack`.
+fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
+    std::fs::create_dir_all(leaf.run_dir()).context(|| "run directory".into())?;
+    batch(&[], "netns add leaf3\nnetns add rack\n")?;
+    for (path, value) in [
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/all/forwarding", "1"),
+    ] {
+        leaf.ns
+            .run(|| std::fs::write(format!("/proc/sys/net/{path}"), value).context(|| path.into()))?;
+    }
+    let mut links = String::new();
+    for port in 0..PORTS {
+        let (name, peer) = (format!("Ethernet{}", port * 4), format!("r{port}"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            links,
+            "link add {name} netns leaf3 address 52:54:00:0f:00:03 up type veth peer name {peer} netns rack"
+        );
+    }
+    batch(&[], &links)?;
+    let mut peers = String::new();
+    for port in 0..PORTS {
+        let _ = writeln!(peers, "link set r{port} up");
+    }
+    batch(&["-n", "rack"], &peers)?;
+    leaf.ns
+        .run(|| crate::sys::set_link_up("lo", true).context(|| "lo".into()))?;
+    for port in 0..PORTS {
+        let name = format!("Ethernet{}", port * 4);
+        leaf.ns
+            .run(|| crate::sys::set_link_up(&name, true).context(|| name.clone()))?;
+    }
+
+    let config = lab.leaves[0].run_dir().join("database_config.json");
+    let text = std::fs::read_to_string(&config).context(|| config.display().to_string())?;
+    std::fs::write(
+        leaf.run_dir().join("database_config.json"),
+        text.replace("/leaf1/", "/leaf3/"),
+    )
+    .context(|| "database_config.json".into())?;
+    leaf.service("redis", "start")?;
+    wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
+    write_rows(leaf)
+}
+
+fn write_rows(leaf: &Leaf) -> Result<()> {
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    pipe.hset_multiple(
+        "DEVICE_METADATA|localhost",
+        &[
+            ("hostname", "leaf3"),
+            ("mac", "52:54:00:0f:00:03"),
+            ("bgp_asn", "4200000013"),
+            ("type", "LeafRouter"),
+        ],
+    );
+    for partition in 0..PARTITIONS {
+        pipe.hset_multiple(
+            format!("BOOT_NETWORK_PARTITION|s{partition}"),
+            &[
+                ("prefix", format!("2001:db8:3:{:x}::/56", partition << 8)),
+                ("leak_prefix@", "2001:db8:a91::/64".to_owned()),
+            ],
+        );
+    }
+    for port in 0..PORTS {
+        let name = format!("Ethernet{}", port * 4);
+        pipe.hset_multiple(
+            format!("PORT|{name}"),
+            &[
+                ("alias", format!("Eth1/{}", port + 1)),
+                ("index", (port + 1).to_string()),
+                ("lanes", (port * 4 + 1).to_string()),
+                ("speed", "25000".to_owned()),
+                ("admin_status", "up".to_owned()),
+            ],
+        );
+        pipe.hset(
+            format!("BOOT_NETWORK_PORT|{name}"),
+            "partition",
+            format!("s{}", port % PARTITIONS),
+        );
+    }
+    pipe.hset("BOOT_NETWORK|global", "leak_method", "vtysh");
+    pipe.set("CONFIG_DB_INITIALIZED", "1");
+    pipe.exec(&mut leaf.redis(CONFIG_DB)?)
+        .context(|| "rows of leaf3".into())
+}
+
+fn batch(options: &[&str], lines: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(options)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context(|| "ip -batch".into())?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(lines.as_bytes()).context(|| "ip -batch".into())?;
+    }
+    let status = child.wait().context(|| "ip -batch".into())?;
+    ensure!(status.success(), "ip -batch: {status}");
+    Ok(())
+}

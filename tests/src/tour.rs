@@ -1,0 +1,182 @@
+//! What the lab shows to people, checked while it is shown.
+
+use std::net::Ipv6Addr;
+
+use crate::cases::check_boot_document;
+use crate::failure::{Failure, Result, ensure};
+use crate::http::Request;
+use crate::lab::{API, API_PORT, CONVERGENCE, Lab, PROXY_PORT, SPINE_LOOPBACK, TENANT, WITNESS_PORT, run};
+use crate::machine::{Machine, Reach};
+use crate::wait;
+
+/// Runs a boot on every machine and prints the results; `true` when every claim held.
+pub(crate) fn run_all(lab: &Lab) -> Result<bool> {
+    lab.settle(CONVERGENCE)?;
+    for machine in &lab.machines {
+        boot(machine)?;
+    }
+    title("Port-to-MAC table");
+    for leaf in &lab.leaves {
+        println!("$ switch-agent show macs      # on {}", leaf.ns.0);
+        let table = run(&mut lab.agent_command(leaf, &["show", "macs"]))?;
+        print!("{table}");
+        for machine in lab
+            .machines
+            .iter()
+            .filter(|machine| lab.leaf_of(&machine.home).ns == leaf.ns)
+        {
+            ensure!(
+                table.contains(machine.mac),
+                "the table of {} lacks {}",
+                leaf.ns.0,
+                machine.mac
+            );
+        }
+    }
+    let (first, port) = (&lab.machines[0], lab.machines[0].home.port);
+    title("How m1 booted");
+    println!("$ switch-agent show timeline {port}      # on leaf1");
+    print!(
+        "{}",
+        run(&mut lab.agent_command(lab.leaf_of(&first.home), &["show", "timeline", port]))?
+    );
+    let held = reachability(lab)?;
+    by_hand(lab)?;
+    Ok(held)
+}
+
+fn title(text: &str) {
+    println!("\n== {text}");
+}
+
+/// The steps of a boot program: where am I, a token, the control API, a progress event.
+fn boot(machine: &Machine) -> Result<()> {
+    let named = |Failure(reason)| Failure(format!("{}: {reason}", machine.ns.0));
+    let steps = || {
+        machine.check_address_in(&machine.home)?;
+        check_boot_document(&machine.boot_document()?, machine, &machine.home)?;
+        let token = machine.token()?;
+        let call = Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
+        wait::until(wait::seconds(10), || machine.send(&call)?.expect(200))?;
+        machine
+            .send(&Request::post("/v1/events", r#"{"stage":"booted"}"#))?
+            .expect(202)?;
+        Ok(())
+    };
+    steps().map_err(named)
+}
+
+/// One row of the matrix: a place and whether machines are meant to reach it.
+struct Place {
+    name: &'static str,
+    address: Ipv6Addr,
+    port: u16,
+    allowed: bool,
+}
+
+fn places(lab: &Lab, machine: &Machine) -> Result<Vec<Place>> {
+    let place = |name, address, port, allowed| Place {
+        name,
+        address,
+        port,
+        allowed,
+    };
+    let far = if machine.home.leaf == 1 {
+        &lab.machines[2]
+    } else {
+        &lab.machines[0]
+    };
+    let other = lab
+        .machines
+        .iter()
+        .find(|other| other.home.partition != machine.home.partition);
+    let mut places = vec![
+        place("discovery proxy, link-local", machine.router()?, PROXY_PORT, true),
+        place(
+            "discovery proxy, ::1 of the /64",
+            machine.home.router(),
+            PROXY_PORT,
+            true,
+        ),
+        place("control API through the leak", API, API_PORT, true),
+        place("tenant service", TENANT, WITNESS_PORT, false),
+        place("spine (underlay)", SPINE_LOOPBACK, WITNESS_PORT, false),
+        place(
+            "the switch's own services",
+            machine.home.router(),
+            WITNESS_PORT,
+            false,
+        ),
+        place("machine on the other leaf", far.address()?, 22, false),
+    ];
+    if let Some(other) = other {
+        places.push(place(
+            "router of the other partition",
+            other.home.router(),
+            PROXY_PORT,
+            false,
+        ));
+    }
+    Ok(places)
+}
+
+fn reachability(lab: &Lab) -> Result<bool> {
+    title("What machines can and cannot reach");
+    println!("{:<34}{:>14}{:>14}{:>14}{:>14}", "", "m1", "m2", "m3", "m4");
+    let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut held = true;
+    for machine in &lab.machines {
+        for (row, place) in places(lab, machine)?.into_iter().enumerate() {
+            let outcome = machine.reach(place.address, place.port)?;
+            let connected = outcome == Reach::Connected;
+            held &= connected == place.allowed;
+            let cell = match (connected, place.allowed) {
+                (true, true) => "reached",
+                (false, false) => "no",
+                (true, false) => "REACHED (!)",
+                (false, true) => "NO (!)",
+            };
+            match rows.get_mut(row) {
+                Some((_, cells)) => cells.push(cell),
+                None => rows.push((place.name, vec![cell])),
+            }
+        }
+    }
+    for (name, cells) in rows {
+        print!("{name:<34}");
+        for cell in cells {
+            print!("{cell:>14}");
+        }
+        println!();
+    }
+    Ok(held)
+}
+
+fn by_hand(lab: &Lab) -> Result<()> {
+    title("To try by hand (labs/local/shell m1)");
+    for machine in &lab.machines {
+        println!(
+            "{}  {}  leaf{} {}  {}",
+            machine.ns.0,
+            machine.mac,
+            machine.home.leaf,
+            machine.home.port,
+            machine.address()?
+        );
+    }
+    let machine = &lab.machines[0];
+    println!(
+        "  curl 'http://[{}%25eth0]:{PROXY_PORT}/v1/boot'",
+        machine.router()?
+    );
+    println!("  curl 'http://[{}]:{PROXY_PORT}/v1/boot'", machine.home.router());
+    println!(
+        "  curl -X POST -H 'Boot-Token: request' -d '{{}}' 'http://[{}]:{PROXY_PORT}/v1/token'",
+        machine.home.router()
+    );
+    println!(
+        "  curl 'http://[{}]:{PROXY_PORT}/api/v1/whoami' -H \"Authorization: Bearer $TOKEN\"",
+        machine.home.router()
+    );
+    Ok(())
+}
