@@ -380,6 +380,14 @@ impl SimSwitch {
         &self.world.appl
     }
 
+    pub fn links(&self) -> impl Iterator<Item = (&str, &SimLink)> {
+        self.world
+            .kernel
+            .links
+            .iter()
+            .map(|(name, link)| (name.as_str(), link))
+    }
+
     pub fn link(&self, name: &str) -> Option<&SimLink> {
         self.world.kernel.links.get(name)
     }

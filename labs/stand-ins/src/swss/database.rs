@@ -261,3 +261,49 @@ impl Databases {
         result.map_err(refused("SADD"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_s_own_file_of_databases_is_understood() {
+        let text = r#"{
+            "INSTANCES": {
+                "redis": {
+                    "hostname": "127.0.0.1", "port": 6379, "persistence_for_warm_boot": "yes",
+                    "unix_socket_path": "/var/run/redis/redis.sock"
+                }
+            },
+            "DATABASES": {
+                "APPL_DB": {"id": 0, "separator": ":", "instance": "redis"},
+                "CONFIG_DB": {"id": 4, "separator": "|", "instance": "redis"}
+            },
+            "VERSION": "1.0"
+        }"#;
+        let file: DatabaseConfig = serde_json::from_str(text).unwrap();
+        let config = &file.databases["CONFIG_DB"];
+        let client = client(config, &file.instances[&config.instance]).unwrap();
+        let info = client.get_connection_info();
+        assert_eq!(info.redis_settings().db(), 4);
+        assert_eq!(
+            *info.addr(),
+            ConnectionAddr::Unix("/var/run/redis/redis.sock".into())
+        );
+    }
+
+    #[test]
+    fn only_tables_of_the_model_are_mirrored() {
+        for table in [
+            "VRF",
+            "INTERFACE",
+            "LOOPBACK_INTERFACE",
+            "PORTCHANNEL_INTERFACE",
+            "VLAN_MEMBER",
+            "PORT",
+        ] {
+            assert!(is_mirrored(table), "{table}");
+        }
+        assert!(!is_mirrored("BOOT_NETWORK_PORT") && !is_mirrored("FEATURE"));
+    }
+}

@@ -1,9 +1,11 @@
 //! rtnetlink: what vrfmgrd, intfmgrd and vlanmgrd do with `ip`, and what portsyncd and neighsyncd hear.
 //!
-//! Requests and events share one socket, so an acknowledged request's own events are already here.
+//! Requests and events share one socket: when a request is acknowledged, what it caused is already here.
+//! Only the event that names the request itself may be missing, because it counts as part of the answer.
 
 mod mirror;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
@@ -89,7 +91,7 @@ impl Kernel {
         None
     }
 
-    /// Reads links and addresses anew: the start, and whatever events were lost.
+    /// Reads links and addresses, and corrects the model where it differs.
     pub(super) async fn resync(&mut self, switch: &mut SimSwitch) -> Result<(), Error> {
         let links: Vec<_> = self
             .handle
@@ -107,8 +109,14 @@ impl Kernel {
             .try_collect()
             .await
             .map_err(refused("list addresses".to_owned()))?;
-        for name in self.mirror.replace(&links, &addresses) {
-            switch.sync_link(&name, self.mirror.link(&name));
+        self.mirror.replace(&links, &addresses);
+        let known = switch.links().map(|(name, _)| name.to_owned());
+        let names: BTreeSet<String> = known.chain(self.mirror.names()).collect();
+        for name in names {
+            let link = self.mirror.link(&name);
+            if switch.link(&name) != link.as_ref() {
+                switch.sync_link(&name, link);
+            }
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use switch_agent_core::sim::{Daemon, Effect, SimSwitch, Step};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use database::{ConfigEvents, Databases};
 use kernel::Kernel;
@@ -69,8 +69,8 @@ pub(crate) enum Error {
 
 /// Retry timers, drift and the LLDP file are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
-/// What restarts swss on a switch after one of its processes exited.
-const RESTART_DELAY: Duration = Duration::from_secs(3);
+/// Until swss starts again after one of its processes exited.
+const RESTART_DELAY: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -81,8 +81,20 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             source,
         })?;
     runtime.block_on(async {
-        let mut swss = Swss::start(args).await?;
-        swss.serve().await
+        loop {
+            let ended = match Swss::start(&args).await {
+                Ok(mut swss) => swss.serve().await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                // Redis went away, or is not there yet; on a switch that restarts swss, too.
+                Err(error @ (Error::Redis { .. } | Error::Ended(_))) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "starting again");
+                    sleep(RESTART_DELAY).await;
+                }
+                ended => return ended,
+            }
+        }
     })
 }
 
@@ -101,7 +113,7 @@ struct Swss {
 }
 
 impl Swss {
-    async fn start(args: Args) -> Result<Swss, Error> {
+    async fn start(args: &Args) -> Result<Swss, Error> {
         let (databases, events) = database::open(&args.database_config).await?;
         let hangup = signal(SignalKind::hangup()).map_err(|source| Error::Io {
             step: "listen for SIGHUP",
@@ -112,7 +124,7 @@ impl Swss {
             databases,
             events,
             kernel: Kernel::open()?,
-            lldp: args.lldp.map(Lldp::new),
+            lldp: args.lldp.clone().map(Lldp::new),
             orch_delay: Duration::from_millis(args.orch_delay_ms),
             orch_due: None,
             restart_due: None,
@@ -237,9 +249,11 @@ impl Swss {
             if let Effect::Exit { .. } = effect {
                 self.restart_due = Some(Instant::now() + RESTART_DELAY);
             }
-            carry_out::carry_out(effect, &self.kernel, &mut self.databases).await?;
-            // The next effect may name the device that this one made.
-            self.take_messages().await?;
+            if carry_out::carry_out(effect, &self.kernel, &mut self.databases).await? {
+                // Flaps are events; the rest is read, as the next effect may name what this one made.
+                self.take_messages().await?;
+                self.kernel.resync(&mut self.switch).await?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use switch_agent_core::name::{MacAddr, PortKind};
+use switch_agent_core::name::MacAddr;
 use switch_agent_core::row::fields;
 use switch_agent_core::sim::SimSwitch;
 
@@ -22,16 +22,16 @@ pub(super) struct Change {
 
 /// Link-local neighbours count only where the interface's row asks for them.
 fn is_published(change: &Change, switch: &SimSwitch) -> bool {
-    let is_port = PortKind::ALL
-        .into_iter()
-        .filter(|kind| *kind != PortKind::Loopback)
-        .find_map(|kind| switch.config().row(kind.interface_table(), &change.port));
-    let link_local_too = is_port
-        .and_then(|row| row.get("ipv6_use_link_local_only"))
-        .is_some_and(|value| value == "enable");
+    let config = switch.config();
     let configured = ["PORT", "PORTCHANNEL"]
         .into_iter()
-        .any(|table| switch.config().row(table, &change.port).is_some());
+        .any(|table| config.row(table, &change.port).is_some());
+    let row = ["INTERFACE", "PORTCHANNEL_INTERFACE"]
+        .into_iter()
+        .find_map(|table| config.row(table, &change.port));
+    let link_local_too = row
+        .and_then(|row| row.get("ipv6_use_link_local_only"))
+        .is_some_and(|value| value == "enable");
     match change.address {
         IpAddr::V6(address) if address.is_unicast_link_local() => configured && link_local_too,
         address => configured && !address.is_multicast(),
@@ -43,7 +43,8 @@ pub(super) async fn publish(
     switch: &SimSwitch,
     databases: &mut Databases,
 ) -> Result<(), Error> {
-    if !is_published(&change, switch) {
+    // Whatever was published goes, also when the row that asked for it went first.
+    if change.mac.is_some() && !is_published(&change, switch) {
         return Ok(());
     }
     let key = format!("{}:{}", change.port, change.address);
@@ -67,4 +68,34 @@ pub(super) async fn republish(
         publish(change, switch, databases).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(port: &str, address: &str) -> Change {
+        Change {
+            port: port.into(),
+            address: address.parse().unwrap(),
+            mac: Some(MacAddr([2; 6])),
+        }
+    }
+
+    #[test]
+    fn link_local_neighbors_are_published_only_where_the_row_asks_for_them() {
+        let mut switch = SimSwitch::for_real_kernel();
+        switch.config_put("PORT", "Ethernet0", fields([]));
+        assert!(is_published(&change("Ethernet0", "2001:db8::2"), &switch));
+        assert!(is_published(&change("Ethernet0", "192.0.2.2"), &switch));
+        assert!(!is_published(&change("Ethernet0", "ff02::1"), &switch));
+        assert!(!is_published(&change("eth0", "2001:db8::2"), &switch));
+        assert!(!is_published(&change("Ethernet0", "fe80::2"), &switch));
+        switch.config_put(
+            "INTERFACE",
+            "Ethernet0",
+            fields([("ipv6_use_link_local_only", "enable")]),
+        );
+        assert!(is_published(&change("Ethernet0", "fe80::2"), &switch));
+    }
 }

@@ -16,7 +16,7 @@ use switch_agent_core::sim::{LinkKind, SimLink};
 
 use crate::swss::neighbors::Change;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Known {
     name: String,
     master: Option<u32>,
@@ -84,29 +84,19 @@ impl Mirror {
         BTreeSet::from([known.name.clone()])
     }
 
-    /// Replaces everything by a dump; returns the names that differ.
-    pub(super) fn replace(
-        &mut self,
-        links: &[LinkMessage],
-        addresses: &[AddressMessage],
-    ) -> BTreeSet<String> {
-        let before = std::mem::take(self);
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.links.values().map(|known| known.name.clone())
+    }
+
+    /// Replaces everything by a dump.
+    pub(super) fn replace(&mut self, links: &[LinkMessage], addresses: &[AddressMessage]) {
+        *self = Mirror::default();
         for message in links {
             self.new_link(message);
         }
         for message in addresses {
             self.address(message, true);
         }
-        let names = before
-            .links
-            .values()
-            .chain(self.links.values())
-            .map(|known| known.name.clone());
-        let names: BTreeSet<String> = names.collect();
-        names
-            .into_iter()
-            .filter(|name| before.link(name) != self.link(name))
-            .collect()
     }
 
     /// A neighbour entry as neighsyncd sees it, or `None` for one without meaning for it.
@@ -210,4 +200,82 @@ fn net(message: &AddressMessage) -> Option<IpNet> {
         }
     }
     IpNet::new(found?, message.header.prefix_len).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(index: u32, name: &str, attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        message.attributes = attributes;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+    }
+
+    fn vrf(table: u32) -> LinkAttribute {
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vrf),
+            LinkInfo::Data(InfoData::Vrf(vec![InfoVrf::TableId(table)])),
+        ])
+    }
+
+    fn address(index: u32, text: &str) -> AddressMessage {
+        let net: IpNet = text.parse().unwrap();
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = net.prefix_len();
+        message.attributes.push(AddressAttribute::Address(net.addr()));
+        message
+    }
+
+    #[test]
+    fn masters_are_known_by_name_and_addresses_outlive_link_events() {
+        let mut mirror = Mirror::default();
+        mirror.new_link(&message(7, "Vrf1", vec![vrf(1001)]));
+        mirror.new_link(&message(2, "Ethernet0", vec![]));
+        mirror.address(&address(2, "2001:db8::1/64"), true);
+        mirror.new_link(&message(2, "Ethernet0", vec![LinkAttribute::Controller(7)]));
+        let link = mirror.link("Ethernet0").unwrap();
+        assert_eq!(link.master.as_deref(), Some("Vrf1"));
+        assert!(link.addresses.contains(&"2001:db8::1/64".parse().unwrap()));
+        assert!(link.admin_up && link.carrier);
+        assert_eq!(mirror.link("Vrf1").unwrap().kind, LinkKind::Vrf { table: 1001 });
+        mirror.del_link(7);
+        assert_eq!(mirror.link("Ethernet0").unwrap().master, None);
+    }
+
+    #[test]
+    fn a_renamed_link_changes_both_names() {
+        let mut mirror = Mirror::default();
+        mirror.new_link(&message(2, "eth7", vec![]));
+        let changed = mirror.new_link(&message(2, "Ethernet0", vec![]));
+        assert_eq!(
+            changed,
+            BTreeSet::from(["Ethernet0".to_owned(), "eth7".to_owned()])
+        );
+        assert!(mirror.link("eth7").is_none() && mirror.link("Ethernet0").is_some());
+    }
+
+    #[test]
+    fn an_unresolved_neighbor_has_no_mac() {
+        let mut mirror = Mirror::default();
+        mirror.new_link(&message(2, "Ethernet0", vec![]));
+        let mut entry = NeighbourMessage::default();
+        entry.header.ifindex = 2;
+        entry.header.state = NeighbourState::Stale;
+        entry.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6("2001:db8::2".parse().unwrap())),
+            NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 1]),
+        ];
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        assert_eq!(mirror.neighbor(&entry, true).unwrap().mac, Some(mac));
+        assert_eq!(mirror.neighbor(&entry, false).unwrap().mac, None);
+        entry.header.state = NeighbourState::Failed;
+        assert_eq!(mirror.neighbor(&entry, true).unwrap().mac, None);
+        entry.header.state = NeighbourState::Noarp;
+        assert_eq!(mirror.neighbor(&entry, true), None);
+    }
 }
