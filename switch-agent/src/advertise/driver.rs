@@ -227,7 +227,9 @@ impl<W: Wire> Driver<W> {
                 metrics.solicited(port, source_kind(&solicit));
                 if entry.advertiser.handle_solicit(arrived, &solicit) == Heard::Merged {
                     metrics.suppressed(port);
+                    return;
                 }
+                // Only what is answered is a sighting: the limits on answers bound these as well.
                 self.outputs.hub.observe(MachineEvent::Solicit {
                     port: port.clone(),
                     mac: solicit.sllao.unwrap_or(solicit.mac),

@@ -210,7 +210,7 @@ unsafe fn control_messages(header: &libc::msghdr) -> Meta {
         let (level, kind, length) =
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len) };
         // SAFETY: computes a length, touches no memory.
-        let needs = |payload: usize| length as usize >= unsafe { libc::CMSG_LEN(payload as u32) } as usize;
+        let needs = |payload: usize| length >= unsafe { libc::CMSG_LEN(payload as u32) } as _;
         // SAFETY: `message` is a header within the buffer.
         let data = unsafe { libc::CMSG_DATA(message) };
         if (level, kind) == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
