@@ -272,4 +272,32 @@ mod tests {
         }
         assert!(matches!(events.recv().await, Err(broadcast::error::RecvError::Lagged(n)) if n > 500));
     }
+
+    #[tokio::test]
+    async fn a_running_hub_forgets_an_unplugged_machine_and_stops_when_told() {
+        let limits = Limits {
+            carrier_debounce: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let hub = Hub::new(Metrics::default(), limits);
+        hub.observe(solicit("Ethernet0"));
+        hub.observe(MachineEvent::Carrier {
+            port: "Ethernet0".parse().unwrap(),
+            up: false,
+        });
+        let mut events = hub.subscribe();
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(hub.clone().run(cancel.clone()));
+        let event = tokio::time::timeout(Duration::from_secs(5), events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap()["reason"], "unplugged");
+        assert!(hub.homes().is_empty());
+        cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(5), running)
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }

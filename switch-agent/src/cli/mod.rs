@@ -19,6 +19,10 @@ mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tests_support {
+    pub(crate) use super::watch::tests::Follower;
+}
 mod watch;
 
 pub use client::{AdminClient, ClientError};

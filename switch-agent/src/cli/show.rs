@@ -58,7 +58,7 @@ pub enum Show {
     /// What a machine went through on a port, with times
     ///
     /// Stages: carrier, first-rs (first Router Solicitation), ra (Router Advertisement sent), neighbor,
-    /// config, token, api, event:<stage> (posted by the machine), released. Times count from the first
+    /// config, token, api, event:STAGE (posted by the machine), released. Times count from the first
     /// stage of the boot.
     Timeline {
         /// Port name or alias

@@ -228,10 +228,50 @@ fn parse_event(block: &[u8]) -> Option<(String, Value)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// Reads the events of a real agent, one by one.
+    #[derive(Debug)]
+    pub(crate) struct Follower {
+        answer: Answer,
+        parser: EventParser,
+        waiting: std::collections::VecDeque<(String, Value)>,
+        names: Vec<String>,
+    }
+
+    impl Follower {
+        pub(crate) async fn new(client: &AdminClient) -> Follower {
+            let answer = client.open("/v1/events").await.unwrap();
+            Follower {
+                answer,
+                parser: EventParser::default(),
+                waiting: [].into(),
+                names: Vec::new(),
+            }
+        }
+
+        /// The data of the next event of this name; others are skipped.
+        pub(crate) async fn until(&mut self, name: &str) -> Value {
+            loop {
+                while let Some((found, data)) = self.waiting.pop_front() {
+                    self.names.push(found.clone());
+                    if found == name {
+                        return data;
+                    }
+                }
+                let frame = self.answer.body.frame().await.unwrap().unwrap();
+                self.waiting.extend(self.parser.feed(&frame.into_data().unwrap()));
+            }
+        }
+
+        /// Names of all events so far.
+        pub(crate) fn names(&self) -> &[String] {
+            &self.names
+        }
+    }
 
     #[test]
     fn events_are_parsed_at_any_split() {

@@ -17,7 +17,7 @@ mod events;
 mod routes;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unix;
 pub(crate) mod view;
 

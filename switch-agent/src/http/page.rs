@@ -1,7 +1,7 @@
 //! The status page for people: one HTML document, no script, nothing loaded from elsewhere.
 //!
 //! It is rendered from the JSON that the API answers with, so that both always agree. Everything that comes
-//! from outside (LLDP strings, machine ids, aliases, reasons) passes [`escape`].
+//! from outside (LLDP strings, machine ids, aliases, reasons) passes `escape`.
 
 use std::fmt::Write;
 

@@ -1,6 +1,7 @@
 //! Machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +29,8 @@ struct KindLabel {
 #[derive(Debug)]
 pub struct MachineMetrics {
     machines: Family<PortLabel, Gauge>,
+    /// Ports that `machines` has.
+    told: Mutex<BTreeSet<PortName>>,
     sightings: Family<SourceLabel, Counter>,
     moves: Counter,
     evictions: Family<KindLabel, Counter>,
@@ -38,6 +41,7 @@ impl MachineMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = MachineMetrics {
             machines: Family::default(),
+            told: Mutex::default(),
             sightings: Family::default(),
             moves: Counter::default(),
             evictions: Family::default(),
@@ -71,9 +75,17 @@ impl MachineMetrics {
         metrics
     }
 
-    /// Sets the gauge of every boot port, and drops those that are none any more.
+    /// Sets the gauge of every boot port, and drops those that are none any more. Gauges that stay are never
+    /// away in between: two scrapes may run at once.
     pub fn set_machines(&self, by_port: &BTreeMap<PortName, usize>) {
-        self.machines.clear();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = told.iter().filter(|port| !by_port.contains_key(port));
+        for port in gone {
+            self.machines.remove(&PortLabel {
+                port: port.to_string(),
+            });
+        }
+        *told = by_port.keys().cloned().collect();
         for (port, count) in by_port {
             let label = PortLabel {
                 port: port.to_string(),

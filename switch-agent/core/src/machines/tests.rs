@@ -123,6 +123,8 @@ fn sightings_gather_into_one_machine() {
         ),
     );
     rig.at(40, &lldp(&[(0, 1, "hammer")]));
+    // Written again unchanged, as every 10 s.
+    rig.at(50, &lldp(&[(0, 1, "hammer")]));
     let machine = rig.machine(0, 1);
     assert_eq!(machine.addresses().collect::<Vec<_>>(), [addr(7)]);
     assert_eq!(machine.machine_id.as_deref(), Some("id-1"));
@@ -235,6 +237,29 @@ fn a_packet_brings_a_machine_back_to_a_port_it_left() {
     }
     rig.at(30, &neighbor(0, 1, 7));
     assert_eq!(rig.on(0), [1]);
+    // What it left behind here is its own again.
+    assert_eq!(rig.machine(0, 1).addresses().collect::<Vec<_>>(), [addr(7)]);
+}
+
+#[test]
+fn a_standing_lldp_row_takes_nothing_back() {
+    let row = lldp(&[(0, 1, "hammer")]);
+    let mut rig = Rig::default();
+    rig.at(0, &row);
+    rig.at(1000, &solicit(4, 1));
+    // A bind of the new port flaps its carrier just when the row is read again.
+    rig.at(2000, &carrier(4, false));
+    rig.at(2001, &row);
+    rig.at(2002, &carrier(4, true));
+    assert_eq!(rig.home(1).as_deref(), Some("Ethernet4"));
+    // The new port leaves the boot network; the machine is not back on the old one for that.
+    rig.at(3000, &MachineEvent::Released { port: port(4) });
+    rig.at(3001, &row);
+    assert_eq!(rig.home(1), None);
+    // It is when its row is written anew.
+    rig.at(4000, &lldp(&[]));
+    rig.at(5000, &row);
+    assert_eq!(rig.home(1).as_deref(), Some("Ethernet0"));
 }
 
 #[test]

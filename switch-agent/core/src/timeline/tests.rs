@@ -118,7 +118,8 @@ fn when_a_new_boot_starts() {
         (20, rs()),
         (30, proxy(ProxyStep::Config)),
     ];
-    let cases: [(&str, &[(u64, MachineEvent)], &[(u64, MachineEvent)], usize); 12] = [
+    type Events<'a> = &'a [(u64, MachineEvent)];
+    let cases: [(&str, Events<'_>, Events<'_>, usize); 12] = [
         (
             "a bind flaps carrier",
             &running,

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -140,36 +140,47 @@ impl AdminServer {
         } = self;
         tokio::join!(
             async {
-                if let Some(socket) = socket {
-                    let accept = async || socket.listener.accept().await.map(|(stream, _)| stream);
-                    serve(accept, &router, limits, &cancel).await;
+                if let Some(socket) = &socket {
+                    serve(&socket.listener, &router, limits, &cancel).await;
                 }
             },
             async {
-                if let Some(tcp) = tcp {
-                    let accept = async || tcp.accept().await.map(|(stream, _)| stream);
-                    serve(accept, &router, limits, &cancel).await;
+                if let Some(tcp) = &tcp {
+                    serve(tcp, &router, limits, &cancel).await;
                 }
             }
         );
     }
 }
 
+/// A listener of either kind.
+trait Accept {
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Io = UnixStream;
+    async fn accept_one(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+    async fn accept_one(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
 /// Accepts connections of one listener. At the limit, further ones wait in the kernel's backlog.
-async fn serve<I>(
-    accept: impl AsyncFn() -> io::Result<I>,
-    router: &Router,
-    limits: AdminLimits,
-    cancel: &CancellationToken,
-) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn serve(listener: &impl Accept, router: &Router, limits: AdminLimits, cancel: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
             let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
-            Some((slot, accept().await))
+            Some((slot, listener.accept_one().await))
         };
         let accepted = tokio::select! {
             () = cancel.cancelled() => break,
