@@ -14,7 +14,7 @@ use crate::leak::Leak;
 use crate::observer::chain;
 
 /// Carries actions out.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Executor {
     pub config: ConfigStore,
     pub kernel: KernelHandle,

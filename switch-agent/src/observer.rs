@@ -15,7 +15,7 @@ use crate::http::discovery::Discovery;
 use crate::leak::Leak;
 
 /// Reads every source of a pass.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Observer {
     pub config: ConfigStore,
     pub state: StateStore,

@@ -46,7 +46,6 @@ const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 const RENDERED_FILE: &str = "boot-network.conf";
 
 /// Everything the loop drives.
-#[derive(Debug)]
 pub struct Reconciler {
     pub observer: Observer,
     pub executor: Executor,
@@ -128,6 +127,9 @@ impl Reconciler {
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
             self.publish_ports(config);
+        }
+        if let Source::Known(kernel) = &observed.kernel {
+            self.hub.set_own_macs(kernel.links.values().filter_map(|link| link.mac).collect());
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);

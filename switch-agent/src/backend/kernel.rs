@@ -197,9 +197,3 @@ fn link_local(ifindex: u32, address: Ipv6Addr) -> AddressMessage {
     ];
     message
 }
-
-impl crate::http::discovery::NeighborTable for KernelHandle {
-    fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
-        self.neighbor_mac(ifindex, address)
-    }
-}

@@ -74,6 +74,12 @@ pub enum ServiceError {
     Stopping,
 }
 
+impl NeighborTable for crate::backend::kernel::KernelHandle {
+    fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
+        self.neighbor_mac(ifindex, address)
+    }
+}
+
 /// What a [`Discovery`] is made of.
 pub struct Parts {
     pub signer: Arc<Signer>,
