@@ -1,1 +1,38 @@
-fn main() {}
+//! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
+
+mod control_api;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    stand_in: StandIn,
+}
+
+#[derive(Debug, Subcommand)]
+enum StandIn {
+    /// A control API that believes only what a switch signed
+    ControlApi(control_api::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let result = match args.stand_in {
+        StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
