@@ -11,6 +11,7 @@ pub mod cli;
 pub mod executor;
 pub mod http;
 pub mod hub;
+pub mod leak;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;

@@ -1,1 +1,32 @@
-fn main() {}
+//! Entry point: parse, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use switch_agent::args::{Cli, Command};
+use switch_agent::{app, cli};
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    // Two workers: the agent is a guest on the switch's CPU.
+    let workers = if matches!(command, Command::Run(_)) { 2 } else { 1 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(failure) => {
+            eprintln!("switch-agent: cannot start: {failure}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        match command {
+            Command::Run(args) => app::run(args).await,
+            Command::Check(args) => app::check(args).await,
+            Command::RenderFrr(args) => app::render_frr(args).await,
+            Command::Plan(args) => cli::plan::plan(args).await,
+            Command::Show(args) => cli::show(args).await,
+            Command::Watch(args) => cli::watch(args).await,
+            Command::Dump(args) => cli::dump(args).await,
+        }
+    })
+}

@@ -1,1 +1,98 @@
-//! Gathers one Observed from the backends; no decisions.
+//! Gathers one `Observed` from the backends; no decisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use switch_agent_core::name::PortName;
+use switch_agent_core::observed::{Observed, Runtime, Source};
+use switch_agent_core::ownership::Ledger;
+use switch_agent_core::row::ConfigDb;
+
+use crate::advertise::AdvertiseHandle;
+use crate::backend::config_db::ConfigStore;
+use crate::backend::kernel::KernelHandle;
+use crate::backend::state_db::StateStore;
+use crate::http::discovery::Discovery;
+use crate::leak::Leak;
+
+/// Reads every source of a pass.
+#[derive(Clone)]
+pub struct Observer {
+    pub config: ConfigStore,
+    pub state: StateStore,
+    pub kernel: KernelHandle,
+    pub leak: Leak,
+    pub advertise: AdvertiseHandle,
+    pub discovery: Discovery,
+}
+
+/// What the reconciler knows besides: its ledger and its pacing.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    pub ledger: Ledger,
+    pub backing_off: BTreeMap<String, String>,
+    pub cooling: BTreeSet<String>,
+}
+
+impl Observer {
+    /// One snapshot. A source that cannot be read is `Unknown`; the others are still read.
+    pub async fn observe(&self, memory: Memory) -> Observed {
+        let config = source(self.config.read().await);
+        let ports = interfaces(config.known(), &memory.ledger);
+        let (state, appl, kernel) = tokio::join!(
+            self.state.read_state(),
+            self.state.read_appl(&ports),
+            self.kernel.snapshot()
+        );
+        Observed {
+            config,
+            state: source(state),
+            appl: source(appl),
+            kernel: source(kernel),
+            frr: self.leak.observed(),
+            ledger: Source::Known(memory.ledger),
+            runtime: self.runtime(),
+            backing_off: memory.backing_off,
+            cooling: memory.cooling,
+        }
+    }
+
+    fn runtime(&self) -> Runtime {
+        let (services, service_errors) = self.discovery.observed();
+        Runtime {
+            advertisers: self.advertise.observed(),
+            services,
+            service_errors,
+            upstream: self.discovery.upstream(),
+        }
+    }
+}
+
+/// The error chain becomes the reason: operators see it as it is.
+fn source<T, E: std::error::Error>(result: Result<T, E>) -> Source<T> {
+    match result {
+        Ok(value) => Source::Known(value),
+        Err(failure) => Source::Unknown(chain(&failure)),
+    }
+}
+
+/// An error and what it was caused by, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut inner = error.source();
+    while let Some(cause) = inner {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        inner = cause.source();
+    }
+    text
+}
+
+/// Interfaces whose rows matter: every port of the switch, and what the ledger has.
+fn interfaces(config: Option<&ConfigDb>, ledger: &Ledger) -> BTreeSet<PortName> {
+    let tables = ["PORT", "PORTCHANNEL", "BOOT_NETWORK_PORT"];
+    let rows = tables
+        .iter()
+        .flat_map(|table| config.into_iter().flat_map(move |config| config.table(table)));
+    let named = rows.filter_map(|(key, _)| key.parse().ok());
+    named.chain(ledger.ports.keys().cloned()).collect()
+}

@@ -1,1 +1,328 @@
 //! The only loop: wait, observe, plan, execute, publish.
+//!
+//! An event only wakes it; a pass re-reads everything it needs and ends in one status value. Passes are at
+//! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass, and at most
+//! [`PERIODIC`] apart, because a flushed database emits no events at all.
+
+mod pacing;
+mod publish;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use switch_agent_core::action::Action;
+use switch_agent_core::desired::{Desired, LeakMethod};
+use switch_agent_core::frr::Templates;
+use switch_agent_core::name::PortName;
+use switch_agent_core::observed::{Observed, Source};
+use switch_agent_core::ownership::Ledger;
+use switch_agent_core::plan::{Plan, plan};
+use switch_agent_core::row::ConfigDb;
+use switch_agent_core::status::{LeakStatus, Status, Verdict};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::backend::state_db::StatusWriter;
+use crate::executor::{Executor, Outcome};
+use crate::http::admin::{PassInfo, Snapshot};
+use crate::hub::Hub;
+use crate::leak::Interest;
+use crate::metrics::Metrics;
+use crate::metrics::reconcile::ActionOutcome;
+use crate::observer::{Memory, Observer, chain};
+use crate::wake::{Reason, Waker};
+pub use pacing::Pacing;
+pub use publish::plan_json;
+
+const PASS_SPACING: Duration = Duration::from_millis(50);
+const PERIODIC: Duration = Duration::from_secs(30);
+/// While a source cannot be read there is nothing to wake the loop when it can be.
+const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
+
+/// Where `render-only` leaves the FRR configuration, below the state directory.
+const RENDERED_FILE: &str = "boot-network.conf";
+
+/// Everything the loop drives.
+pub struct Reconciler {
+    pub observer: Observer,
+    pub executor: Executor,
+    pub status_rows: StatusWriter,
+    pub waker: Waker,
+    pub hub: Hub,
+    pub metrics: Metrics,
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Ports of the switch, for parts that read by port (LLDP).
+    pub ports: watch::Sender<BTreeSet<PortName>>,
+    pub templates: Templates,
+}
+
+/// What the loop remembers from pass to pass; everything else is read anew.
+#[derive(Debug)]
+struct State {
+    ledger: Ledger,
+    pacing: Pacing,
+    desired: Desired,
+    generation: u64,
+    config: Option<ConfigDb>,
+    logged: publish::Logged,
+    since: publish::Since,
+    rendered: Option<String>,
+}
+
+impl Reconciler {
+    /// Runs until cancelled; a pass that is under way is finished.
+    pub async fn run(mut self, ledger: Ledger, stop: CancellationToken) {
+        let mut state = State {
+            ledger,
+            pacing: Pacing::default(),
+            desired: Desired::from_config(&ConfigDb::default()),
+            generation: 0,
+            config: None,
+            logged: publish::Logged::default(),
+            since: publish::Since::default(),
+            rendered: None,
+        };
+        self.waker.wake(Reason::Startup);
+        let mut wait_until = Instant::now();
+        loop {
+            let reasons = tokio::select! {
+                () = stop.cancelled() => return,
+                reasons = self.waker.woken() => reasons,
+                () = sleep_until(wait_until) => BTreeSet::from([Reason::Periodic]),
+            };
+            let started = Instant::now();
+            let (acted, degraded) = self.pass(&mut state, reasons, started).await;
+            let now = Instant::now();
+            let pause = if degraded { RETRY_UNKNOWN } else { PERIODIC };
+            let paced = state.pacing.next(now).unwrap_or(now + pause);
+            wait_until = paced.min(now + pause);
+            if acted {
+                self.waker.wake(Reason::Acted);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(PASS_SPACING) => {}
+            }
+        }
+    }
+
+    /// One pass. Returns whether something was done that the next pass should look at, and whether a source
+    /// was unreadable.
+    async fn pass(
+        &mut self,
+        state: &mut State,
+        mut reasons: BTreeSet<Reason>,
+        started: Instant,
+    ) -> (bool, bool) {
+        reasons.extend(self.waker.take());
+        let memory = Memory {
+            ledger: state.ledger.clone(),
+            backing_off: self.backing_off(state, started),
+            cooling: self.cooling(state, started),
+        };
+        let observed = self.observer.observe(memory).await;
+        if let Source::Known(config) = &observed.config {
+            state.adopt(config);
+            self.publish_ports(config);
+        }
+        if let Source::Known(kernel) = &observed.kernel {
+            self.hub.set_own_macs(kernel.links.values().filter_map(|link| link.mac).collect());
+        }
+        self.observer.leak.set_interest(interest(&state.desired));
+        let Plan { actions, status } = plan(&state.desired, &observed);
+        let (outcomes, recorded) = self.executor.execute(&actions).await;
+        if let Some(ledger) = recorded {
+            state.ledger = ledger;
+        }
+        let now = Instant::now();
+        for outcome in &outcomes {
+            self.note(state, outcome, now);
+        }
+        self.observer.leak.set_settled(leaks_settled(&status));
+        self.render(state, &observed);
+        self.forget_released(&actions);
+        let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
+        let degraded = status.verdict == Verdict::Degraded;
+        debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
+        self.publish(state, actions, status, reasons, started)
+            .await;
+        (acted, degraded)
+    }
+
+    fn backing_off(&self, state: &State, now: Instant) -> std::collections::BTreeMap<String, String> {
+        let mut backing_off = state.pacing.backing_off(now);
+        if let Some(reason) = self.observer.leak.backing_off() {
+            backing_off.insert("FRR".to_owned(), reason);
+        }
+        backing_off
+    }
+
+    fn cooling(&self, state: &State, now: Instant) -> BTreeSet<String> {
+        let mut cooling = state.pacing.cooling(now);
+        if self.observer.leak.busy() {
+            cooling.insert("FRR".to_owned());
+        }
+        cooling
+    }
+
+    fn note(&self, state: &mut State, outcome: &Outcome, now: Instant) {
+        let Outcome { object, kind, result } = outcome;
+        let counted = if result.is_ok() { ActionOutcome::Ok } else { ActionOutcome::Failed };
+        self.metrics.reconcile.action(kind, counted);
+        match result {
+            Ok(()) => {
+                info!(object, action = kind, "done");
+                state.pacing.done(object, kind, now);
+            }
+            Err(reason) => {
+                warn!(object, action = kind, reason, "failed; will be tried again");
+                state.pacing.failed(object, reason.clone(), now);
+            }
+        }
+    }
+
+    fn publish_ports(&self, config: &ConfigDb) {
+        let tables = ["PORT", "PORTCHANNEL"];
+        let rows = tables.iter().flat_map(|table| config.table(table));
+        let ports: BTreeSet<PortName> = rows.filter_map(|(key, _)| key.parse().ok()).collect();
+        self.ports.send_if_modified(|current| {
+            let changed = *current != ports;
+            if changed {
+                *current = ports;
+            }
+            changed
+        });
+    }
+
+    /// `render-only`: the wanted configuration as a file, for whoever owns frr.conf to merge.
+    fn render(&self, state: &mut State, observed: &Observed) {
+        if state.desired.global.leak_method != LeakMethod::RenderOnly {
+            return;
+        }
+        let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else {
+            return;
+        };
+        if state.rendered.as_ref() == Some(&text) {
+            return;
+        }
+        match self.executor.state_dir.store(RENDERED_FILE, text.as_bytes()) {
+            Ok(()) => {
+                info!(file = RENDERED_FILE, "FRR configuration rendered");
+                state.rendered = Some(text);
+            }
+            Err(failure) => warn!(reason = chain(&failure), "FRR configuration not rendered"),
+        }
+    }
+
+    /// A port that left takes its machines along.
+    fn forget_released(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::DeleteInterface(owned) = action {
+                let port = owned.port().clone();
+                self.hub
+                    .observe(switch_agent_core::machines::MachineEvent::Released { port });
+            }
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        state: &mut State,
+        actions: Vec<Action>,
+        status: Status,
+        reasons: BTreeSet<Reason>,
+        started: Instant,
+    ) {
+        let duration = started.elapsed();
+        let unix_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        state.since.update(&status, unix_s);
+        state.logged.changes(&status);
+        self.count(&status, duration);
+        let rows = publish::status_rows(
+            &status,
+            &state.since,
+            &self.hub,
+            state.generation,
+            unix_s,
+        );
+        if let Err(failure) = self.status_rows.publish(&rows).await {
+            debug!(reason = chain(&failure), "status not written to STATE_DB");
+        }
+        let plan_json = plan_json(&actions, &status);
+        let pass = PassInfo {
+            reason: reasons
+                .iter()
+                .map(|reason| format!("{reason:?}"))
+                .collect::<Vec<_>>()
+                .join(","),
+            duration,
+            finished_at: jiff::Timestamp::now(),
+            actions: actions.len(),
+        };
+        let snapshot = Snapshot {
+            status,
+            plan_json,
+            pass: Some(pass),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    fn count(&self, status: &Status, duration: Duration) {
+        self.metrics.reconcile.pass_finished(status.verdict, duration);
+        self.metrics.reconcile.set_ports_by_phase(status.ports.values());
+        let rejected = status.rejected.len();
+        self.metrics.reconcile.set_objects("row", "rejected", rejected);
+        self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
+        self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
+        let leaks = status.partitions.values().map(|partition| (&partition.partition, &partition.vrf, &partition.leak));
+        self.metrics.frr.set_leaks(leaks);
+    }
+}
+
+impl State {
+    /// Takes the configuration over; counts a generation where it differs.
+    fn adopt(&mut self, config: &ConfigDb) {
+        if self.config.as_ref() != Some(config) {
+            self.generation += 1;
+            self.desired = Desired::from_config(config);
+            self.config = Some(config.clone());
+        }
+    }
+}
+
+fn interest(desired: &Desired) -> Interest {
+    let vrfs = desired
+        .partitions
+        .values()
+        .map(|partition| (partition.vrf.clone(), partition.leak_vrf.clone()));
+    let leaks = |port: &&switch_agent_core::desired::DesiredPort| {
+        desired
+            .partition_of(port)
+            .is_some_and(|partition| partition.leak && !partition.leak_prefixes.is_empty())
+    };
+    let exported = desired
+        .ports
+        .values()
+        .filter(leaks)
+        .map(|port| port.prefix)
+        .collect();
+    Interest {
+        vrfs: vrfs.collect(),
+        exported,
+    }
+}
+
+fn leaks_settled(status: &Status) -> bool {
+    let settled =
+        |leak: &LeakStatus| matches!(leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered);
+    status
+        .partitions
+        .values()
+        .all(|partition| settled(&partition.leak))
+}

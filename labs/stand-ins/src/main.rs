@@ -1,1 +1,38 @@
-fn main() {}
+//! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
+
+mod swss;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    stand_in: StandIn,
+}
+
+#[derive(Debug, Subcommand)]
+enum StandIn {
+    /// vrfmgrd, intfmgrd, vlanmgrd, portsyncd, neighsyncd and orchagent of one switch
+    Swss(swss::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let result = match args.stand_in {
+        StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,13 +1,19 @@
-//! Policy of the discovery proxy: path rules, header hygiene, limits; no HTTP types.
+//! Policy of the discovery proxy: path rules, header hygiene, limits, documents; no HTTP types.
+//!
+//! The shell asks three questions of a request, in this order: is its target spelled so that every parser
+//! reads it alike ([`target`]), do the partition's rules allow it ([`rules`]), and which of its header
+//! fields may pass ([`headers`]). What it answers itself is built by [`boot`] and [`ipxe`].
 
-use serde::Serialize;
+pub mod boot;
+pub mod bucket;
+pub mod head;
+pub mod headers;
+pub mod ipxe;
+pub mod limits;
+pub mod rules;
+pub mod target;
+pub mod upstream;
 
-/// One path rule of the proxy, as in `api_allow@`: `[!]VERB[,VERB] /path/*/**`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PathRule {
-    pub deny: bool,
-    /// Upper-case methods; empty means any.
-    pub verbs: Vec<String>,
-    /// Path pattern: `*` is one segment, `**` (last only) any number of segments.
-    pub pattern: String,
-}
+pub use limits::Limits;
+pub use rules::{InvalidPathRule, PathRule, allows, default_rules};
+pub use target::{Target, TargetRefusal};

@@ -46,6 +46,8 @@ pub struct Observed {
     pub runtime: Runtime,
     /// Objects whose last action failed, and are to be left alone for now: object to reason.
     pub backing_off: BTreeMap<String, String>,
+    /// Objects acted upon a moment ago: the other side gets time to react before anything is repeated.
+    pub cooling: BTreeSet<String>,
 }
 
 /// STATE_DB, as far as the agent needs it.
@@ -131,7 +133,10 @@ impl Link {
             .filter(Ipv6Addr::is_unicast_link_local)
             .filter(|address| *address != CONVENIENCE_LINK_LOCAL);
         let eui64 = self.mac.map(MacAddr::eui64_link_local);
-        candidates.clone().find(|address| Some(*address) == eui64).or_else(|| candidates.next())
+        candidates
+            .clone()
+            .find(|address| Some(*address) == eui64)
+            .or_else(|| candidates.next())
     }
 }
 
@@ -146,6 +151,7 @@ pub struct Runtime {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
     Running(AdvertiserSpec),
     /// Final advertisements are on their way; the port may be released when this entry is gone.

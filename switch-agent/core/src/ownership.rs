@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{BOOT_VRF_PREFIX, PortName, VrfName};
 
+/// Numbers of the loopbacks that carry service addresses: `Loopback900` to `Loopback999`. SONiC knows 0 to
+/// 999, and operators use low ones.
+pub const SERVICE_LOOPBACKS: std::ops::RangeInclusive<u32> = 900..=999;
+
 /// How a VRF that the agent uses came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,18 +100,22 @@ impl Ledger {
 
     /// The address row of `port` as one of ours. `row_vrf` is the VRF its base row names, if any.
     ///
-    /// Without a ledger entry only a router address (`::1` of a /64) in a VRF of ours is taken for ours.
+    /// Without a ledger entry two things are taken for ours: an address that the configuration wants on
+    /// this very port (`wanted`), and, in a VRF of ours, a router address (`::1` of a /64) or whatever is
+    /// on a loopback from the range of service addresses.
     pub fn owned_address(
         &self,
         port: &PortName,
         row_vrf: Option<&VrfName>,
         address: Ipv6Net,
+        wanted: &[Ipv6Net],
     ) -> Option<OwnedAddress> {
         let ours = match self.ports.get(port) {
             Some(entry) => entry.addresses.contains(&address),
             None => {
                 let router = address.prefix_len() == 64 && address.addr().segments()[4..] == [0, 0, 0, 1];
-                router && row_vrf.is_some_and(|vrf| self.owned_vrf(vrf).is_some())
+                let named = router || SERVICE_LOOPBACKS.clone().any(|number| port.is_loopback(number));
+                wanted.contains(&address) || named && row_vrf.is_some_and(|vrf| self.owned_vrf(vrf).is_some())
             }
         };
         ours.then(|| OwnedAddress(port.clone(), address))
@@ -141,12 +149,24 @@ mod tests {
         assert!(ledger.owned_interface(&port, &vrf("VrfBoot-p1")).is_some());
         ledger.ports.insert(
             port.clone(),
-            LedgerPort { vrf: vrf("VrfBoot-p1"), addresses: vec![address], base_row: true },
+            LedgerPort {
+                vrf: vrf("VrfBoot-p1"),
+                addresses: vec![address],
+                base_row: true,
+            },
         );
         assert!(ledger.owned_interface(&port, &vrf("VrfBoot-p1")).is_some());
         assert!(ledger.owned_interface(&port, &vrf("Vrf7")).is_none());
         // The address row is still ours to take away, whoever owns the base row now.
-        assert!(ledger.owned_address(&port, Some(&vrf("Vrf7")), address).is_some());
-        assert!(ledger.owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap()).is_none());
+        assert!(
+            ledger
+                .owned_address(&port, Some(&vrf("Vrf7")), address, &[])
+                .is_some()
+        );
+        assert!(
+            ledger
+                .owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap(), &[])
+                .is_none()
+        );
     }
 }

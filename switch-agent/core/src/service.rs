@@ -54,3 +54,75 @@ pub struct UpstreamState {
     /// Why requests would fail now (a CA file that cannot be read), if they would.
     pub error: Option<String>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ra::{Preference, RaConfig, RaProfile};
+
+    /// A partition with nothing set but what every partition has.
+    pub(crate) fn partition() -> Partition {
+        Partition {
+            id: "p1".parse().unwrap(),
+            prefix: "2001:db8::/56".parse().unwrap(),
+            vrf: "VrfBoot-p1".parse().unwrap(),
+            manage_vrf: true,
+            advertise: true,
+            proxy: true,
+            leak: true,
+            isolate: true,
+            dhcp6: false,
+            service_addresses: Vec::new(),
+            ra: RaConfig {
+                profile: RaProfile::Boot,
+                max_rtr_adv_interval: Duration::from_secs(10),
+                min_rtr_adv_interval: Duration::from_secs(3),
+                adv_managed_flag: false,
+                adv_other_config_flag: false,
+                adv_link_mtu: None,
+                adv_reachable_time_ms: 0,
+                adv_retrans_timer_ms: 0,
+                adv_cur_hop_limit: 64,
+                adv_default_lifetime_s: 1800,
+                prf: Preference::Medium,
+                adv_prefix_list: Vec::new(),
+                rdnss: vec!["2001:db8::53".parse().unwrap()],
+                dnssl: Vec::new(),
+                route_info: Vec::new(),
+                pref64: None,
+                captive_portal: None,
+            },
+            adv_valid_lifetime_s: 3600,
+            adv_preferred_lifetime_s: 1800,
+            ntp_servers: vec!["2001:db8::123".to_owned()],
+            leak_vrf: "default".to_owned(),
+            leak_prefixes: Vec::new(),
+            api_allow: Vec::new(),
+            boot_kernel_url: None,
+            boot_initrd_urls: Vec::new(),
+            boot_cmdline: None,
+            boot_template_file: None,
+            machine_config_file: None,
+        }
+    }
+
+    /// The context of a port of [`partition`].
+    pub(crate) fn context(port: &str) -> PortContext {
+        PortContext {
+            switch_id: "leaf1".to_owned(),
+            chassis_mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            partition: "p1".parse().unwrap(),
+            port: port.parse().unwrap(),
+            alias: "Eth2/1".to_owned(),
+            index: 2,
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            vrf: "VrfBoot-p1".parse().unwrap(),
+            prefix: "2001:db8:0:2::/64".parse().unwrap(),
+            router: "2001:db8:0:2::1".parse().unwrap(),
+            tcp_port: 18090,
+            settings: partition(),
+        }
+    }
+}

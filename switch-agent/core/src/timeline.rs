@@ -1,1 +1,358 @@
-//! The boot timeline of each port.
+//! The boot timeline of each port: what a machine went through from carrier to its last posted event, with
+//! times.
+//!
+//! A boot starts
+//! - when carrier comes back after it was lost for [`TimelineLimits::carrier_debounce`];
+//! - when it comes back after a shorter loss that is no flap ([`TimelineLimits::carrier_flap`]), if the boot
+//!   so far had come as far as a token or an event: a machine that ran was restarted. Before that, a short
+//!   loss is firmware and kernel taking over the network card from each other, one boot;
+//! - with the first solicitation or request on a port that has no boot, also after it was released;
+//! - with a solicitation from a machine that had come that far and was quiet for
+//!   [`TimelineLimits::restart_quiet`]: a restart with the link kept up by a management controller.
+//!
+//! The agent's own advertisements start nothing, and neither does carrier that was up when the agent
+//! started: its beginning was not seen.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::machines::{MachineEvent, ProxyStep};
+use crate::name::PortName;
+
+#[cfg(test)]
+mod tests;
+
+/// Bounds and times of [`Timelines`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineLimits {
+    pub boots_per_port_max: usize,
+    pub entries_per_boot_max: usize,
+    pub carrier_debounce: Duration,
+    pub carrier_flap: Duration,
+    pub restart_quiet: Duration,
+}
+
+impl Default for TimelineLimits {
+    fn default() -> Self {
+        TimelineLimits {
+            boots_per_port_max: 4,
+            entries_per_boot_max: 64,
+            carrier_debounce: Duration::from_secs(10),
+            carrier_flap: Duration::from_secs(1),
+            restart_quiet: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Longest stage name and message of a posted event that are kept, in characters.
+const STAGE_LEN_MAX: usize = 64;
+const DETAIL_LEN_MAX: usize = 256;
+
+/// A step of a boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    Carrier,
+    FirstRs,
+    /// The first advertisement since the boot started.
+    Ra,
+    /// The kernel resolved an address of the machine.
+    Neighbor,
+    Config,
+    Token,
+    /// The first request that was forwarded to the control API.
+    Api,
+    /// Posted by the machine.
+    Event(String),
+    Released,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Carrier => "carrier",
+            Stage::FirstRs => "first-rs",
+            Stage::Ra => "ra",
+            Stage::Neighbor => "neighbor",
+            Stage::Config => "config",
+            Stage::Token => "token",
+            Stage::Api => "api",
+            Stage::Event(stage) => return write!(f, "event:{stage}"),
+            Stage::Released => "released",
+        })
+    }
+}
+
+impl Serialize for Stage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One step, at its first occurrence in the boot. As JSON:
+/// `{"stage":"first-rs","unix_ms":0,"since_start_ms":0,"since_previous_ms":0,"count":1,"detail":null}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub stage: Stage,
+    pub unix_ms: i64,
+    pub since_start_ms: u64,
+    /// Since the entry before it.
+    pub since_previous_ms: u64,
+    /// How often it happened in this boot; for events, in a row.
+    pub count: u32,
+    /// Address, API status, machine id or message, by stage; the latest one.
+    pub detail: Option<String>,
+}
+
+/// One boot, oldest entry first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Boot {
+    /// Counts the boots of the port since the agent started, from 1.
+    pub number: u64,
+    pub started_ms: i64,
+    pub entries: Vec<Entry>,
+    /// Events that were dropped because there were too many, the oldest first.
+    pub dropped: u64,
+    /// The port was released; nothing is added any more.
+    pub ended: bool,
+    #[serde(skip)]
+    started_at: Duration,
+    #[serde(skip)]
+    latest_at: Duration,
+}
+
+impl Boot {
+    /// The machine ran something that speaks to the agent: more than firmware.
+    fn is_up(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| matches!(entry.stage, Stage::Token | Stage::Event(_)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Carrier {
+    #[default]
+    Unknown,
+    Up,
+    /// Since when; `None` where it was down when the agent started.
+    Down(Option<Duration>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct PortTimeline {
+    carrier: Carrier,
+    boots: VecDeque<Boot>,
+    boots_seen: u64,
+}
+
+/// The timelines of all ports. Time comes in with every call, as for
+/// [`MachineTable`](crate::machines::MachineTable).
+#[derive(Debug, Clone, Default)]
+pub struct Timelines {
+    limits: TimelineLimits,
+    ports: BTreeMap<PortName, PortTimeline>,
+}
+
+impl Timelines {
+    pub fn new(limits: TimelineLimits) -> Timelines {
+        Timelines {
+            limits,
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Folds one event; the port and the new entry where it made one.
+    pub fn fold(&mut self, event: &MachineEvent, now: Duration, unix_ms: i64) -> Option<(PortName, Entry)> {
+        let (name, stage, detail) = match event {
+            MachineEvent::Carrier { port, up } => {
+                let starts = self.carrier(port, *up, now);
+                let timeline = self.ports.get_mut(port).filter(|_| starts)?;
+                timeline.start(&self.limits, now, unix_ms);
+                (port, Stage::Carrier, None)
+            }
+            MachineEvent::Solicit { port, address, .. } => {
+                (port, Stage::FirstRs, address.map(|address| address.to_string()))
+            }
+            MachineEvent::Advertised { port } => (port, Stage::Ra, None),
+            MachineEvent::Neighbor { port, address, .. } => {
+                (port, Stage::Neighbor, Some(address.to_string()))
+            }
+            MachineEvent::Proxy { port, step, .. } => {
+                let (stage, detail) = proxy_stage(step)?;
+                (port, stage, detail)
+            }
+            MachineEvent::Released { port } => (port, Stage::Released, None),
+            MachineEvent::NeighborGone { .. } | MachineEvent::Lldp { .. } => return None,
+        };
+        let timeline = self.ports.entry(name.clone()).or_default();
+        if timeline.starts_with(&stage, &self.limits, now) {
+            timeline.start(&self.limits, now, unix_ms);
+        }
+        let boot = timeline.boots.back_mut().filter(|boot| !boot.ended)?;
+        boot.ended = stage == Stage::Released;
+        let entry = boot.record(stage, detail, self.limits.entries_per_boot_max, now, unix_ms)?;
+        Some((name.clone(), entry))
+    }
+
+    /// The boots of a port, oldest first.
+    pub fn boots(&self, port: &PortName) -> impl DoubleEndedIterator<Item = &Boot> {
+        self.ports
+            .get(port)
+            .into_iter()
+            .flat_map(|timeline| timeline.boots.iter())
+    }
+
+    /// Ports that have at least one boot.
+    pub fn ports(&self) -> impl Iterator<Item = &PortName> {
+        self.ports
+            .iter()
+            .filter(|(_, timeline)| !timeline.boots.is_empty())
+            .map(|(name, _)| name)
+    }
+
+    /// Follows carrier; whether a boot starts with it.
+    fn carrier(&mut self, port: &PortName, up: bool, now: Duration) -> bool {
+        let TimelineLimits {
+            carrier_debounce,
+            carrier_flap,
+            ..
+        } = self.limits;
+        let timeline = self.ports.entry(port.clone()).or_default();
+        let before = timeline.carrier;
+        timeline.carrier = match (up, before) {
+            (true, _) => Carrier::Up,
+            (false, Carrier::Unknown) => Carrier::Down(None),
+            (false, Carrier::Up) => Carrier::Down(Some(now)),
+            (false, down @ Carrier::Down(_)) => down,
+        };
+        match (up, before) {
+            (true, Carrier::Down(None)) => true,
+            (true, Carrier::Down(Some(since))) => {
+                let lost = now.saturating_sub(since);
+                let restarted = timeline
+                    .boots
+                    .back()
+                    .is_none_or(|boot| boot.ended || boot.is_up());
+                lost >= carrier_debounce || lost >= carrier_flap && restarted
+            }
+            _ => false,
+        }
+    }
+}
+
+fn proxy_stage(step: &ProxyStep) -> Option<(Stage, Option<String>)> {
+    match step {
+        ProxyStep::Seen => None,
+        ProxyStep::Config => Some((Stage::Config, None)),
+        ProxyStep::Token { machine_id } => Some((
+            Stage::Token,
+            machine_id.as_deref().map(|id| printable(id, DETAIL_LEN_MAX)),
+        )),
+        ProxyStep::Api { status } => Some((Stage::Api, Some(status.to_string()))),
+        ProxyStep::Event { stage, message } => {
+            let detail = message
+                .as_deref()
+                .map(|message| printable(message, DETAIL_LEN_MAX));
+            Some((Stage::Event(printable(stage, STAGE_LEN_MAX)), detail))
+        }
+    }
+}
+
+/// What a machine wrote, fit for one line of a terminal.
+fn printable(text: &str, len_max: usize) -> String {
+    text.chars()
+        .take(len_max)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+impl PortTimeline {
+    /// Whether a boot starts with this step.
+    fn starts_with(&self, stage: &Stage, limits: &TimelineLimits, now: Duration) -> bool {
+        let latest = self.boots.back();
+        match stage {
+            Stage::Carrier | Stage::Ra | Stage::Released => false,
+            // An entry that outlives the release of its port is no new machine.
+            Stage::Neighbor => latest.is_none(),
+            Stage::FirstRs => latest.is_none_or(|boot| {
+                let quiet = now.saturating_sub(boot.latest_at) >= limits.restart_quiet;
+                boot.ended || boot.is_up() && quiet
+            }),
+            Stage::Config | Stage::Token | Stage::Api | Stage::Event(_) => {
+                latest.is_none_or(|boot| boot.ended)
+            }
+        }
+    }
+
+    fn start(&mut self, limits: &TimelineLimits, now: Duration, unix_ms: i64) {
+        self.boots_seen += 1;
+        while self.boots.len() >= limits.boots_per_port_max.max(1) {
+            self.boots.pop_front();
+        }
+        self.boots.push_back(Boot {
+            number: self.boots_seen,
+            started_ms: unix_ms,
+            entries: Vec::new(),
+            dropped: 0,
+            ended: false,
+            started_at: now,
+            latest_at: now,
+        });
+    }
+}
+
+impl Boot {
+    /// Adds the step, or counts it where the boot has it already.
+    fn record(
+        &mut self,
+        stage: Stage,
+        detail: Option<String>,
+        entries_max: usize,
+        now: Duration,
+        unix_ms: i64,
+    ) -> Option<Entry> {
+        let seen = match &stage {
+            Stage::Event(_) => self.entries.last_mut().filter(|entry| entry.stage == stage),
+            _ => self.entries.iter_mut().find(|entry| entry.stage == stage),
+        };
+        if stage != Stage::Ra {
+            self.latest_at = now;
+        }
+        if let Some(entry) = seen {
+            entry.count = entry.count.saturating_add(1);
+            if detail.is_some() {
+                entry.detail = detail;
+            }
+            return None;
+        }
+        let since_start_ms = ms(now.saturating_sub(self.started_at));
+        let since_previous_ms =
+            since_start_ms.saturating_sub(self.entries.last().map_or(0, |entry| entry.since_start_ms));
+        let entry = Entry {
+            stage,
+            unix_ms,
+            since_start_ms,
+            since_previous_ms,
+            count: 1,
+            detail,
+        };
+        self.entries.push(entry.clone());
+        if self.entries.len() > entries_max
+            && let Some(oldest) = self
+                .entries
+                .iter()
+                .position(|entry| matches!(entry.stage, Stage::Event(_)))
+        {
+            self.entries.remove(oldest);
+            self.dropped += 1;
+        }
+        Some(entry)
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,1 +1,196 @@
 //! STATE_DB and APPL_DB: what swss says, and our own status tables.
+
+mod lldp;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use switch_agent_core::name::PortName;
+use switch_agent_core::observed::{ApplDb, PortState, StateDb};
+use switch_agent_core::row::Fields;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::redis::{Change, Database, DatabaseError, Databases, follow};
+use crate::wake::{Reason, Waker};
+
+pub use lldp::follow_lldp;
+pub use status::{STATUS_TABLES, StatusRows, StatusWriter};
+
+/// Tables of STATE_DB that make up [`StateDb`].
+const STATE_TABLES: [&str; 8] = [
+    "VRF_TABLE",
+    "VRF_OBJECT_TABLE",
+    "INTERFACE_TABLE",
+    "PORT_TABLE",
+    "LAG_TABLE",
+    "VLAN_MEMBER_TABLE",
+    "WARM_RESTART_ENABLE_TABLE",
+    "FAST_RESTART_ENABLE_TABLE",
+];
+/// Set of the keys of `INTF_TABLE` that orchagent has not popped yet.
+const INTF_KEY_SET: &str = "INTF_TABLE_KEY_SET";
+const LLDP_TABLE: &str = "LLDP_ENTRY_TABLE";
+
+/// What swss publishes in STATE_DB and APPL_DB. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StateStore {
+    state_db: Database,
+    appl_db: Database,
+}
+
+impl StateStore {
+    pub fn new(databases: &Databases) -> StateStore {
+        StateStore {
+            state_db: databases.state_db.clone(),
+            appl_db: databases.appl_db.clone(),
+        }
+    }
+
+    /// STATE_DB as far as the agent needs it.
+    ///
+    /// # Errors
+    /// STATE_DB cannot be read.
+    pub async fn read_state(&self) -> Result<StateDb, DatabaseError> {
+        let db = &self.state_db;
+        let keys = db
+            .keys(|key| {
+                db.split_key(key)
+                    .is_some_and(|(table, _)| STATE_TABLES.contains(&table))
+            })
+            .await?;
+        let mut state = StateDb::default();
+        // Existence is all that counts for these; only the rest needs its fields.
+        let (plain, hashes): (BTreeSet<String>, BTreeSet<String>) =
+            keys.into_iter().partition(|key| match db.split_key(key) {
+                Some(("VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE", _)) => true,
+                Some((_, row)) => row.contains('|'),
+                None => false,
+            });
+        for key in &plain {
+            if let Some((table, row)) = db.split_key(key) {
+                fold_key(&mut state, table, row);
+            }
+        }
+        for (key, fields) in db.hashes(&hashes).await? {
+            if let Some((table, row)) = db.split_key(key) {
+                fold_hash(&mut state, table, row, &fields);
+            }
+        }
+        Ok(state)
+    }
+
+    /// APPL_DB's barrier of a rebind, for these ports. To be read after STATE_DB: intfmgrd queues a
+    /// deletion here before it removes its row there, so a port that is gone there and not found here has
+    /// really passed orchagent.
+    ///
+    /// Rows are asked for by name: APPL_DB also holds the routing table, and scanning that on every pass
+    /// would load the switch.
+    ///
+    /// # Errors
+    /// APPL_DB cannot be read.
+    pub async fn read_appl(&self, ports: &BTreeSet<PortName>) -> Result<ApplDb, DatabaseError> {
+        let db = &self.appl_db;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SMEMBERS").arg(INTF_KEY_SET);
+        pipeline.cmd("EXISTS").arg(db.key("PORT_TABLE", "PortInitDone"));
+        let (members, port_init_done): (Vec<Vec<u8>>, bool) = db.query("SMEMBERS", &pipeline).await?;
+        let keys: Vec<String> = ports
+            .iter()
+            .map(|port| db.key("INTF_TABLE", port.as_str()))
+            .collect();
+        let existing = db.existing(&keys).await?;
+        let intf_table = ports
+            .iter()
+            .zip(&keys)
+            .filter(|(_, key)| existing.contains(key.as_str()))
+            .map(|(port, _)| port);
+        Ok(ApplDb {
+            intf_table: intf_table.cloned().collect(),
+            intf_key_set: members
+                .iter()
+                .filter_map(|member| std::str::from_utf8(member).ok()?.split(':').next()?.parse().ok())
+                .collect(),
+            port_init_done,
+        })
+    }
+
+    /// Wakes the reconciler whenever swss may have changed something that [`StateStore::read_state`] or
+    /// [`StateStore::read_appl`] shows, and `lldp` whenever an LLDP row was written: lldp_syncd rewrites
+    /// every row each ten seconds, which must not cost a pass. Ends when cancelled.
+    pub async fn follow(self, waker: Waker, lldp: Arc<Notify>, cancel: CancellationToken) {
+        let state_patterns = STATE_TABLES
+            .iter()
+            .map(|table| self.state_db.key(table, "*"))
+            .collect();
+        let lldp_prefix = self.appl_db.key(LLDP_TABLE, "");
+        let appl_patterns = vec![
+            self.appl_db.key("INTF_TABLE", "*"),
+            INTF_KEY_SET.to_owned(),
+            self.appl_db.key("PORT_TABLE", "PortInitDone"),
+            format!("{lldp_prefix}*"),
+        ];
+        let state_report = |_: Change<'_>| waker.wake(Reason::StateDb);
+        let appl_report = |change: Change<'_>| match change {
+            Change::Key(key) if key.starts_with(&lldp_prefix) => lldp.notify_one(),
+            Change::Key(_) => waker.wake(Reason::StateDb),
+            Change::Subscribed => {
+                lldp.notify_one();
+                waker.wake(Reason::StateDb);
+            }
+        };
+        tokio::join!(
+            follow(self.state_db, state_patterns, state_report, cancel.clone()),
+            follow(self.appl_db, appl_patterns, appl_report, cancel),
+        );
+    }
+}
+
+/// Rows that count by existing.
+fn fold_key(state: &mut StateDb, table: &str, row: &str) {
+    match (table, row.split_once('|')) {
+        ("VRF_TABLE", None) => _ = state.vrf_table.insert(row.to_owned()),
+        ("VRF_OBJECT_TABLE", None) => _ = state.vrf_object_table.insert(row.to_owned()),
+        ("VLAN_MEMBER_TABLE", Some((_, port))) => state.vlan_members.extend(port.parse::<PortName>()),
+        ("INTERFACE_TABLE", Some((port, prefix))) => {
+            // IPv4 rows of foreign interfaces do not parse, and do not matter here.
+            if let (Ok(port), Ok(prefix)) = (port.parse(), prefix.parse()) {
+                state.interface_prefixes.insert((port, prefix));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
+    let is = |field: &str, value: &str| fields.get(field).is_some_and(|found| found == value);
+    match (table, row.parse::<PortName>()) {
+        ("INTERFACE_TABLE", Ok(port)) => {
+            state
+                .interface_table
+                .insert(port, fields.get("vrf").cloned().unwrap_or_default());
+        }
+        ("PORT_TABLE", Ok(port)) => {
+            let port_state = PortState {
+                state_ok: is("state", "ok"),
+                oper_up: is("netdev_oper_status", "up"),
+            };
+            state.port_table.insert(port, port_state);
+        }
+        // teamsyncd calls it oper_status, and has no netdev_oper_status.
+        ("LAG_TABLE", Ok(port)) => {
+            let port_state = PortState {
+                state_ok: is("state", "ok"),
+                oper_up: is("oper_status", "up") || is("netdev_oper_status", "up"),
+            };
+            state.port_table.insert(port, port_state);
+        }
+        ("WARM_RESTART_ENABLE_TABLE" | "FAST_RESTART_ENABLE_TABLE", _) if row == "system" => {
+            state.restart_in_progress |= is("enable", "true");
+        }
+        _ => {}
+    }
+}

@@ -1,1 +1,408 @@
-//! Requests of machines.
+//! The discovery proxy: what machines in the boot VRFs talk to.
+//!
+//! [`Discovery`] is the handle of the reconciler: it opens, updates and closes the service of one port at
+//! a time, and holds the client of the control API. Requests are served by one task per connection; every
+//! one of them ends with its port.
+
+pub mod answer;
+pub mod api;
+pub mod body;
+pub mod files;
+pub mod routes;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use serde_json::{Map, Value};
+use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::bucket::Bucket;
+use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::service::{ListenerSpec, PortContext, PortService, UpstreamState};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::body::{Held, ReplyBody};
+use self::files::LastGood;
+use crate::backend::keys::Signer;
+use crate::http::listener::connection::serve;
+use crate::http::listener::wire::{Activity, Wire};
+use crate::http::listener::{Accepted, ListenerError, Room, accept_loop, open};
+use crate::http::tokens::Tokens;
+use crate::http::upstream::resolve::AddressPolicy;
+use crate::http::upstream::{self, Upstream};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::wake::Waker;
+
+/// How long closing a port waits for its tasks, which are all cancelled by then.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// The kernel's neighbour table, as far as the proxy asks it.
+pub trait NeighborTable: Send + Sync + 'static {
+    /// The MAC of a neighbour on an interface.
+    fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr>;
+
+    /// All addresses of a neighbour on an interface, where the table can tell.
+    fn addresses(&self, ifindex: u32, mac: MacAddr) -> Vec<Ipv6Addr> {
+        let _ = (ifindex, mac);
+        Vec::new()
+    }
+}
+
+/// Why the service of a port could not be opened or updated.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("cannot open the listener of {port}")]
+    Listener {
+        port: PortName,
+        #[source]
+        source: ListenerError,
+    },
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+impl NeighborTable for crate::backend::kernel::KernelHandle {
+    fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
+        self.neighbor_mac(ifindex, address)
+    }
+}
+
+/// What a [`Discovery`] is made of.
+pub struct Parts {
+    pub signer: Arc<Signer>,
+    pub neighbors: Arc<dyn NeighborTable>,
+    pub hub: Hub,
+    pub metrics: Metrics,
+    pub waker: Waker,
+    pub limits: Limits,
+    /// Ends everything.
+    pub cancel: CancellationToken,
+}
+
+/// What all ports share.
+pub(crate) struct Shared {
+    pub(crate) neighbors: Arc<dyn NeighborTable>,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Metrics,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) tokens: Tokens,
+    pub(crate) configs: LastGood<Map<String, Value>>,
+    pub(crate) templates: LastGood<String>,
+    upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
+    policy: Arc<AddressPolicy>,
+    waker: Waker,
+    cancel: CancellationToken,
+    room: Arc<Semaphore>,
+    origin: Instant,
+    /// Tests run on the loopback interface, which no port is named after.
+    device: Option<&'static str>,
+}
+
+impl Shared {
+    pub(crate) fn current_upstream(&self) -> Option<Arc<Upstream>> {
+        let upstream = self.upstream.read().unwrap_or_else(PoisonError::into_inner);
+        upstream.as_ref().map(|(upstream, _)| upstream.clone())
+    }
+}
+
+/// The service of one open port.
+pub struct PortState {
+    pub(crate) listener: ListenerSpec,
+    context: RwLock<Arc<PortContext>>,
+    pub(crate) shared: Arc<Shared>,
+    requests: Mutex<Bucket>,
+}
+
+impl PortState {
+    pub(crate) fn context(&self) -> Arc<PortContext> {
+        self.context
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Counts a request against the port's rate.
+    pub(crate) fn take_request(&self) -> Result<(), Duration> {
+        let now = self.shared.origin.elapsed();
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(now)
+    }
+}
+
+struct OpenPort {
+    state: Arc<PortState>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Ports {
+    open: BTreeMap<PortName, OpenPort>,
+    errors: BTreeMap<PortName, String>,
+}
+
+/// Handle of the discovery proxy. Cheap to clone.
+#[derive(Clone)]
+pub struct Discovery {
+    shared: Arc<Shared>,
+    ports: Arc<Mutex<Ports>>,
+}
+
+impl Discovery {
+    pub fn new(parts: Parts) -> Discovery {
+        Discovery::assemble(parts, AddressPolicy::default(), None)
+    }
+
+    fn assemble(parts: Parts, policy: AddressPolicy, device: Option<&'static str>) -> Discovery {
+        let shared = Shared {
+            neighbors: parts.neighbors,
+            hub: parts.hub,
+            metrics: parts.metrics,
+            tokens: Tokens::new(parts.signer, &parts.limits),
+            configs: LastGood::default(),
+            templates: LastGood::default(),
+            upstream: RwLock::new(None),
+            policy: Arc::new(policy),
+            waker: parts.waker,
+            cancel: parts.cancel,
+            room: Arc::new(Semaphore::new(parts.limits.connections)),
+            limits: Arc::new(parts.limits),
+            origin: Instant::now(),
+            device,
+        };
+        Discovery {
+            shared: Arc::new(shared),
+            ports: Arc::default(),
+        }
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the service of a port, or updates what it tells. A changed listener is closed and opened
+    /// again, which ends its connections and its token; a changed context leaves them alone, unless the
+    /// port changed its partition.
+    pub async fn set(&self, service: PortService) -> Result<(), ServiceError> {
+        let port = service.listener.port.clone();
+        if self.shared.cancel.is_cancelled() {
+            return Err(ServiceError::Stopping);
+        }
+        let same_listener = self
+            .ports()
+            .open
+            .get(&port)
+            .map(|open| open.state.listener == service.listener);
+        match same_listener {
+            Some(true) => self.update(service.context),
+            Some(false) => {
+                self.close(&port, "its listener changed").await;
+                self.open(service)?;
+            }
+            None => self.open(service)?,
+        }
+        self.refresh_boot_prefixes();
+        Ok(())
+    }
+
+    fn update(&self, context: PortContext) {
+        let ports = self.ports();
+        let Some(open) = ports.open.get(&context.port) else {
+            return;
+        };
+        let moved = open.state.context().partition != context.partition;
+        *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+        if moved {
+            self.shared.tokens.revoke(&open.state.listener.port);
+        }
+    }
+
+    fn open(&self, service: PortService) -> Result<(), ServiceError> {
+        let port = service.listener.port.clone();
+        let limits = self.shared.limits.clone();
+        let device = self.shared.device.unwrap_or(port.as_str());
+        let listener = match open(&service.listener, device, &limits) {
+            Ok(listener) => listener,
+            Err(source) => {
+                let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
+                self.ports()
+                    .errors
+                    .insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
+                return Err(ServiceError::Listener { port, source });
+            }
+        };
+        let interval = Duration::from_secs(1) / limits.request_rate.max(1);
+        let state = Arc::new(PortState {
+            listener: service.listener,
+            context: RwLock::new(Arc::new(service.context)),
+            shared: self.shared.clone(),
+            requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
+        });
+        let cancel = self.shared.cancel.child_token();
+        let tasks = TaskTracker::new();
+        let room = Room {
+            port: Arc::new(Semaphore::new(limits.port_connections)),
+            all: self.shared.room.clone(),
+        };
+        let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
+        tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
+            spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
+        }));
+        tracing::info!(%port, "discovery proxy opened");
+        let mut ports = self.ports();
+        ports.errors.remove(&port);
+        ports.open.insert(port, OpenPort { state, cancel, tasks });
+        Ok(())
+    }
+
+    /// Closes the service of a port: its listener, its connections, its token.
+    pub async fn close(&self, port: &PortName, reason: &str) {
+        let open = {
+            let mut ports = self.ports();
+            ports.errors.remove(port);
+            ports.open.remove(port)
+        };
+        self.shared.tokens.revoke(port);
+        let Some(open) = open else { return };
+        open.cancel.cancel();
+        open.tasks.close();
+        if tokio::time::timeout(CLOSE_WAIT, open.tasks.wait()).await.is_err() {
+            tracing::warn!(%port, "connections of a closed port are still ending");
+        }
+        self.shared.metrics.proxy.port_closed(port);
+        self.refresh_boot_prefixes();
+        tracing::info!(%port, reason, "discovery proxy closed");
+    }
+
+    /// Ends the token of a port that lost its carrier: whoever is plugged in next is another machine.
+    pub fn carrier_lost(&self, port: &PortName) {
+        self.shared.tokens.revoke(port);
+    }
+
+    /// The services that are open, and the ports whose listener could not be opened.
+    pub fn observed(&self) -> (BTreeMap<PortName, PortService>, BTreeMap<PortName, String>) {
+        let ports = self.ports();
+        let services = ports.open.iter().map(|(port, open)| {
+            let context = (*open.state.context()).clone();
+            (
+                port.clone(),
+                PortService {
+                    listener: open.state.listener.clone(),
+                    context,
+                },
+            )
+        });
+        (services.collect(), ports.errors.clone())
+    }
+
+    fn refresh_boot_prefixes(&self) {
+        let ports = self.ports();
+        let mut prefixes: Vec<_> = ports
+            .open
+            .values()
+            .map(|open| open.state.context().settings.prefix)
+            .collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        self.shared.policy.set_boot_prefixes(prefixes);
+    }
+
+    /// Configures the client of the control API, or with `None` drops it. Requests under way go on with
+    /// the client they started with.
+    pub async fn set_upstream(&self, spec: Option<UpstreamSpec>) {
+        if self
+            .shared
+            .current_upstream()
+            .map(|upstream| upstream.spec().clone())
+            == spec
+        {
+            return;
+        }
+        let shared = self.shared.clone();
+        let made = match spec {
+            None => None,
+            Some(spec) => {
+                let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
+                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits)))
+                    .await
+                    .ok()
+            }
+        };
+        let made = made.map(|upstream| {
+            let cancel = shared.cancel.child_token();
+            let watching = upstream::watch(
+                upstream.clone(),
+                shared.metrics.clone(),
+                shared.waker.clone(),
+                cancel.clone(),
+            );
+            tokio::spawn(watching);
+            (upstream, cancel)
+        });
+        let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cancel)) = std::mem::replace(&mut *current, made) {
+            cancel.cancel();
+        }
+    }
+
+    /// The client of the control API as it runs.
+    pub fn upstream(&self) -> Option<UpstreamState> {
+        self.shared.current_upstream().map(|upstream| upstream.state())
+    }
+}
+
+/// Serves one accepted connection to its end.
+async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
+    let shared = port.shared.clone();
+    let name = port.listener.port.clone();
+    shared.metrics.proxy.connection_opened(&name);
+    let metrics = shared.metrics.clone();
+    let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {
+        metrics.proxy.rejected(refusal.as_str());
+    });
+    let activity = Arc::new(Activity::default());
+    let service = MachineService {
+        port,
+        peer: accepted.peer,
+        activity: activity.clone(),
+    };
+    serve(wire, service, activity, &shared.limits, cancel).await;
+    shared.metrics.proxy.connection_closed(&name);
+    drop(accepted.permits);
+}
+
+/// The requests of one connection.
+struct MachineService {
+    port: Arc<PortState>,
+    peer: SocketAddrV6,
+    activity: Arc<Activity>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for MachineService {
+    type Response = Response<ReplyBody>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (port, peer, active) = (self.port.clone(), self.peer, self.activity.begin());
+        Box::pin(async move {
+            let response = routes::serve(port, peer, request).await;
+            Ok(response.map(|body| Held::boxed(body, active)))
+        })
+    }
+}

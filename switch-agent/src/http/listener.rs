@@ -1,1 +1,155 @@
-//! Device-bound listeners, one set per port.
+//! One port's listening socket.
+//!
+//! The ingress port is what the kernel says: the socket is bound to the port's device, so replies leave
+//! by it and nothing else reaches it, whatever address the machine dialled. A classic BPF filter on top
+//! drops every segment that did not come through the VRF's device, so that the kernel cuts the port (and
+//! every connection accepted before) off at the moment it leaves its VRF, without waiting for netlink.
+//! Neither needs a capability.
+
+pub mod connection;
+pub mod wire;
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
+use switch_agent_core::discovery::Limits;
+use switch_agent_core::service::ListenerSpec;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 64;
+/// Pause after a failed accept (out of descriptors or memory): the loop goes on, it never ends by itself.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Why a port's listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    #[error("cannot {step} on {device}")]
+    Socket {
+        step: &'static str,
+        device: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{device} has interface index {found:?}, not {wanted}: it was deleted or made anew")]
+    Device {
+        device: String,
+        found: Option<u32>,
+        wanted: u32,
+    },
+}
+
+/// `skb->dev->ifindex == ifindex`. At this point of the receive path that device is the VRF for an enslaved
+/// port, for link-local traffic too.
+fn ingress_filter(ifindex: u32) -> [SockFilter; 4] {
+    let op = |code: u32, jump_true, jump_false, k| {
+        SockFilter::new(u16::try_from(code).unwrap_or_default(), jump_true, jump_false, k)
+    };
+    let ancillary = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
+    [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, ancillary),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, ifindex),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+}
+
+/// Opens the listener of a port. `device` is the name of the port's netdev. For use in a runtime.
+pub fn open(spec: &ListenerSpec, device: &str, limits: &Limits) -> Result<TcpListener, ListenerError> {
+    let failed = |step| {
+        let device = device.to_owned();
+        move |source| ListenerError::Socket { step, device, source }
+    };
+    let socket =
+        Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).map_err(failed("make a socket"))?;
+    socket.set_nonblocking(true).map_err(failed("set O_NONBLOCK"))?;
+    socket.set_only_v6(true).map_err(failed("set IPV6_V6ONLY"))?;
+    socket
+        .set_reuse_address(true)
+        .map_err(failed("set SO_REUSEADDR"))?;
+    socket
+        .bind_device(Some(device.as_bytes()))
+        .map_err(failed("set SO_BINDTODEVICE"))?;
+    // The kernel resolved the name just now; only the interface that was asked for will do.
+    let found = if_nametoindex(device).ok();
+    if found != Some(spec.ifindex) {
+        return Err(ListenerError::Device {
+            device: device.to_owned(),
+            found,
+            wanted: spec.ifindex,
+        });
+    }
+    socket
+        .attach_filter(&ingress_filter(spec.vrf_ifindex))
+        .map_err(failed("set SO_ATTACH_FILTER"))?;
+    // Inherited by accepted sockets. A machine is one hop away: what is told to it (tokens above all)
+    // cannot be passed on by a machine that routes for others.
+    socket
+        .set_unicast_hops_v6(1)
+        .map_err(failed("set IPV6_UNICAST_HOPS"))?;
+    socket.set_tcp_nodelay(true).map_err(failed("set TCP_NODELAY"))?;
+    socket
+        .set_tcp_user_timeout(Some(limits.write_stall_timeout))
+        .map_err(failed("set TCP_USER_TIMEOUT"))?;
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, spec.tcp_port));
+    socket.bind(&SockAddr::from(address)).map_err(failed("bind"))?;
+    socket.listen(BACKLOG).map_err(failed("listen"))?;
+    TcpListener::from_std(socket.into()).map_err(failed("register the socket"))
+}
+
+/// An accepted connection, counted against both limits until it is dropped.
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddrV6,
+    pub permits: [OwnedSemaphorePermit; 2],
+}
+
+/// How many connections may be open: of one port, and of all.
+#[derive(Clone)]
+pub struct Room {
+    pub port: Arc<Semaphore>,
+    pub all: Arc<Semaphore>,
+}
+
+/// Accepts until cancelled. Where there is no room the loop pauses and the kernel's backlog fills; nothing
+/// is aborted.
+pub async fn accept_loop(
+    listener: TcpListener,
+    room: Room,
+    cancel: CancellationToken,
+    mut accepted: impl FnMut(Accepted),
+) {
+    let accept = async {
+        loop {
+            let Ok(port_permit) = room.port.clone().acquire_owned().await else {
+                return;
+            };
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            // A listener that waits for a machine holds no share of the common limit.
+            let Ok(permit) = room.all.clone().acquire_owned().await else {
+                return;
+            };
+            let SocketAddr::V6(peer) = peer else { continue };
+            SockRef::from(&stream).set_keepalive(true).ok();
+            accepted(Accepted {
+                stream,
+                peer,
+                permits: [port_permit, permit],
+            });
+        }
+    };
+    cancel.run_until_cancelled(accept).await;
+}

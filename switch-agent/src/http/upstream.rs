@@ -1,1 +1,289 @@
 //! The client of the control API.
+//!
+//! Exactly the configured roots, the name always checked, sockets in exactly the configured VRF, never an
+//! address at which only the switch itself, a link or a machine can be. Files are read again when they
+//! change; while a new file is broken the client made of the old ones stays.
+
+pub mod files;
+pub mod resolve;
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::discovery::Limits;
+use switch_agent_core::service::UpstreamState;
+use tokio_util::sync::CancellationToken;
+
+use self::files::{Credentials, FileError, Stamp};
+use self::resolve::{AddressPolicy, PolicyResolver, RefusedAddress};
+use crate::http::discovery::body::RequestBody;
+use crate::metrics::Metrics;
+use crate::wake::{Reason, Waker};
+
+/// How often files are looked at.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_SIZE: usize = 16;
+const H2_STREAM_WINDOW: u32 = 64 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
+
+type HyperClient = Client<HttpsConnector<HttpConnector<PolicyResolver>>, RequestBody>;
+
+/// Why the control API gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("the control API client is not usable: {0}")]
+    Unusable(String),
+    #[error("the control API's name or address leads to a refused address")]
+    Address,
+    #[error("TLS with the control API failed: {0}")]
+    Tls(String),
+    #[error("the control API cannot be reached: {0}")]
+    Connect(String),
+    #[error("the control API did not answer in time")]
+    Timeout,
+    #[error("the exchange with the control API broke off: {0}")]
+    Exchange(String),
+}
+
+impl UpstreamError {
+    /// Error code of the reply, and label for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            UpstreamError::Unusable(_) => "upstream-unusable",
+            UpstreamError::Address => "upstream-address",
+            UpstreamError::Tls(_) => "upstream-tls",
+            UpstreamError::Connect(_) => "upstream-unavailable",
+            UpstreamError::Timeout => "upstream-timeout",
+            UpstreamError::Exchange(_) => "upstream-broken",
+        }
+    }
+}
+
+struct Built {
+    client: Option<HyperClient>,
+    /// The agent's own token, for its own calls; never a machine's.
+    agent_token: Option<Arc<str>>,
+    stamp: Stamp,
+    error: Option<String>,
+}
+
+/// A configured control API.
+pub struct Upstream {
+    spec: UpstreamSpec,
+    policy: Arc<AddressPolicy>,
+    limits: Arc<Limits>,
+    built: RwLock<Built>,
+    /// One build at a time.
+    building: Mutex<()>,
+}
+
+impl Upstream {
+    /// Reads the files and builds the client; what is wrong with them is in [`Upstream::state`].
+    pub fn new(spec: UpstreamSpec, policy: Arc<AddressPolicy>, limits: Arc<Limits>) -> Upstream {
+        let built = Built {
+            client: None,
+            agent_token: None,
+            stamp: Stamp::default(),
+            error: None,
+        };
+        let upstream = Upstream {
+            spec,
+            policy,
+            limits,
+            built: RwLock::new(built),
+            building: Mutex::new(()),
+        };
+        upstream.refresh();
+        upstream
+    }
+
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.spec
+    }
+
+    /// `https://host[:port]`, the audience of statements.
+    pub fn origin(&self) -> String {
+        let host = if self.spec.host.contains(':') {
+            format!("[{}]", self.spec.host)
+        } else {
+            self.spec.host.clone()
+        };
+        match self.spec.port {
+            443 => format!("https://{host}"),
+            port => format!("https://{host}:{port}"),
+        }
+    }
+
+    pub fn state(&self) -> UpstreamState {
+        UpstreamState {
+            spec: self.spec.clone(),
+            error: self.read().error.clone(),
+        }
+    }
+
+    /// The agent's own bearer token (`control_api_token_file`).
+    pub fn agent_token(&self) -> Option<Arc<str>> {
+        self.read().agent_token.clone()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Built> {
+        self.built.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Builds the client anew if a file changed. Returns whether [`Upstream::state`] changed. Blocks on
+    /// file I/O.
+    pub fn refresh(&self) -> bool {
+        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = Stamp::of(&self.spec);
+        let (unchanged, was) = {
+            let built = self.read();
+            (
+                built.stamp == stamp && (built.client.is_some() || built.error.is_some()),
+                built.error.clone(),
+            )
+        };
+        // Files that could not be used are tried again: what was missing may be a file they refer to.
+        if unchanged && was.is_none() {
+            return false;
+        }
+        let outcome = files::load(&self.spec).and_then(|credentials| {
+            self.connector(credentials.tls.clone())
+                .map(|client| (client, credentials))
+                .map_err(FileError::Device)
+        });
+        let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
+        built.stamp = stamp;
+        built.error = match outcome {
+            Ok((client, Credentials { agent_token, .. })) => {
+                built.client = Some(client);
+                built.agent_token = agent_token;
+                None
+            }
+            Err(error) => Some(chain(&error)),
+        };
+        built.error != was
+    }
+
+    fn connector(&self, tls: rustls::ClientConfig) -> Result<HyperClient, String> {
+        let mut http = HttpConnector::new_with_resolver(PolicyResolver(self.policy.clone()));
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(self.limits.connect_timeout));
+        http.set_tcp_user_timeout(Some(self.limits.upstream_header_timeout));
+        if self.spec.vrf != "default" {
+            http.set_interface(self.spec.vrf.clone());
+        }
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_all_versions()
+            .wrap_connector(http);
+        Ok(Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_SIZE)
+            .http1_max_headers(self.limits.header_fields * 2)
+            .http1_max_buf_size(self.limits.header_bytes.max(8192) * 4)
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW)
+            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .http2_keep_alive_interval(H2_PING_INTERVAL)
+            .build(https))
+    }
+
+    /// Sends a request to the end of the response header. The caller limits the time.
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, UpstreamError> {
+        // A literal address never meets the resolver.
+        if let Ok(literal) = self.spec.host.parse::<IpAddr>() {
+            self.policy.check(literal).map_err(|_| UpstreamError::Address)?;
+        }
+        let client = {
+            let built = self.read();
+            match (&built.client, &built.error) {
+                (Some(client), _) => client.clone(),
+                (None, error) => return Err(UpstreamError::Unusable(error.clone().unwrap_or_default())),
+            }
+        };
+        client
+            .request(request)
+            .await
+            .map_err(|error| classify(&error, error.is_connect()))
+    }
+}
+
+/// Looks at the files for as long as the upstream is configured.
+pub async fn watch(upstream: Arc<Upstream>, metrics: Metrics, waker: Waker, cancel: CancellationToken) {
+    let watching = async {
+        loop {
+            metrics.proxy.upstream_usable(upstream.state().error.is_none());
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let looked = upstream.clone();
+            let changed = tokio::task::spawn_blocking(move || looked.refresh())
+                .await
+                .unwrap_or(false);
+            if changed {
+                match upstream.state().error {
+                    Some(error) => tracing::warn!(%error, "control API files are not usable"),
+                    None => tracing::info!("control API files are good again"),
+                }
+                waker.wake(Reason::Service);
+            }
+        }
+    };
+    cancel.run_until_cancelled(watching).await;
+}
+
+/// An error and its sources on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Searches an error and its sources, looking into `io::Error`s, which hide what they wrap.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if let Some(found) = inner.and_then(|inner| find::<T>(inner)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn classify(error: &(dyn Error + 'static), connecting: bool) -> UpstreamError {
+    if find::<RefusedAddress>(error).is_some() {
+        return UpstreamError::Address;
+    }
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return UpstreamError::Tls(tls.to_string());
+    }
+    if connecting {
+        UpstreamError::Connect(chain(error))
+    } else {
+        UpstreamError::Exchange(chain(error))
+    }
+}

@@ -1,7 +1,30 @@
 //! `plan(&Desired, &Observed) -> Plan`: total, deterministic, free of I/O, clock and randomness.
+//!
+//! A plan holds only actions whose preconditions hold now; everything else is waiting, with the reason.
+//! Convergence takes several passes by design: act, observe, act. The plan of a converged switch is empty.
+
+mod binding;
+mod leak;
+mod services;
+mod status;
+mod view;
+mod vrf;
+mod wanted;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 
 use crate::action::Action;
-use crate::status::Status;
+use crate::desired::Desired;
+use crate::name::PortName;
+use crate::observed::{Observed, Source};
+use crate::ownership::Ledger;
+use crate::status::{Conflict, Status, Waiting};
+use binding::{Assessment, Progress};
+pub use leak::full_frr_spec;
+use view::View;
 
 /// The next steps, and why everything else has to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,4 +32,185 @@ pub struct Plan {
     /// In execution order; each one's preconditions hold now.
     pub actions: Vec<Action>,
     pub status: Status,
+}
+
+/// Computes the next steps.
+///
+/// While CONFIG_DB, STATE_DB, APPL_DB, the kernel or the ledger cannot be read, nothing is done at all:
+/// what runs goes on, and the status says what is missing.
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let Some(view) = View::new(desired, observed) else {
+        return Plan {
+            actions: Vec::new(),
+            status: status::unreadable(desired, observed),
+        };
+    };
+    let wanted = wanted::wanted(&view);
+    let origins = vrf::effective_origins(&view, &wanted);
+    let ledger = Ledger {
+        vrfs: origins,
+        ports: view.ledger.ports.clone(),
+    };
+    let view = View {
+        ledger: &ledger,
+        ..view
+    };
+    if view.state.restart_in_progress {
+        let status = status::frozen(&view, observed, &wanted);
+        return Plan {
+            actions: Vec::new(),
+            status,
+        };
+    }
+
+    let addressed: BTreeMap<&PortName, bool> = wanted
+        .interfaces
+        .iter()
+        .map(|(name, wanted)| (name, binding::addressed(&view, name, wanted)))
+        .collect();
+    let is_addressed = |name: &PortName| addressed.get(name).copied().unwrap_or(false);
+    let frr = leak::plan(&view, &ledger, &wanted, &observed.frr, is_addressed);
+    let leak_in_the_way = !frr.withdraw.commands.is_empty() && view.free("FRR");
+
+    let mut assessments: BTreeMap<PortName, Assessment> = BTreeMap::new();
+    let with_rows = view.interfaces_with_rows();
+    for name in wanted.interfaces.keys().chain(&with_rows) {
+        if !wanted.held.contains(name) && !assessments.contains_key(name) {
+            let assessment = binding::assess(&view, name, wanted.interfaces.get(name), leak_in_the_way);
+            assessments.insert(name.clone(), assessment);
+        }
+    }
+
+    let mut actions = Vec::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
+    let progress = |name: &PortName| {
+        let assessment = assessments.get(name);
+        assessment.map_or(Progress::Absent, |assessment| assessment.progress)
+    };
+    let kept = services::kept(&wanted, progress);
+    actions.extend(services::end(&view, &wanted, &kept));
+    vrf::plan(
+        &view,
+        &ledger,
+        &wanted,
+        &frr.lingering,
+        &mut actions,
+        &mut waiting,
+    );
+    actions.extend(unreachable_defaults(&view, &wanted));
+
+    let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
+    let global_rejected = desired
+        .rejected
+        .iter()
+        .any(|rejected| rejected.row == "BOOT_NETWORK|global");
+    for name in &kept {
+        let Some(wanted) = wanted.interfaces.get(name) else {
+            continue;
+        };
+        let step = services::start(&view, name, wanted, global_rejected);
+        actions.extend(step.actions);
+        if let Some(on) = step.waiting {
+            waiting.push(Waiting {
+                object: format!("services of {name}"),
+                port: Some(name.clone()),
+                on,
+            });
+        }
+        complete.insert(name.clone(), step.complete);
+    }
+    let upstream = observed.runtime.upstream.as_ref().map(|state| &state.spec);
+    if upstream != desired.global.upstream.as_ref() && !global_rejected && view.free("control API") {
+        actions.push(Action::SetUpstream(desired.global.upstream.clone()));
+    }
+    if view.free("FRR") {
+        if !frr.withdraw.commands.is_empty() {
+            actions.push(Action::WithdrawLeak(frr.withdraw.clone()));
+        } else if !frr.apply.commands.is_empty() {
+            actions.push(Action::ApplyLeak(frr.apply.clone()));
+        }
+    }
+    if let Some(on) = &frr.waiting {
+        waiting.push(Waiting {
+            object: "FRR".to_owned(),
+            port: None,
+            on: on.clone(),
+        });
+    }
+
+    let mut conflicts = Vec::new();
+    let mut next = Ledger {
+        vrfs: ledger.vrfs.clone(),
+        ports: BTreeMap::new(),
+    };
+    for (name, assessment) in &mut assessments {
+        actions.append(&mut assessment.actions);
+        let port = (name.kind() != crate::name::PortKind::Loopback).then(|| name.clone());
+        let object = format!("{}|{name}", name.kind().interface_table());
+        if let Some(on) = &assessment.waiting {
+            waiting.push(Waiting {
+                object: object.clone(),
+                port: port.clone(),
+                on: on.clone(),
+            });
+        }
+        if let Some(reason) = &assessment.conflict {
+            conflicts.push(Conflict {
+                object,
+                port,
+                reason: reason.clone(),
+            });
+        }
+        if let Some(entry) = &assessment.entry {
+            next.ports.insert(name.clone(), entry.clone());
+        }
+    }
+    for name in &wanted.held {
+        if let Some(entry) = ledger.ports.get(name) {
+            next.ports.insert(name.clone(), entry.clone());
+        }
+    }
+    actions.retain(|action| !view.backing_off.contains_key(&action.object()));
+    if observed.ledger != Source::Known(next.clone()) {
+        actions.push(Action::RecordLedger(next));
+    }
+    actions.sort_by_key(Action::rank);
+
+    let inputs = status::Inputs {
+        view: &view,
+        observed,
+        wanted: &wanted,
+        frr: &frr,
+    };
+    let status = status::build(
+        &inputs,
+        &assessments,
+        &complete,
+        waiting,
+        conflicts,
+        actions.len(),
+    );
+    Plan { actions, status }
+}
+
+/// A boot VRF without a default route falls through to the main table; the deny does not wait for FRR.
+fn unreachable_defaults(view: &View<'_>, wanted: &wanted::WantedSet<'_>) -> Vec<Action> {
+    let missing = |vrf: &crate::name::VrfName| {
+        let device = view.vrf_device(vrf)?;
+        let table = device.vrf_table?;
+        let there = view.kernel.unreachable_defaults.contains(vrf.as_str());
+        let free = view.free(&format!("unreachable default of {vrf}"));
+        (!there && free).then(|| Action::AddUnreachableDefault {
+            vrf: vrf.clone(),
+            table,
+        })
+    };
+    if !view.kernel.net_admin {
+        return Vec::new();
+    }
+    wanted
+        .partitions
+        .values()
+        .filter_map(|partition| missing(&partition.vrf))
+        .collect()
 }

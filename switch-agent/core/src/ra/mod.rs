@@ -8,6 +8,15 @@ use serde::Serialize;
 
 use crate::name::{MacAddr, PortName};
 
+mod advertiser;
+mod answers;
+mod content;
+mod multicast;
+mod rng;
+
+pub use advertiser::{Advertiser, Destination, Transmit, TransmitKind};
+pub use answers::Heard;
+
 /// How an advertiser treats the letter of RFC 4861.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]

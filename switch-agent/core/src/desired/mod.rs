@@ -3,6 +3,17 @@
 //! A bad row rejects itself, never the switch: it lands in [`Desired::rejected`] with a message that names
 //! row, field, value and rule, and every other object is unaffected.
 
+mod check;
+mod fields;
+mod global;
+mod partition;
+mod port;
+mod router;
+#[cfg(test)]
+mod tests;
+mod url;
+mod values;
+
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
@@ -13,6 +24,10 @@ use crate::discovery::PathRule;
 use crate::name::{MacAddr, PartitionId, PortName, VrfName};
 use crate::ra::RaConfig;
 use crate::row::ConfigDb;
+
+pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
+pub use global::PROXY_PORT_DEFAULT;
+pub use port::membership;
 
 /// Role switches and modes of the `global` row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -149,23 +164,29 @@ pub struct Desired {
     pub warnings: Vec<Rejected>,
 }
 
+/// What reading the tables turned up besides values.
+#[derive(Debug, Default)]
+struct Findings {
+    rejected: Vec<Rejected>,
+    warnings: Vec<Rejected>,
+}
+
 impl Desired {
     /// Reads and validates the agent's tables. Total: every input yields a value.
+    ///
+    /// A missing `BOOT_NETWORK|global` means its defaults; a bad one leaves every field that is not valid
+    /// by itself at a safe value (down, `render-only`, no upstream).
     pub fn from_config(config: &ConfigDb) -> Desired {
-        let _ = config;
+        let mut findings = Findings::default();
+        let global = global::global(config, &mut findings);
+        let partitions = partition::partitions(config, &mut findings);
+        let ports = port::ports(config, &partitions, &mut findings);
         Desired {
-            global: Global {
-                admin_up: true,
-                switch_id: String::new(),
-                chassis_mac: None,
-                upstream: None,
-                proxy_port: 18090,
-                leak_method: LeakMethod::Auto,
-            },
-            partitions: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            rejected: Vec::new(),
-            warnings: Vec::new(),
+            global,
+            partitions,
+            ports,
+            rejected: findings.rejected,
+            warnings: findings.warnings,
         }
     }
 

@@ -1,0 +1,50 @@
+//! Effects of the model, done for real.
+
+use switch_agent_core::sim::Effect;
+
+use super::Error;
+use super::database::Databases;
+use super::kernel::Kernel;
+
+/// Carries out one effect; returns whether the kernel was asked for something.
+pub(super) async fn carry_out(
+    effect: Effect,
+    kernel: &Kernel,
+    databases: &mut Databases,
+) -> Result<bool, Error> {
+    match effect {
+        Effect::StateSet { table, key, fields } => databases.state_set(table, &key, &fields).await?,
+        Effect::StateDel { table, key } => databases.state_del(table, &key).await?,
+        Effect::ApplSet { table, key, fields } => databases.appl_set(table, &key, &fields).await?,
+        Effect::ApplDel { table, key } => databases.appl_del(table, &key).await?,
+        Effect::KeySetAdd { table, key } => databases.key_set(table, &key, true).await?,
+        Effect::KeySetDel { table, key } => databases.key_set(table, &key, false).await?,
+        Effect::Refused { daemon, log } => tracing::warn!(daemon = daemon.name(), "{log}"),
+        Effect::Exit { daemon, log } => tracing::error!(daemon = daemon.name(), "exited: {log}"),
+        // Ports are the lab's own.
+        Effect::PortAdd { .. } | Effect::PortDel { .. } => {}
+        effect => {
+            // A failure is logged and lost, as with the daemons' calls of `ip`: reading the kernel back
+            // corrects the model.
+            if let Err(error) = change_kernel(effect, kernel).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "effect lost");
+            }
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn change_kernel(effect: Effect, kernel: &Kernel) -> Result<(), Error> {
+    match effect {
+        Effect::VrfAdd { name, table } => kernel.add_vrf(&name, table).await,
+        Effect::DummyAdd { name } => kernel.add_dummy(&name).await,
+        Effect::BridgeAdd { name } => kernel.add_bridge(&name).await,
+        Effect::VrfDel { name } | Effect::DummyDel { name } => kernel.del_link(&name).await,
+        Effect::SetMaster { port, master } => kernel.set_master(&port, Some(&master)).await,
+        Effect::NoMaster { port } => kernel.set_master(&port, None).await,
+        Effect::AddrAdd { port, address } => kernel.add_address(&port, address).await,
+        Effect::AddrDel { port, address } => kernel.del_address(&port, address).await,
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,253 @@
+//! rtnetlink: what vrfmgrd, intfmgrd and vlanmgrd do with `ip`, and what portsyncd and neighsyncd hear.
+//!
+//! Requests and events share one socket: when a request is acknowledged, what it caused is already here.
+//! Only the event that names the request itself may be missing, because it counts as part of the answer.
+
+mod mirror;
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, address::AddressMessage};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, LinkVrf, MulticastGroup};
+use switch_agent_core::sim::SimSwitch;
+
+use super::Error;
+use super::neighbors::Change;
+use mirror::Mirror;
+
+/// Where vrfmgrd puts the rule of the local table, behind that of VRFs (1000).
+const LOCAL_RULE_PRIORITY: u32 = 1001;
+/// `local` of rt_tables.
+const LOCAL_TABLE: u8 = 255;
+
+pub(super) type Message = NetlinkMessage<RouteNetlinkMessage>;
+
+pub(super) struct Kernel {
+    handle: Handle,
+    messages: Pin<Box<dyn Stream<Item = Message>>>,
+    mirror: Mirror,
+}
+
+fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> Error {
+    move |source| Error::Netlink { step, source }
+}
+
+impl Kernel {
+    pub(super) fn open() -> Result<Kernel, Error> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Neigh,
+        ];
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&groups).map_err(|source| Error::Io {
+                step: "open a netlink socket",
+                source,
+            })?;
+        tokio::spawn(connection);
+        let messages = Box::pin(messages.map(|(message, _)| message));
+        Ok(Kernel {
+            handle,
+            messages,
+            mirror: Mirror::default(),
+        })
+    }
+
+    pub(super) async fn next_message(&mut self) -> Result<Message, Error> {
+        self.messages
+            .next()
+            .await
+            .ok_or(Error::Ended("the netlink socket"))
+    }
+
+    pub(super) fn message_now(&mut self) -> Option<Message> {
+        self.messages.next().now_or_never().flatten()
+    }
+
+    /// Takes over one event. Changes of links go to the model, those of neighbours are returned.
+    pub(super) fn take(&mut self, message: Message, switch: &mut SimSwitch) -> Option<Change> {
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            return None;
+        };
+        let changed = match message {
+            RouteNetlinkMessage::NewLink(link) => self.mirror.new_link(&link),
+            RouteNetlinkMessage::DelLink(link) => self.mirror.del_link(link.header.index),
+            RouteNetlinkMessage::NewAddress(address) => self.mirror.address(&address, true),
+            RouteNetlinkMessage::DelAddress(address) => self.mirror.address(&address, false),
+            RouteNetlinkMessage::NewNeighbour(neighbor) => return self.mirror.neighbor(&neighbor, true),
+            RouteNetlinkMessage::DelNeighbour(neighbor) => return self.mirror.neighbor(&neighbor, false),
+            _ => return None,
+        };
+        for name in changed {
+            switch.sync_link(&name, self.mirror.link(&name));
+        }
+        None
+    }
+
+    /// Reads links and addresses, and corrects the model where it differs.
+    pub(super) async fn resync(&mut self, switch: &mut SimSwitch) -> Result<(), Error> {
+        let links: Vec<_> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list links".to_owned()))?;
+        let addresses: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list addresses".to_owned()))?;
+        self.mirror.replace(&links, &addresses);
+        let known = switch.links().map(|(name, _)| name.to_owned());
+        let names: BTreeSet<String> = known.chain(self.mirror.names()).collect();
+        for name in names {
+            let link = self.mirror.link(&name);
+            if switch.link(&name) != link.as_ref() {
+                switch.sync_link(&name, link);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every neighbour of the kernel, as changes.
+    pub(super) async fn neighbors(&self) -> Result<Vec<Change>, Error> {
+        let entries: Vec<_> = self
+            .handle
+            .neighbours()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(refused("list neighbours".to_owned()))?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| self.mirror.neighbor(entry, true))
+            .collect())
+    }
+
+    fn index(&self, name: &str) -> Result<u32, Error> {
+        self.mirror.index(name).ok_or_else(|| Error::Netlink {
+            step: format!("find {name}"),
+            source: rtnetlink::Error::RequestFailed,
+        })
+    }
+
+    pub(super) async fn add_vrf(&self, name: &str, table: u32) -> Result<(), Error> {
+        self.add_link(name, LinkVrf::new(name, table).up().build()).await
+    }
+
+    pub(super) async fn add_dummy(&self, name: &str) -> Result<(), Error> {
+        self.add_link(name, LinkDummy::new(name).mtu(65536).up().build())
+            .await
+    }
+
+    pub(super) async fn add_bridge(&self, name: &str) -> Result<(), Error> {
+        self.add_link(name, LinkBridge::new(name).build()).await
+    }
+
+    async fn add_link(
+        &self,
+        name: &str,
+        message: netlink_packet_route::link::LinkMessage,
+    ) -> Result<(), Error> {
+        self.handle
+            .link()
+            .add(message)
+            .execute()
+            .await
+            .map_err(refused(format!("add link {name}")))
+    }
+
+    pub(super) async fn del_link(&self, name: &str) -> Result<(), Error> {
+        let index = self.index(name)?;
+        self.handle
+            .link()
+            .del(index)
+            .execute()
+            .await
+            .map_err(refused(format!("delete link {name}")))
+    }
+
+    pub(super) async fn set_master(&self, port: &str, master: Option<&str>) -> Result<(), Error> {
+        let controller = match master {
+            Some(master) => self.index(master)?,
+            None => 0,
+        };
+        let message = LinkUnspec::new_with_index(self.index(port)?)
+            .controller(controller)
+            .build();
+        let step = format!("set master {master:?} of {port}");
+        self.handle
+            .link()
+            .change(message)
+            .execute()
+            .await
+            .map_err(refused(step))
+    }
+
+    pub(super) async fn add_address(&self, port: &str, address: IpNet) -> Result<(), Error> {
+        let index = self.index(port)?;
+        let request = self
+            .handle
+            .address()
+            .add(index, address.addr(), address.prefix_len());
+        request
+            .execute()
+            .await
+            .map_err(refused(format!("add {address} to {port}")))
+    }
+
+    pub(super) async fn del_address(&self, port: &str, address: IpNet) -> Result<(), Error> {
+        let index = self.index(port)?;
+        let message = match address {
+            IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+                .index(index)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+            IpNet::V6(net) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+                .index(index)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+        };
+        let request = self.handle.address().del(message);
+        request
+            .execute()
+            .await
+            .map_err(refused(format!("delete {address} from {port}")))
+    }
+
+    /// Lets local addresses be looked up after VRFs, as vrfmgrd does when it starts. Already done is
+    /// fine too.
+    pub(super) async fn move_local_rules(&self) {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut add = self
+                .handle
+                .rule()
+                .add()
+                .priority(LOCAL_RULE_PRIORITY)
+                .table_id(u32::from(LOCAL_TABLE))
+                .action(RuleAction::ToTable);
+            add.message_mut().header.family = family;
+            let added = add.execute().await;
+            let mut rule = RuleMessage::default();
+            rule.header.family = family;
+            rule.header.table = LOCAL_TABLE;
+            rule.header.action = RuleAction::ToTable;
+            rule.attributes.push(RuleAttribute::Priority(0));
+            let removed = self.handle.rule().del(rule).execute().await;
+            tracing::debug!(?family, ?added, ?removed, "rule of the local table");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `BOOT_NETWORK_PARTITION`: each row by itself, then the rows against each other.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv6Net;
+
+use super::Findings;
+use super::fields::{Reader, row_name};
+use super::router::router_variables;
+use super::url::{absolute_path, download_url, kernel_cmdline};
+use super::values::{boot_prefix, default_or_vrf, ntp_server, path_rule, routed_prefix, routed_unicast};
+use crate::desired::{Partition, Rejected};
+use crate::name::{PartitionId, VrfName};
+use crate::row::{ConfigDb, Fields};
+
+pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
+pub(super) const FIELDS: [&str; 34] = [
+    "prefix",
+    "vrf_name",
+    "manage_vrf",
+    "advertise",
+    "proxy",
+    "leak",
+    "isolate",
+    "dhcp6",
+    "service_address@",
+    "ra_profile",
+    "max_rtr_adv_interval",
+    "min_rtr_adv_interval",
+    "adv_default_lifetime",
+    "adv_valid_lifetime",
+    "adv_preferred_lifetime",
+    "adv_link_mtu",
+    "adv_cur_hop_limit",
+    "adv_reachable_time",
+    "adv_retrans_timer",
+    "prf",
+    "rdnss@",
+    "dnssl@",
+    "route_info@",
+    "pref64",
+    "captive_portal",
+    "ntp_servers@",
+    "leak_vrf",
+    "leak_prefix@",
+    "api_allow@",
+    "boot_kernel_url",
+    "boot_initrd_url@",
+    "boot_cmdline",
+    "boot_template_file",
+    "machine_config_file",
+];
+
+const SERVICE_ADDRESSES_MAX: usize = 8;
+const NTP_SERVERS_MAX: usize = 8;
+const LEAK_PREFIXES_MAX: usize = 64;
+const PATH_RULES_MAX: usize = 128;
+const INITRDS_MAX: usize = 16;
+
+/// Reads the partitions. Where two rows cannot both hold, the one with the later id is rejected.
+pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap<PartitionId, Partition> {
+    let mut accepted = BTreeMap::new();
+    for (key, fields) in config.table(TABLE) {
+        let row = row_name(TABLE, key);
+        let id: PartitionId = match key.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                findings.rejected.push(Rejected::of_row(
+                    &row,
+                    format!("the key must be {}", error.wanted),
+                ));
+                continue;
+            }
+        };
+        let mut reader = Reader::new(row, fields, &FIELDS);
+        let partition = read(&mut reader, &id);
+        let clashes = match &partition {
+            Some(partition) => clashes(reader.row(), fields, partition, &accepted),
+            None => Vec::new(),
+        };
+        let mut rejected = reader.finish();
+        rejected.extend(clashes);
+        match partition {
+            Some(partition) if rejected.is_empty() => {
+                accepted.insert(id, partition);
+            }
+            _ => findings.rejected.extend(rejected),
+        }
+    }
+    keep_apart(&mut accepted, findings);
+    for partition in accepted.values() {
+        findings.warnings.extend(warnings(partition, &accepted));
+    }
+    accepted
+}
+
+/// One row by itself; `None` without a usable prefix.
+fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
+    let prefix = reader.required("prefix", boot_prefix);
+    let vrf = reader.or("vrf_name", VrfName::derived(id), |value| Ok(value.parse()?));
+    let dhcp6 = reader.flag("dhcp6", false);
+    let router = router_variables(reader, dhcp6);
+    let leak_vrf = reader.or("leak_vrf", "default".to_owned(), default_or_vrf);
+    if leak_vrf == vrf.as_str() {
+        reader.reject("leak_vrf", "must not be the partition's own VRF");
+    }
+    let leak_prefixes = reader.list("leak_prefix@", LEAK_PREFIXES_MAX, routed_prefix);
+    for leak in leak_prefixes.iter().filter(|leak| leak.prefix_len() > 0) {
+        if let Some(prefix) = prefix.filter(|prefix| overlap(*prefix, *leak)) {
+            let rule = format!("must not overlap the partition's own prefix {prefix}");
+            reader.reject_item("leak_prefix@", &leak.to_string(), rule);
+        }
+    }
+    let mut partition = Partition {
+        id: id.clone(),
+        prefix: Ipv6Net::default(),
+        vrf,
+        manage_vrf: reader.flag("manage_vrf", true),
+        advertise: reader.flag("advertise", true),
+        proxy: reader.flag("proxy", true),
+        leak: reader.flag("leak", true),
+        isolate: reader.flag("isolate", true),
+        dhcp6,
+        service_addresses: reader.list("service_address@", SERVICE_ADDRESSES_MAX, routed_unicast),
+        ra: router.config,
+        adv_valid_lifetime_s: router.adv_valid_lifetime_s,
+        adv_preferred_lifetime_s: router.adv_preferred_lifetime_s,
+        ntp_servers: reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server),
+        leak_vrf,
+        leak_prefixes,
+        api_allow: reader.list("api_allow@", PATH_RULES_MAX, path_rule),
+        boot_kernel_url: reader.optional("boot_kernel_url", download_url),
+        boot_initrd_urls: reader.list("boot_initrd_url@", INITRDS_MAX, download_url),
+        boot_cmdline: reader.optional("boot_cmdline", kernel_cmdline),
+        boot_template_file: reader.optional("boot_template_file", absolute_path),
+        machine_config_file: reader.optional("machine_config_file", absolute_path),
+    };
+    partition.prefix = prefix?;
+    Some(partition)
+}
+
+/// Whether two prefixes share an address.
+fn overlap(left: Ipv6Net, right: Ipv6Net) -> bool {
+    left.contains(&right) || right.contains(&left)
+}
+
+/// What in `row` cannot hold beside the partitions accepted before it.
+fn clashes(
+    row: &str,
+    fields: &Fields,
+    partition: &Partition,
+    accepted: &BTreeMap<PartitionId, Partition>,
+) -> Vec<Rejected> {
+    let mut clashes = Vec::new();
+    let mut clash = |field: &str, rule: String| {
+        clashes.push(Rejected::of_field(
+            row,
+            field,
+            fields.get(field).map(String::as_str),
+            rule,
+        ));
+    };
+    for earlier in accepted.values() {
+        if overlap(earlier.prefix, partition.prefix) {
+            clash(
+                "prefix",
+                format!("overlaps {} of partition {}", earlier.prefix, earlier.id),
+            );
+        }
+        if earlier.vrf == partition.vrf {
+            clash(
+                "vrf_name",
+                format!("{} is already the VRF of partition {}", earlier.vrf, earlier.id),
+            );
+        }
+    }
+    clashes
+}
+
+/// Rejects what needs all prefixes and VRFs known: a service address inside a boot prefix, and a leak
+/// into a boot VRF. Judged against the same set for every row, so that the order does not matter.
+fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Findings) {
+    let mut rejected = Vec::new();
+    for partition in accepted.values() {
+        let row = row_name(TABLE, partition.id.as_str());
+        for address in &partition.service_addresses {
+            if let Some(other) = accepted.values().find(|other| other.prefix.contains(address)) {
+                let rule = format!(
+                    "must not be inside {}, the prefix of partition {}",
+                    other.prefix, other.id
+                );
+                let address = address.to_string();
+                rejected.push((
+                    partition.id.clone(),
+                    Rejected::of_field(&row, "service_address@", Some(&address), rule),
+                ));
+            }
+        }
+        if let Some(other) = accepted
+            .values()
+            .find(|other| other.vrf.as_str() == partition.leak_vrf)
+        {
+            let rule = format!("must not be a boot VRF, and is that of partition {}", other.id);
+            let rejection = Rejected::of_field(&row, "leak_vrf", Some(&partition.leak_vrf), rule);
+            rejected.push((partition.id.clone(), rejection));
+        }
+    }
+    for (id, rejection) in rejected {
+        accepted.remove(&id);
+        findings.rejected.push(rejection);
+    }
+}
+
+/// Legal settings of one partition that an operator should know about.
+fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) -> Vec<Rejected> {
+    let row = row_name(TABLE, partition.id.as_str());
+    let mut warnings = Vec::new();
+    for leak in &partition.leak_prefixes {
+        let mut warn = |rule: String| {
+            warnings.push(Rejected::of_field(
+                &row,
+                "leak_prefix@",
+                Some(&leak.to_string()),
+                rule,
+            ));
+        };
+        if leak.prefix_len() == 0 {
+            warn(format!(
+                "lets machines reach everything that VRF {} reaches",
+                partition.leak_vrf
+            ));
+            continue;
+        }
+        let others = accepted.values().filter(|other| other.id != partition.id);
+        if let Some(other) = others.into_iter().find(|other| overlap(other.prefix, *leak)) {
+            warn(format!(
+                "lets machines reach {}, the prefix of partition {}",
+                other.prefix, other.id
+            ));
+        }
+    }
+    let max_interval_s = partition.ra.max_rtr_adv_interval.as_secs();
+    if partition.advertise && u64::from(partition.adv_valid_lifetime_s) < max_interval_s {
+        let value = partition.adv_valid_lifetime_s.to_string();
+        let rule =
+            format!("lets addresses expire between advertisements (max_rtr_adv_interval {max_interval_s})");
+        warnings.push(Rejected::of_field(&row, "adv_valid_lifetime", Some(&value), rule));
+    }
+    warnings
+}

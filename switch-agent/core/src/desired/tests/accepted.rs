@@ -1,0 +1,177 @@
+//! Rows that use every field.
+
+use super::*;
+
+#[test]
+fn every_global_field_is_read() {
+    let mut config = base();
+    config.insert(
+        "BOOT_NETWORK",
+        "global",
+        fields([
+            ("admin_status", "down"),
+            ("switch_id", "leaf-1.fra"),
+            ("control_api_url", "https://[2001:db8:f::1]:8443/metal/"),
+            ("control_api_dialect", "metal-stack-v2"),
+            ("control_api_vrf", "mgmt"),
+            ("control_api_ca_file", "/etc/ca.pem"),
+            ("control_api_client_cert_file", "/etc/cert.pem"),
+            ("control_api_client_key_file", "/etc/key.pem"),
+            ("control_api_token_file", "/etc/token"),
+            ("proxy_port", "8080"),
+            ("leak_method", "frr-mgmt"),
+        ]),
+    );
+    let global = Desired::from_config(&config).global;
+    assert_eq!(
+        global,
+        Global {
+            admin_up: false,
+            switch_id: "leaf-1.fra".to_owned(),
+            chassis_mac: "52:54:00:aa:00:01".parse().ok(),
+            upstream: Some(UpstreamSpec {
+                host: "2001:db8:f::1".to_owned(),
+                port: 8443,
+                base: "/metal".to_owned(),
+                dialect: Dialect::MetalStackV2,
+                vrf: "mgmt".to_owned(),
+                ca_file: Some("/etc/ca.pem".to_owned()),
+                client_cert_file: Some("/etc/cert.pem".to_owned()),
+                client_key_file: Some("/etc/key.pem".to_owned()),
+                token_file: Some("/etc/token".to_owned()),
+            }),
+            proxy_port: 8080,
+            leak_method: LeakMethod::FrrMgmt,
+        }
+    );
+}
+
+const FULL_PARTITION: [(&str, &str); 34] = [
+    ("prefix", "2001:db8:0:10::/60"),
+    ("vrf_name", "VrfBootstrap"),
+    ("manage_vrf", "disabled"),
+    ("advertise", "disabled"),
+    ("proxy", "disabled"),
+    ("leak", "disabled"),
+    ("isolate", "disabled"),
+    ("dhcp6", "enabled"),
+    ("service_address@", "2001:db8:f::53"),
+    ("ra_profile", "strict"),
+    ("max_rtr_adv_interval", "1800"),
+    ("min_rtr_adv_interval", "1350"),
+    ("adv_default_lifetime", "9000"),
+    ("adv_valid_lifetime", "4294967295"),
+    ("adv_preferred_lifetime", "4294967295"),
+    ("adv_link_mtu", "9216"),
+    ("adv_cur_hop_limit", "255"),
+    ("adv_reachable_time", "3600000"),
+    ("adv_retrans_timer", "250"),
+    ("prf", "high"),
+    ("rdnss@", "2001:db8:f::1, fe80::1"),
+    ("dnssl@", "boot.example.com.,_x.example"),
+    (
+        "route_info@",
+        "2001:db8:1::/48;high;60,2001:db8:2::/48;low,2001:db8:3::/48",
+    ),
+    ("pref64", "64:ff9b::/96"),
+    ("captive_portal", "urn:ietf:params:capport:unrestricted"),
+    ("ntp_servers@", "2001:DB8:f::2,10.0.0.1,NTP.example.com"),
+    ("leak_vrf", "VrfFabric"),
+    ("leak_prefix@", "2001:db8:f::/64,::/0"),
+    ("api_allow@", "GET|POST /v1/*/**,!* /v1/admin/**"),
+    ("boot_kernel_url", "http://[2001:db8:f::3]:8080/k?mac=${net0/mac}"),
+    (
+        "boot_initrd_url@",
+        "https://images.example.com/i1,https://images.example.com/i2",
+    ),
+    ("boot_cmdline", "console=ttyS0 ip=off"),
+    ("boot_template_file", "/etc/boot.ipxe"),
+    ("machine_config_file", "/etc/machine.json"),
+];
+
+#[test]
+fn every_partition_field_is_read() {
+    let mut config = base();
+    config.insert("BOOT_NETWORK_PARTITION", "p1", row(&FULL_PARTITION));
+    let desired = Desired::from_config(&config);
+    assert_eq!(desired.rejected, []);
+    let partition = &desired.partitions[&"p1".parse().unwrap()];
+    let roles = [
+        partition.manage_vrf,
+        partition.advertise,
+        partition.proxy,
+        partition.leak,
+        partition.isolate,
+    ];
+    assert_eq!(roles, [false; 5]);
+    assert!(partition.dhcp6 && partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
+    assert_eq!(partition.vrf.as_str(), "VrfBootstrap");
+    assert_eq!(
+        partition.service_addresses,
+        ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]
+    );
+    assert_eq!(partition.ra.profile, RaProfile::Strict);
+    assert_eq!(partition.ra.max_rtr_adv_interval, Duration::from_secs(1800));
+    assert_eq!(partition.ra.min_rtr_adv_interval, Duration::from_secs(1350));
+    assert_eq!(partition.ra.adv_default_lifetime_s, 9000);
+    assert_eq!(
+        (partition.adv_valid_lifetime_s, partition.adv_preferred_lifetime_s),
+        (u32::MAX, u32::MAX)
+    );
+    assert_eq!(partition.ra.adv_link_mtu, Some(9216));
+    assert_eq!(partition.ra.adv_cur_hop_limit, 255);
+    assert_eq!(partition.ra.adv_reachable_time_ms, 3_600_000);
+    assert_eq!(partition.ra.adv_retrans_timer_ms, 250);
+    assert_eq!(partition.ra.prf, Preference::High);
+    assert_eq!(partition.ra.rdnss.len(), 2);
+    assert_eq!(partition.ra.dnssl, ["boot.example.com", "_x.example"]);
+    let routes = partition
+        .ra
+        .route_info
+        .iter()
+        .map(|r| (r.preference, r.lifetime_s));
+    assert_eq!(
+        routes.collect::<Vec<_>>(),
+        [
+            (Preference::High, 60),
+            (Preference::Low, 9000),
+            (Preference::Medium, 9000)
+        ]
+    );
+    assert_eq!(partition.ra.pref64, "64:ff9b::/96".parse().ok());
+    assert!(partition.ra.captive_portal.is_some());
+    assert_eq!(
+        partition.ntp_servers,
+        ["2001:db8:f::2", "10.0.0.1", "ntp.example.com"]
+    );
+    assert_eq!(partition.leak_vrf, "VrfFabric");
+    assert_eq!(partition.leak_prefixes.len(), 2);
+    assert_eq!(
+        partition.api_allow,
+        [
+            PathRule {
+                deny: false,
+                verbs: vec!["GET".into(), "POST".into()],
+                pattern: "/v1/*/**".into()
+            },
+            PathRule {
+                deny: true,
+                verbs: vec![],
+                pattern: "/v1/admin/**".into()
+            },
+        ]
+    );
+    assert!(
+        partition
+            .boot_kernel_url
+            .as_ref()
+            .is_some_and(|url| url.ends_with("${net0/mac}"))
+    );
+    assert_eq!(partition.boot_initrd_urls.len(), 2);
+    assert_eq!(partition.boot_cmdline.as_deref(), Some("console=ttyS0 ip=off"));
+    assert_eq!(partition.boot_template_file.as_deref(), Some("/etc/boot.ipxe"));
+    assert_eq!(
+        partition.machine_config_file.as_deref(),
+        Some("/etc/machine.json")
+    );
+}

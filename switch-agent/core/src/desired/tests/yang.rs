@@ -1,0 +1,67 @@
+//! The YANG module and the reader must know the same fields and defaults.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const MODULE: &str = include_str!("../../../../../sonic-package/yang/sonic-boot-network.yang");
+
+/// The statements of the module between two markers.
+fn section(start: &str) -> &'static str {
+    let from = MODULE.find(&format!("{start} {{")).expect(start);
+    let to = MODULE[from..].find(&format!("end of {start} ")).expect(start);
+    &MODULE[from..from + to]
+}
+
+/// Names of the leaves in `section`, leaf-lists with SONiC's `@`, the key left out.
+fn leaves(section: &str) -> BTreeSet<String> {
+    let key = section
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("key \"")?.strip_suffix("\";"));
+    let named = section.lines().filter_map(|line| {
+        let (keyword, name) = line.trim().strip_suffix(" {")?.split_once(' ')?;
+        match keyword {
+            "leaf" if Some(name) != key => Some(name.to_owned()),
+            "leaf-list" => Some(format!("{name}@")),
+            _ => None,
+        }
+    });
+    named.collect()
+}
+
+#[test]
+fn both_know_the_same_fields() {
+    let fields = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(leaves(section("container global")), fields(&global::FIELDS));
+    assert_eq!(
+        leaves(section("list BOOT_NETWORK_PARTITION_LIST")),
+        fields(&partition::FIELDS)
+    );
+    assert_eq!(
+        leaves(section("list BOOT_NETWORK_PORT_LIST")),
+        fields(&port::FIELDS)
+    );
+}
+
+#[test]
+fn defaults_of_the_module_change_nothing_when_written_out() {
+    let section = section("list BOOT_NETWORK_PARTITION_LIST");
+    let mut written = row(&[("prefix", "2001:db8::/56")]);
+    let mut leaf = "";
+    for line in section.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("leaf ") {
+            leaf = name.trim_end_matches(" {");
+        } else if let Some(value) = line.strip_prefix("default ") {
+            written.insert(leaf.to_owned(), value.trim_end_matches(';').to_owned());
+        }
+    }
+    assert!(written.len() > 15, "{written:?}");
+    let mut config = base();
+    config.insert("BOOT_NETWORK_PARTITION", "p1", written);
+    assert_eq!(Desired::from_config(&config), Desired::from_config(&base()));
+}

@@ -1,0 +1,241 @@
+//! Grammars of single values: addresses, prefixes, DNS names, route-information items, path rules.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
+
+use super::fields::{Rule, number};
+use crate::discovery::PathRule;
+use crate::name::VrfName;
+use crate::ra::{Preference, RouteInfo};
+
+/// Longest DNS name in presentation form (RFC 1035 section 2.3.4).
+const DNS_NAME_LEN_MAX: usize = 253;
+const PATH_PATTERN_LEN_MAX: usize = 512;
+/// Methods that a path rule may name.
+const VERBS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+fn is_link_local(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+fn is_ipv4_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+/// An address that one interface anywhere in the network can have.
+pub(super) fn routed_unicast(value: &str) -> Result<Ipv6Addr, Rule> {
+    let usable = |address: &Ipv6Addr| !is_link_local(*address) && is_unicast(*address);
+    value.parse().ok().filter(usable).ok_or_else(|| {
+        Rule::from("must be a routed IPv6 unicast address, without a prefix length (it stands for a /128)")
+    })
+}
+
+fn is_unicast(address: Ipv6Addr) -> bool {
+    !address.is_multicast() && !address.is_unspecified() && !address.is_loopback() && !is_ipv4_mapped(address)
+}
+
+/// A recursive DNS server; link-local ones are legal (RFC 8106 section 5.1).
+pub(super) fn dns_server(value: &str) -> Result<Ipv6Addr, Rule> {
+    let address = value.parse().ok().filter(|address| is_unicast(*address));
+    address.ok_or_else(|| Rule::from("must be an IPv6 unicast address"))
+}
+
+/// A prefix with its length, host bits zero.
+pub(super) fn canonical_prefix(value: &str) -> Result<Ipv6Net, Rule> {
+    let net: Ipv6Net = value
+        .parse()
+        .map_err(|_| Rule::from("must be an IPv6 prefix (address/length)"))?;
+    if net.trunc() != net {
+        return Err(format!("has host bits set; did you mean {}?", net.trunc()).into());
+    }
+    Ok(net)
+}
+
+/// A prefix that unicast routes can have.
+pub(super) fn routed_prefix(value: &str) -> Result<Ipv6Net, Rule> {
+    let net = canonical_prefix(value)?;
+    let address = net.network();
+    if net.prefix_len() > 0 && (!is_unicast(address) && !address.is_unspecified() || is_link_local(address)) {
+        return Err("must not be link-local, multicast, loopback or IPv4-mapped".into());
+    }
+    Ok(net)
+}
+
+/// A partition's boot prefix.
+pub(super) fn boot_prefix(value: &str) -> Result<Ipv6Net, Rule> {
+    let net = routed_prefix(value)?;
+    if !(40..=64).contains(&net.prefix_len()) {
+        return Err("must have a length from /40 to /64".into());
+    }
+    if net.network().is_unspecified() {
+        return Err("must not contain the unspecified and the loopback address".into());
+    }
+    Ok(net)
+}
+
+/// A NAT64 prefix (RFC 8781 section 4).
+pub(super) fn nat64_prefix(value: &str) -> Result<Ipv6Net, Rule> {
+    let net = routed_prefix(value)?;
+    if ![32, 40, 48, 56, 64, 96].contains(&net.prefix_len()) {
+        return Err("must have one of the NAT64 lengths /32, /40, /48, /56, /64, /96 (RFC 8781)".into());
+    }
+    Ok(net)
+}
+
+/// A DNS name, its trailing dot removed. Underscores are allowed: search domains have them.
+pub(super) fn dns_name(value: &str) -> Result<String, Rule> {
+    let name = value.strip_suffix('.').unwrap_or(value);
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= DNS_NAME_LEN_MAX && name.split('.').all(label_ok) {
+        Ok(name.to_owned())
+    } else {
+        Err("must be a DNS name (labels of 1 to 63 letters, digits, - and _, at most 253 bytes)".into())
+    }
+}
+
+/// A host without brackets: an address, or a DNS name in lower case that cannot be taken for one.
+pub(super) fn host(value: &str) -> Result<String, Rule> {
+    if let Ok(address) = value.parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    let name = dns_name(value).ok();
+    let named = name.filter(|name| {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        !last.bytes().all(|b| b.is_ascii_digit())
+    });
+    named
+        .map(|name| name.to_ascii_lowercase())
+        .ok_or_else(|| "must be a DNS name or an IP address".into())
+}
+
+/// An IPv6 literal in a URL (between its brackets), or any other host.
+pub(super) fn url_host(value: &str) -> Result<String, Rule> {
+    const RULE: &str = "must name a host: a DNS name, an IPv4 address or an IPv6 address in brackets";
+    if let Some(literal) = value.strip_prefix('[') {
+        let inner = literal
+            .strip_suffix(']')
+            .and_then(|literal| literal.parse::<Ipv6Addr>().ok());
+        return inner
+            .map(|address| address.to_string())
+            .ok_or_else(|| RULE.into());
+    }
+    let host = host(value).ok().filter(|host| host.parse::<Ipv6Addr>().is_err());
+    host.ok_or_else(|| RULE.into())
+}
+
+/// `default` or a VRF name.
+pub(super) fn default_or_vrf(value: &str) -> Result<String, Rule> {
+    if value == "default" || value.parse::<VrfName>().is_ok() {
+        Ok(value.to_owned())
+    } else {
+        Err("must be default or a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)".into())
+    }
+}
+
+/// Words of Default Router Preference (RFC 4191 section 2.1).
+pub(super) fn preference(value: &str) -> Result<Preference, Rule> {
+    match value {
+        "low" => Ok(Preference::Low),
+        "medium" => Ok(Preference::Medium),
+        "high" => Ok(Preference::High),
+        _ => Err("must be one of low, medium, high".into()),
+    }
+}
+
+/// One item of `route_info@`: `prefix[;preference[;lifetime]]`, in seconds; the preference is medium and
+/// the lifetime `default_lifetime_s` where the item has none.
+pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteInfo, Rule> {
+    const RULE: &str = "must be prefix[;low|medium|high[;lifetime]], like 2001:db8::/48;high;1800";
+    let mut parts = value.split(';');
+    let prefix = routed_prefix(parts.next().unwrap_or_default()).map_err(|_| Rule::from(RULE))?;
+    let prf = parts
+        .next()
+        .map_or(Ok(Preference::Medium), preference)
+        .map_err(|_| Rule::from(RULE))?;
+    let seconds = |text: &str| number(0..=u32::MAX)(text).map_err(|_| Rule::from(RULE));
+    let lifetime_s = parts.next().map_or(Ok(default_lifetime_s), seconds)?;
+    if parts.next().is_some() {
+        return Err(RULE.into());
+    }
+    Ok(RouteInfo {
+        prefix,
+        preference: prf,
+        lifetime_s,
+    })
+}
+
+/// One item of `api_allow@`: `[!]VERB[|VERB...] /path`, `*` standing for every method. Verbs are
+/// separated by `|` because the comma already separates the items of a leaf-list. In the path `*` is one
+/// segment and `**`, as the last one, any number of segments.
+pub(super) fn path_rule(value: &str) -> Result<PathRule, Rule> {
+    const RULE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
+    let (deny, rest) = value
+        .strip_prefix('!')
+        .map_or((false, value), |rest| (true, rest));
+    let (verbs, pattern) = rest.split_once(' ').ok_or_else(|| Rule::from(RULE))?;
+    let verbs: Vec<&str> = if verbs == "*" {
+        Vec::new()
+    } else {
+        verbs.split('|').collect()
+    };
+    if let Some(verb) = verbs.iter().find(|verb| !VERBS.contains(verb)) {
+        let verb = super::fields::quoted(verb);
+        return Err(format!("{RULE}; {verb:?} is none of *, {}", VERBS.join(", ")).into());
+    }
+    path_pattern(pattern)?;
+    Ok(PathRule {
+        deny,
+        verbs: verbs.into_iter().map(str::to_owned).collect(),
+        pattern: pattern.to_owned(),
+    })
+}
+
+fn path_pattern(pattern: &str) -> Result<(), Rule> {
+    let path = pattern
+        .strip_prefix('/')
+        .filter(|_| pattern.len() <= PATH_PATTERN_LEN_MAX);
+    let path =
+        path.ok_or_else(|| Rule::from("must have a path that starts with / and has at most 512 bytes"))?;
+    if path.is_empty() {
+        return Ok(());
+    }
+    let segments: Vec<&str> = path.split('/').collect();
+    let literal = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()+;=:@".contains(&b))
+    };
+    for (at, segment) in segments.iter().enumerate() {
+        let last = at + 1 == segments.len();
+        if !(*segment == "*" || *segment == "**" && last || literal(segment)) {
+            return Err("must have a path of plain segments, *, and ** as the last one".into());
+        }
+    }
+    Ok(())
+}
+
+/// An NTP server: an address or a DNS name.
+pub(super) fn ntp_server(value: &str) -> Result<String, Rule> {
+    let host = host(value)?;
+    let usable = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => is_unicast(address),
+        Ok(IpAddr::V4(address)) => {
+            !address.is_multicast() && address != Ipv4Addr::BROADCAST && !address.is_unspecified()
+        }
+        Err(_) => true,
+    };
+    if usable {
+        Ok(host)
+    } else {
+        Err("must be a unicast address or a DNS name".into())
+    }
+}

@@ -1,0 +1,231 @@
+//! Frames of other machines, checked as RFC 4861 sections 6.1.1 and 6.1.2 demand.
+
+use std::net::Ipv6Addr;
+
+use thiserror::Error;
+
+use super::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_IPV6, HOP_LIMIT, IPV6_HEADER_LEN, NEXT_HEADER_ICMPV6,
+    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
+};
+use crate::name::MacAddr;
+
+/// A valid Router Solicitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Solicit {
+    /// `None` when it was sent from `::`, as firmware does.
+    pub source: Option<Ipv6Addr>,
+    /// Source of the Ethernet frame: where an answer reaches the machine without neighbour resolution.
+    pub mac: MacAddr,
+    /// Source Link-Layer Address option.
+    pub sllao: Option<MacAddr>,
+}
+
+/// A valid Router Advertisement of somebody else: compared and counted, never acted on
+/// (RFC 4861 section 6.2.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advert {
+    pub source: Ipv6Addr,
+    pub mac: MacAddr,
+    pub cur_hop_limit: u8,
+    pub managed: bool,
+    pub other_config: bool,
+    pub router_lifetime_s: u16,
+    /// Milliseconds.
+    pub reachable_time_ms: u32,
+    /// Milliseconds.
+    pub retrans_timer_ms: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    Solicit(Solicit),
+    Advert(Advert),
+}
+
+/// What the kernel said about the checksum of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumOffload {
+    /// The bytes carry the final checksum: verify it.
+    Complete,
+    /// The frame comes from this host and its checksum is not filled in yet.
+    NotReady,
+}
+
+/// Why a frame is no Neighbor Discovery message that may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
+pub enum Invalid {
+    #[error("the frame is shorter than its headers say")]
+    Truncated,
+    #[error("not an ICMPv6 router discovery message directly after the IPv6 header")]
+    NotRouterDiscovery,
+    #[error("the Ethernet source is no unicast address")]
+    EthernetSource,
+    #[error("the IP Hop Limit is not 255")]
+    HopLimit,
+    #[error("the ICMPv6 checksum does not match")]
+    Checksum,
+    #[error("the ICMPv6 code is not 0")]
+    Code,
+    #[error("the ICMPv6 length is below the minimum of the message")]
+    Length,
+    #[error("an option has length 0")]
+    OptionLengthZero,
+    #[error("an option reaches past the end of the message")]
+    OptionOverrun,
+    #[error("the Source Link-Layer Address option is no unicast Ethernet address")]
+    LinkLayerAddress,
+    #[error("sent from the unspecified address with a Source Link-Layer Address option")]
+    UnspecifiedWithSllao,
+    #[error("the source address is not allowed for the message")]
+    Source,
+}
+
+impl Invalid {
+    /// Short constant name, for a metric label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Invalid::Truncated => "truncated",
+            Invalid::NotRouterDiscovery => "not_router_discovery",
+            Invalid::EthernetSource => "ethernet_source",
+            Invalid::HopLimit => "hop_limit",
+            Invalid::Checksum => "checksum",
+            Invalid::Code => "code",
+            Invalid::Length => "length",
+            Invalid::OptionLengthZero => "option_length_zero",
+            Invalid::OptionOverrun => "option_overrun",
+            Invalid::LinkLayerAddress => "link_layer_address",
+            Invalid::UnspecifiedWithSllao => "unspecified_with_sllao",
+            Invalid::Source => "source",
+        }
+    }
+}
+
+/// Length of a Router Solicitation without options (RFC 4861 section 6.1.1).
+const SOLICITATION_LEN_MIN: usize = 8;
+/// Length of a Router Advertisement without options (RFC 4861 section 6.1.2).
+const ADVERTISEMENT_LEN_MIN: usize = 16;
+const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
+
+/// Reads one untagged Ethernet frame. Padding behind the IPv6 payload is ignored.
+///
+/// Extension headers are not followed: a solicitation needs none, and a fragmented one must be dropped
+/// (RFC 6980 section 5).
+pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, Invalid> {
+    let (ethernet, packet) = frame
+        .split_at_checked(ETHERNET_HEADER_LEN)
+        .ok_or(Invalid::Truncated)?;
+    let mac = MacAddr(array(ethernet, 6)?);
+    if u16::from_be_bytes(array(ethernet, 12)?) != ETHERTYPE_IPV6 {
+        return Err(Invalid::NotRouterDiscovery);
+    }
+    if !mac.is_unicast() {
+        return Err(Invalid::EthernetSource);
+    }
+    let (header, payload) = packet
+        .split_at_checked(IPV6_HEADER_LEN)
+        .ok_or(Invalid::Truncated)?;
+    if header[0] >> 4 != 6 || header[6] != NEXT_HEADER_ICMPV6 {
+        return Err(Invalid::NotRouterDiscovery);
+    }
+    if header[7] != HOP_LIMIT {
+        return Err(Invalid::HopLimit);
+    }
+    let length = usize::from(u16::from_be_bytes(array(header, 4)?));
+    let icmp = payload.get(..length).ok_or(Invalid::Truncated)?;
+    let source = Ipv6Addr::from(array::<16>(header, 8)?);
+    let destination = Ipv6Addr::from(array::<16>(header, 24)?);
+    parse_icmpv6(mac, source, destination, icmp, offload)
+}
+
+fn parse_icmpv6(
+    mac: MacAddr,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    icmp: &[u8],
+    offload: ChecksumOffload,
+) -> Result<Message, Invalid> {
+    let length_min = match icmp.first() {
+        Some(&ROUTER_SOLICITATION) => SOLICITATION_LEN_MIN,
+        Some(&ROUTER_ADVERTISEMENT) => ADVERTISEMENT_LEN_MIN,
+        Some(_) => return Err(Invalid::NotRouterDiscovery),
+        None => return Err(Invalid::Length),
+    };
+    if offload == ChecksumOffload::Complete && icmpv6_checksum(source, destination, icmp) != 0 {
+        return Err(Invalid::Checksum);
+    }
+    if icmp.get(1) != Some(&0) {
+        return Err(Invalid::Code);
+    }
+    let (fixed, options) = icmp.split_at_checked(length_min).ok_or(Invalid::Length)?;
+    let sllao = walk_options(options)?;
+    if length_min == SOLICITATION_LEN_MIN {
+        solicit(mac, source, sllao).map(Message::Solicit)
+    } else {
+        advert(mac, source, fixed).map(Message::Advert)
+    }
+}
+
+/// Checks the lengths of all options and returns the first Source Link-Layer Address. Unknown options are
+/// skipped, as RFC 4861 section 6.1.1 demands.
+fn walk_options(mut options: &[u8]) -> Result<Option<MacAddr>, Invalid> {
+    let mut sllao = None;
+    while !options.is_empty() {
+        let units = *options.get(1).ok_or(Invalid::OptionOverrun)?;
+        if units == 0 {
+            return Err(Invalid::OptionLengthZero);
+        }
+        let (option, rest) = options
+            .split_at_checked(usize::from(units) * 8)
+            .ok_or(Invalid::OptionOverrun)?;
+        if option[0] == SOURCE_LINK_LAYER_ADDRESS && sllao.is_none() {
+            let address = MacAddr(array(option, 2)?);
+            if units != 1 || !address.is_unicast() {
+                return Err(Invalid::LinkLayerAddress);
+            }
+            sllao = Some(address);
+        }
+        options = rest;
+    }
+    Ok(sllao)
+}
+
+fn solicit(mac: MacAddr, source: Ipv6Addr, sllao: Option<MacAddr>) -> Result<Solicit, Invalid> {
+    if source.is_multicast() || source.is_loopback() {
+        return Err(Invalid::Source);
+    }
+    if source.is_unspecified() && sllao.is_some() {
+        return Err(Invalid::UnspecifiedWithSllao);
+    }
+    Ok(Solicit {
+        source: (!source.is_unspecified()).then_some(source),
+        mac,
+        sllao,
+    })
+}
+
+fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invalid> {
+    if !source.is_unicast_link_local() {
+        return Err(Invalid::Source);
+    }
+    let [cur_hop_limit, flags] = array(fixed, 4)?;
+    Ok(Advert {
+        source,
+        mac,
+        cur_hop_limit,
+        managed: flags & 0x80 != 0,
+        other_config: flags & 0x40 != 0,
+        router_lifetime_s: u16::from_be_bytes(array(fixed, 6)?),
+        reachable_time_ms: u32::from_be_bytes(array(fixed, 8)?),
+        retrans_timer_ms: u32::from_be_bytes(array(fixed, 12)?),
+    })
+}
+
+/// `N` bytes at `offset`.
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Invalid> {
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk::<N>())
+        .copied()
+        .ok_or(Invalid::Truncated)
+}

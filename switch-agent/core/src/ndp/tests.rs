@@ -1,0 +1,446 @@
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use pnet_packet::Packet;
+use pnet_packet::ethernet::EthernetPacket;
+use pnet_packet::icmpv6::{self, Icmpv6Packet, ndp::RouterAdvertPacket};
+use pnet_packet::ipv6::Ipv6Packet;
+use proptest::prelude::*;
+
+use super::*;
+use crate::ra::Preference;
+
+const MACHINE: MacAddr = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+const SWITCH: MacAddr = MacAddr([0x22, 0xa4, 0x61, 0, 0, 7]);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+
+fn frame(source: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![];
+    let addresses = FrameAddresses {
+        source_mac: MACHINE,
+        destination_mac: MacAddr([0x33, 0x33, 0, 0, 0, 2]),
+        source,
+        destination: ALL_ROUTERS,
+    };
+    write_frame(&mut bytes, &addresses, icmp);
+    bytes
+}
+
+fn solicitation(options: &[u8]) -> Vec<u8> {
+    [&[133, 0, 0, 0, 0, 0, 0, 0], options].concat()
+}
+
+const SLLAO: [u8; 8] = [1, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+fn parsed(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, Invalid> {
+    parse_frame(&frame(source, icmp), ChecksumOffload::Complete)
+}
+
+/// A solicitation as the Linux kernel sends it: from its link-local, with SLLAO.
+#[rustfmt::skip]
+const LINUX_SOLICITATION: [u8; 70] = [
+    0x33, 0x33, 0x00, 0x00, 0x00, 0x02, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x86, 0xdd,
+    0x60, 0x00, 0x00, 0x00, 0x00, 0x10, 0x3a, 0xff,
+    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0x00, 0xff, 0xfe, 0x12, 0x34, 0x56,
+    0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02,
+    0x85, 0x00, 0x71, 0xb5, 0, 0, 0, 0, 1, 1, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56,
+];
+
+#[test]
+fn reads_the_solicitations_of_linux_and_of_firmware() {
+    let linux = parse_frame(&LINUX_SOLICITATION, ChecksumOffload::Complete);
+    let source = Some("fe80::5054:ff:fe12:3456".parse().unwrap());
+    assert_eq!(
+        linux,
+        Ok(Message::Solicit(Solicit {
+            source,
+            mac: MACHINE,
+            sllao: Some(MACHINE)
+        }))
+    );
+
+    let firmware = parsed(Ipv6Addr::UNSPECIFIED, &solicitation(&[]));
+    assert_eq!(
+        firmware,
+        Ok(Message::Solicit(Solicit {
+            source: None,
+            mac: MACHINE,
+            sllao: None
+        }))
+    );
+
+    let global: Ipv6Addr = "2001:db8::9".parse().unwrap();
+    let legal = parsed(global, &solicitation(&[]));
+    assert!(
+        matches!(legal, Ok(Message::Solicit(Solicit { source: Some(address), .. })) if address == global)
+    );
+}
+
+/// Titles of v6LC.2.2.4 where it has one.
+#[test]
+fn refuses_what_rfc_4861_section_6_1_1_refuses() {
+    let link_local = MACHINE.eui64_link_local();
+    let cases: &[(&str, Vec<u8>, Ipv6Addr, Invalid)] = &[
+        (
+            "C: code",
+            vec![133, 1, 0, 0, 0, 0, 0, 0],
+            link_local,
+            Invalid::Code,
+        ),
+        (
+            "D: length 6",
+            vec![133, 0, 0, 0, 0, 0],
+            link_local,
+            Invalid::Length,
+        ),
+        (
+            "E: option length 0",
+            solicitation(&[1, 0, 0, 0, 0, 0, 0, 0]),
+            link_local,
+            Invalid::OptionLengthZero,
+        ),
+        (
+            "F: :: with SLLAO",
+            solicitation(&SLLAO),
+            Ipv6Addr::UNSPECIFIED,
+            Invalid::UnspecifiedWithSllao,
+        ),
+        (
+            "option overrun",
+            solicitation(&[14, 2, 0, 0, 0, 0, 0, 0]),
+            link_local,
+            Invalid::OptionOverrun,
+        ),
+        (
+            "half an option",
+            solicitation(&[14]),
+            link_local,
+            Invalid::OptionOverrun,
+        ),
+        (
+            "multicast SLLAO",
+            solicitation(&[1, 1, 1, 0, 0, 0, 0, 0]),
+            link_local,
+            Invalid::LinkLayerAddress,
+        ),
+        ("multicast source", solicitation(&[]), ALL_NODES, Invalid::Source),
+        (
+            "loopback source",
+            solicitation(&[]),
+            Ipv6Addr::LOCALHOST,
+            Invalid::Source,
+        ),
+        (
+            "echo request",
+            vec![128, 0, 0, 0, 0, 0, 0, 0],
+            link_local,
+            Invalid::NotRouterDiscovery,
+        ),
+        ("empty", vec![], link_local, Invalid::Length),
+        (
+            "short advertisement",
+            vec![134, 0, 0, 0, 0, 0, 0, 0],
+            link_local,
+            Invalid::Length,
+        ),
+    ];
+    for (name, icmp, source, invalid) in cases {
+        assert_eq!(parsed(*source, icmp), Err(*invalid), "{name}");
+    }
+    let broken = |offset: usize, value: u8| {
+        let mut bytes = LINUX_SOLICITATION.to_vec();
+        bytes[offset] = value;
+        parse_frame(&bytes, ChecksumOffload::Complete)
+    };
+    assert_eq!(broken(21, 254), Err(Invalid::HopLimit), "A: hop limit");
+    assert_eq!(broken(56, 0), Err(Invalid::Checksum), "B: checksum");
+    assert_eq!(
+        broken(20, 0),
+        Err(Invalid::NotRouterDiscovery),
+        "hop-by-hop header"
+    );
+    assert_eq!(broken(19, 200), Err(Invalid::Truncated), "payload length");
+    assert_eq!(broken(6, 0x33), Err(Invalid::EthernetSource));
+}
+
+#[test]
+fn a_checksum_that_is_not_filled_in_yet_is_not_verified() {
+    let mut bytes = LINUX_SOLICITATION.to_vec();
+    bytes[56] = 0;
+    assert!(parse_frame(&bytes, ChecksumOffload::NotReady).is_ok());
+}
+
+#[test]
+fn ethernet_padding_is_no_part_of_the_message() {
+    let padded = [&LINUX_SOLICITATION[..], &[0; 9]].concat();
+    assert!(parse_frame(&padded, ChecksumOffload::Complete).is_ok());
+}
+
+fn header() -> Header {
+    Header {
+        cur_hop_limit: 64,
+        managed: false,
+        other_config: true,
+        preference: Preference::High,
+        router_lifetime_s: 1800,
+        reachable_time_ms: 0,
+        retrans_timer_ms: 100,
+    }
+}
+
+/// Every option, byte for byte.
+#[test]
+fn encodes_each_option_as_its_rfc_draws_it() {
+    let prefix: Ipv6Net = "2001:db8:1:2::/64".parse().unwrap();
+    let domains = ["example.com".to_owned(), "bad..name".to_owned()];
+    let servers: [Ipv6Addr; 1] = ["2001:db8::53".parse().unwrap()];
+    let route = |text: &str| NdpOption::RouteInformation {
+        prefix: text.parse().unwrap(),
+        preference: Preference::Low,
+        lifetime_s: 600,
+    };
+    let cases: &[(NdpOption<'_>, &str)] = &[
+        (NdpOption::SourceLinkLayerAddress(SWITCH), "010122a461000007"),
+        (
+            NdpOption::PrefixInformation {
+                prefix,
+                valid_s: 3600,
+                preferred_s: 1800,
+            },
+            "030440c000000e10000007080000000020010db8000100020000000000000000",
+        ),
+        (NdpOption::Mtu(9100), "050100000000238c"),
+        (route("::/0"), "1801001800000258"),
+        (route("2001:db8::/32"), "180220180000025820010db800000000"),
+        (
+            route("2001:db8::1/128"),
+            "180380180000025820010db8000000000000000000000001",
+        ),
+        (
+            NdpOption::Rdnss {
+                servers: &servers,
+                lifetime_s: 1800,
+            },
+            "190300000000070820010db8000000000000000000000053",
+        ),
+        (
+            NdpOption::Dnssl {
+                domains: &domains,
+                lifetime_s: 1800,
+            },
+            "1f03000000000708076578616d706c6503636f6d00000000",
+        ),
+        (
+            NdpOption::Pref64 {
+                prefix: "64:ff9b::/96".parse().unwrap(),
+                lifetime_s: 1800,
+            },
+            "260207080064ff9b0000000000000000",
+        ),
+        (
+            NdpOption::Pref64 {
+                prefix: "2001:db8::/48".parse().unwrap(),
+                lifetime_s: 100_000,
+            },
+            "2602fffb20010db80000000000000000",
+        ),
+        (
+            NdpOption::CaptivePortal("https://p/"),
+            "250268747470733a2f2f702f00000000",
+        ),
+    ];
+    for (option, hex) in cases {
+        let mut encoded = vec![];
+        option.encode(&mut encoded);
+        let text: String = encoded
+            .iter()
+            .flatten()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(&text, hex, "{option:?}");
+    }
+}
+
+#[test]
+fn encodes_the_fixed_part() {
+    let [message] = &messages(&header(), SWITCH, &[])[..] else {
+        panic!("one message")
+    };
+    assert_eq!(
+        message[..16],
+        [134, 0, 0, 0, 64, 0x48, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 100]
+    );
+    // RFC 4191 section 2.2: medium while the router lifetime is 0.
+    let gone = Header {
+        router_lifetime_s: 0,
+        ..header()
+    };
+    assert_eq!(messages(&gone, SWITCH, &[])[0][5], 0x40);
+}
+
+#[test]
+fn an_rfc_6085_frame_carries_the_multicast_destination_to_one_machine() {
+    let mut bytes = vec![];
+    let addresses = FrameAddresses {
+        source_mac: SWITCH,
+        destination_mac: MACHINE,
+        source: SWITCH.eui64_link_local(),
+        destination: ALL_NODES,
+    };
+    write_frame(&mut bytes, &addresses, &messages(&header(), SWITCH, &[])[0]);
+    let ethernet = EthernetPacket::new(&bytes).unwrap();
+    assert_eq!(ethernet.get_destination().octets(), MACHINE.0);
+    let ip = Ipv6Packet::new(ethernet.payload()).unwrap();
+    assert_eq!((ip.get_destination(), ip.get_hop_limit()), (ALL_NODES, 255));
+}
+
+/// Reads a frame with pnet: its own header layout and its own checksum.
+fn independent(frame: &[u8]) -> (u8, u8, u16, Vec<(u8, Vec<u8>)>) {
+    let ethernet = EthernetPacket::new(frame).unwrap();
+    assert_eq!(ethernet.get_ethertype().0, 0x86dd);
+    let ip = Ipv6Packet::new(ethernet.payload()).unwrap();
+    assert_eq!(
+        (ip.get_version(), ip.get_hop_limit(), ip.get_next_header().0),
+        (6, 255, 58)
+    );
+    assert!(usize::from(ip.get_payload_length()) <= MESSAGE_LEN_MAX);
+    let icmp = Icmpv6Packet::new(ip.payload()).unwrap();
+    let checksum = icmpv6::checksum(&icmp, &ip.get_source(), &ip.get_destination());
+    assert_eq!(icmp.get_checksum(), checksum);
+    let advert = RouterAdvertPacket::new(ip.payload()).unwrap();
+    (
+        advert.get_hop_limit(),
+        advert.get_flags(),
+        advert.get_lifetime(),
+        walk(&ip.payload()[16..]),
+    )
+}
+
+/// pnet's option iterator computes lengths in eight bits, so long options need a walk of our own.
+fn walk(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut options = vec![];
+    while let [kind, units, ..] = *bytes {
+        let (option, rest) = bytes.split_at(usize::from(units) * 8);
+        options.push((kind, option[2..].to_vec()));
+        bytes = rest;
+    }
+    options
+}
+
+#[test]
+fn pnet_reads_the_options_of_an_ordinary_advertisement() {
+    let prefix: Ipv6Net = "2001:db8:1:2::/64".parse().unwrap();
+    let servers = ["2001:db8::53".parse().unwrap()];
+    let options = [
+        NdpOption::PrefixInformation {
+            prefix,
+            valid_s: 3600,
+            preferred_s: 1800,
+        },
+        NdpOption::Mtu(9100),
+        NdpOption::Rdnss {
+            servers: &servers,
+            lifetime_s: 1800,
+        },
+    ];
+    let [message] = &messages(&header(), SWITCH, &options)[..] else {
+        panic!("one message")
+    };
+    let advert = RouterAdvertPacket::new(message).unwrap();
+    let kinds: Vec<(u8, u8)> = advert
+        .get_options()
+        .iter()
+        .map(|option| (option.option_type.0, option.length))
+        .collect();
+    assert_eq!(kinds, [(1, 1), (3, 4), (5, 1), (25, 3)]);
+    assert_eq!((advert.get_reachable_time(), advert.get_retrans_time()), (0, 100));
+}
+
+prop_compose! {
+    fn any_prefix()(address in any::<u128>(), length in 0u8..=128) -> Ipv6Net {
+        Ipv6Net::new(Ipv6Addr::from(address), length).unwrap()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_panic_the_parser(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        kind in prop_oneof![Just(133u8), Just(134), any::<u8>()],
+        source in prop_oneof![Just(MACHINE.eui64_link_local()), Just(Ipv6Addr::UNSPECIFIED)],
+    ) {
+        parse_frame(&bytes, ChecksumOffload::Complete).ok();
+        // The same bytes behind valid headers reach the option walk.
+        let icmp = [&[kind, 0, 0, 0][..], &bytes].concat();
+        parse_frame(&frame(source, &icmp), ChecksumOffload::Complete).ok();
+        let mut cut = frame(source, &icmp);
+        cut.truncate(bytes.len());
+        parse_frame(&cut, ChecksumOffload::NotReady).ok();
+    }
+
+    #[test]
+    fn every_advertisement_parses_and_keeps_its_options_in_order(
+        prefixes in proptest::collection::vec(any_prefix(), 0..40),
+        routes in proptest::collection::vec(any_prefix(), 0..40),
+        servers in proptest::collection::vec(any::<u128>().prop_map(Ipv6Addr::from), 0..100),
+        domains in proptest::collection::vec("[a-z]{1,63}(\\.[a-z]{1,20}){0,8}", 0..20),
+        portal in "[a-z]{0,1300}",
+        lifetime in any::<u32>(),
+    ) {
+        let mut options: Vec<NdpOption<'_>> = prefixes
+            .iter()
+            .map(|prefix| NdpOption::PrefixInformation { prefix: *prefix, valid_s: lifetime, preferred_s: 0 })
+            .collect();
+        options.push(NdpOption::Rdnss { servers: &servers, lifetime_s: lifetime });
+        options.push(NdpOption::Dnssl { domains: &domains, lifetime_s: lifetime });
+        options.extend(routes.iter().map(|prefix| NdpOption::RouteInformation {
+            prefix: *prefix, preference: Preference::High, lifetime_s: lifetime,
+        }));
+        options.push(NdpOption::CaptivePortal(&portal));
+        let addresses = FrameAddresses {
+            source_mac: SWITCH,
+            destination_mac: ALL_NODES_MAC,
+            source: SWITCH.eui64_link_local(),
+            destination: ALL_NODES,
+        };
+        let mut found: Vec<(u8, usize)> = vec![];
+        let (mut addresses_found, mut names_found) = (0, 0);
+        for message in messages(&header(), SWITCH, &options) {
+            let mut bytes = vec![];
+            write_frame(&mut bytes, &addresses, &message);
+            let Ok(Message::Advert(advert)) = parse_frame(&bytes, ChecksumOffload::Complete) else {
+                panic!("own parser")
+            };
+            prop_assert_eq!(advert.router_lifetime_s, 1800);
+            let (hop_limit, flags, lifetime, decoded) = independent(&bytes);
+            prop_assert_eq!((hop_limit, flags, lifetime), (64, 0x48, 1800));
+            prop_assert_eq!(decoded[0].0, 1);
+            for (kind, data) in &decoded[1..] {
+                addresses_found += if *kind == 25 { (data.len() - 6) / 16 } else { 0 };
+                names_found += if *kind == 31 { names(&data[6..]) } else { 0 };
+                found.push((*kind, data.len() + 2));
+            }
+        }
+        prop_assert!(found.iter().all(|(_, length)| length % 8 == 0));
+        let count = |kind: u8| found.iter().filter(|(found, _)| *found == kind).count();
+        prop_assert_eq!(count(3), prefixes.len());
+        prop_assert_eq!(count(24), routes.len());
+        prop_assert_eq!(addresses_found, servers.len());
+        prop_assert_eq!(names_found, domains.iter().filter(|domain| is_encodable_domain(domain)).count());
+        prop_assert_eq!(count(37), usize::from((1..=CAPTIVE_PORTAL_LEN_MAX).contains(&portal.len())));
+    }
+}
+
+/// Counts the names of a DNSSL option body.
+fn names(mut data: &[u8]) -> usize {
+    let mut count = 0;
+    let mut in_name = false;
+    while let Some((&length, rest)) = data.split_first() {
+        count += usize::from(length == 0 && in_name);
+        in_name = length != 0;
+        data = &rest[usize::from(length)..];
+    }
+    count
+}

@@ -1,0 +1,5 @@
+//! The plan against SimSwitch: goldens of one life, and properties over many.
+
+mod life;
+mod properties;
+mod rig;

@@ -1,0 +1,245 @@
+//! One life of a port, step by step.
+
+use super::rig::{Rig, port};
+use crate::action::Action;
+use crate::row::fields;
+use crate::status::{Phase, Verdict};
+
+fn kinds(rig: &Rig) -> Vec<&'static str> {
+    rig.plan().actions.iter().map(Action::kind).collect()
+}
+
+fn one_port() -> Rig {
+    let mut rig = Rig::new(&["Ethernet0", "Ethernet4"]);
+    rig.partition("p1", "2001:db8::/56", &[]);
+    rig.boot_port("Ethernet0", "p1");
+    rig
+}
+
+#[test]
+fn bring_up_takes_one_step_at_a_time() {
+    let mut rig = one_port();
+    let mut steps = Vec::new();
+    for _ in 0..12 {
+        steps.push(rig.pass(None).join(" "));
+        rig.switch.settle(10_000);
+    }
+    steps.retain(|step| !step.is_empty());
+    assert_eq!(
+        steps,
+        [
+            "record-ledger create-vrf",
+            "record-ledger bind-interface add-unreachable-default",
+            "add-address",
+            "add-link-local set-service",
+            "set-advertiser",
+        ]
+    );
+    let status = rig.plan().status;
+    assert_eq!(status.ports[&port("Ethernet0")].phase, Phase::Ready);
+    assert_eq!(status.verdict, Verdict::Converged);
+}
+
+#[test]
+fn release_is_the_reverse_and_leaves_nothing() {
+    let mut rig = one_port();
+    rig.converge();
+    rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
+    rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
+    let mut steps = Vec::new();
+    for _ in 0..12 {
+        steps.push(rig.pass(None).join(" "));
+        rig.switch.settle(10_000);
+    }
+    steps.retain(|step| !step.is_empty());
+    assert_eq!(
+        steps,
+        [
+            "cease-advertiser close-service remove-link-local",
+            "delete-address",
+            "delete-interface",
+            "record-ledger delete-vrf",
+            "record-ledger",
+        ]
+    );
+    assert_eq!(rig.finals, [port("Ethernet0")]);
+    assert!(rig.written.is_empty(), "{:?}", rig.written);
+    assert_eq!(rig.ledger, crate::ownership::Ledger::default());
+    assert!(rig.switch.link("VrfBoot-p1").is_none());
+}
+
+#[test]
+fn a_restarted_agent_adopts_everything_and_writes_nothing() {
+    let mut rig = one_port();
+    rig.converge();
+    let before = rig.config();
+    rig.runtime = crate::observed::Runtime::default();
+    assert_eq!(kinds(&rig), ["set-service"]);
+    rig.pass(None);
+    assert_eq!(kinds(&rig), ["set-advertiser"]);
+    rig.pass(None);
+    assert!(kinds(&rig).is_empty());
+    assert_eq!(rig.config(), before);
+    assert!(rig.finals.is_empty());
+}
+
+#[test]
+fn a_port_in_foreign_use_is_yielded_to_and_taken_when_free() {
+    let mut rig = one_port();
+    rig.foreign_set("VRF", "VrfTenant", fields([]));
+    rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfTenant")]));
+    rig.converge();
+    let status = rig.plan().status;
+    assert_eq!(status.ports[&port("Ethernet0")].phase, Phase::Foreign);
+    let error = status.ports[&port("Ethernet0")].error.clone().unwrap();
+    assert!(
+        error.contains("INTERFACE|Ethernet0") && error.contains("VrfTenant"),
+        "{error}"
+    );
+    rig.foreign_del("INTERFACE", "Ethernet0");
+    rig.converge();
+    assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
+    rig.assert_foreign_untouched();
+}
+
+#[test]
+fn a_vlan_member_is_foreign_until_vlanmgrd_let_go() {
+    let mut rig = one_port();
+    rig.switch.config_set("VLAN", "Vlan100", fields([]));
+    rig.foreign_set(
+        "VLAN_MEMBER",
+        "Vlan100|Ethernet0",
+        fields([("tagging_mode", "untagged")]),
+    );
+    rig.converge();
+    let status = rig.plan().status;
+    assert_eq!(status.ports[&port("Ethernet0")].phase, Phase::Foreign);
+    assert!(
+        status.ports[&port("Ethernet0")]
+            .error
+            .as_ref()
+            .unwrap()
+            .contains("VLAN_MEMBER|Vlan100|Ethernet0")
+    );
+    rig.foreign_del("VLAN_MEMBER", "Vlan100|Ethernet0");
+    // The row is gone, the daemon has not looked yet: binding now would be undone.
+    assert!(!kinds(&rig).contains(&"bind-interface"));
+    rig.converge();
+    assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
+}
+
+#[test]
+fn adopt_mode_only_adds_the_address_and_the_services() {
+    let mut rig = Rig::new(&["Ethernet0"]);
+    rig.partition("p1", "2001:db8::/56", &[("manage_vrf", "disabled")]);
+    rig.boot_port("Ethernet0", "p1");
+    rig.converge();
+    assert!(rig.written.is_empty());
+    let waiting = rig.plan().status.ports[&port("Ethernet0")]
+        .waiting_on
+        .clone()
+        .unwrap();
+    assert!(waiting.contains("INTERFACE|Ethernet0"), "{waiting}");
+    rig.foreign_set("VRF", "VrfBoot-p1", fields([]));
+    rig.switch.settle(10_000);
+    rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfBoot-p1")]));
+    rig.converge();
+    assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
+    assert_eq!(
+        rig.written.iter().collect::<Vec<_>>(),
+        ["INTERFACE|Ethernet0|2001:db8:0:1::1/64"]
+    );
+    rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
+    rig.converge();
+    assert!(rig.written.is_empty());
+    rig.assert_foreign_untouched();
+}
+
+#[test]
+fn a_port_moves_between_partitions_through_the_whole_tear_down() {
+    let mut rig = one_port();
+    rig.partition("p2", "2001:db8:1::/56", &[]);
+    rig.converge();
+    rig.boot_port("Ethernet0", "p2");
+    rig.converge();
+    assert_eq!(rig.switch.rif_vrf("Ethernet0"), Some("VrfBoot-p2"));
+    assert_eq!(rig.finals, [port("Ethernet0")]);
+    assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
+}
+
+#[test]
+fn a_broken_row_holds_what_it_described() {
+    let mut rig = one_port();
+    rig.converge();
+    let before = rig.config();
+    rig.switch
+        .config_set("BOOT_NETWORK_PARTITION", "p1", fields([("advertise", "maybe")]));
+    rig.converge();
+    assert!(!rig.plan().status.rejected.is_empty());
+    assert_eq!(rig.runtime.advertisers.len(), 1);
+    assert_eq!(rig.runtime.services.len(), 1);
+    assert!(rig.finals.is_empty());
+    let rows = |config: &crate::row::ConfigDb| config.tables.get("INTERFACE").cloned();
+    assert_eq!(rows(&rig.config()), rows(&before));
+}
+
+#[test]
+fn swss_restart_rebuilds_silently() {
+    let mut rig = one_port();
+    rig.converge();
+    rig.switch.swss_restart();
+    rig.converge();
+    assert_eq!(rig.plan().status.verdict, Verdict::Converged);
+    assert!(
+        rig.finals.is_empty(),
+        "machines must keep their router over a swss restart"
+    );
+}
+
+#[test]
+fn nothing_is_planned_while_a_source_is_unknown() {
+    use crate::observed::Source;
+    let mut rig = one_port();
+    rig.converge();
+    rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
+    let desired = crate::desired::Desired::from_config(&rig.config());
+    let unknown = "down".to_owned();
+    for source in 0..5 {
+        let mut observed = rig.observe();
+        match source {
+            0 => observed.config = Source::Unknown(unknown.clone()),
+            1 => observed.state = Source::Unknown(unknown.clone()),
+            2 => observed.appl = Source::Unknown(unknown.clone()),
+            3 => observed.kernel = Source::Unknown(unknown.clone()),
+            _ => observed.ledger = Source::Unknown(unknown.clone()),
+        }
+        let plan = crate::plan::plan(&desired, &observed);
+        assert!(plan.actions.is_empty(), "source {source}");
+        assert_eq!(plan.status.verdict, Verdict::Degraded);
+    }
+}
+
+#[test]
+fn service_addresses_live_on_a_loopback_of_ours() {
+    let mut rig = one_port();
+    rig.partition(
+        "p1",
+        "2001:db8::/56",
+        &[("service_address@", "2001:db8:ffff::53")],
+    );
+    rig.converge();
+    assert!(rig.written.contains("LOOPBACK_INTERFACE|Loopback900"));
+    assert!(
+        rig.written
+            .contains("LOOPBACK_INTERFACE|Loopback900|2001:db8:ffff::53/128")
+    );
+    rig.switch
+        .config_hdel("BOOT_NETWORK_PARTITION", "p1", "service_address@");
+    rig.converge();
+    assert!(
+        !rig.written
+            .iter()
+            .any(|row| row.starts_with("LOOPBACK_INTERFACE"))
+    );
+    assert_eq!(rig.plan().status.verdict, Verdict::Converged);
+}

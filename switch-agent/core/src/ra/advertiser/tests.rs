@@ -1,0 +1,330 @@
+use std::net::Ipv6Addr;
+
+use super::super::{AdvPrefix, Preference, RaConfig};
+use super::*;
+
+const MACHINE: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
+const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+
+pub(super) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) fn spec(profile: RaProfile) -> AdvertiserSpec {
+    AdvertiserSpec {
+        port: "Ethernet4".parse().unwrap(),
+        ifindex: 7,
+        mac: MacAddr([0x22, 0, 0, 0, 0, 9]),
+        link_local: "fe80::2000:ff:fe00:9".parse().unwrap(),
+        config: RaConfig {
+            profile,
+            max_rtr_adv_interval: ms(10_000),
+            min_rtr_adv_interval: ms(3000),
+            adv_managed_flag: false,
+            adv_other_config_flag: false,
+            adv_link_mtu: None,
+            adv_reachable_time_ms: 0,
+            adv_retrans_timer_ms: 100,
+            adv_cur_hop_limit: 64,
+            adv_default_lifetime_s: 1800,
+            prf: Preference::Medium,
+            adv_prefix_list: vec![AdvPrefix {
+                prefix: "2001:db8:1:4::/64".parse().unwrap(),
+                adv_valid_lifetime_s: 3600,
+                adv_preferred_lifetime_s: 1800,
+            }],
+            rdnss: vec!["2001:db8::53".parse().unwrap()],
+            dnssl: vec![],
+            route_info: vec![],
+            pref64: None,
+            captive_portal: None,
+        },
+    }
+}
+
+pub(super) fn solicit(mac: MacAddr, source: Option<Ipv6Addr>) -> Solicit {
+    Solicit {
+        source,
+        mac,
+        sllao: source.map(|_| mac),
+    }
+}
+
+fn from_link_local(mac: MacAddr) -> Solicit {
+    solicit(mac, Some(mac.eui64_link_local()))
+}
+
+/// Runs the advertiser as its driver does, up to and including `until`.
+fn run(advertiser: &mut Advertiser, until: Duration) -> Vec<(u64, TransmitKind, Destination)> {
+    let mut sent = vec![];
+    while let Some(deadline) = advertiser.next_deadline().filter(|deadline| *deadline <= until) {
+        let transmit = advertiser
+            .poll_transmit(deadline)
+            .expect("due at its own deadline");
+        sent.push((
+            u64::try_from(deadline.as_millis()).unwrap(),
+            transmit.kind,
+            transmit.destination,
+        ));
+        assert!(sent.len() < 10_000);
+    }
+    sent
+}
+
+fn times(sent: &[(u64, TransmitKind, Destination)]) -> Vec<u64> {
+    sent.iter().map(|(time, ..)| *time).collect()
+}
+
+#[test]
+fn boot_repeats_after_carrier_until_the_port_is_heard() {
+    let mut silent = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    let sent = run(&mut silent, ms(2000));
+    assert_eq!(times(&sent), [0, 100, 500, 1500]);
+    assert!(
+        sent.iter()
+            .all(|sent| (sent.1, sent.2) == (TransmitKind::Initial, Destination::AllNodes))
+    );
+
+    let mut heard = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    assert_eq!(times(&run(&mut heard, ms(50))), [0]);
+    assert_eq!(
+        heard.handle_solicit(ms(60), &from_link_local(MACHINE)),
+        Heard::Answering
+    );
+    let sent = run(&mut heard, ms(2900));
+    let unicast = Destination::Unicast {
+        address: MACHINE.eui64_link_local(),
+        mac: MACHINE,
+    };
+    assert_eq!(sent, [(60, TransmitKind::Unicast, unicast)]);
+}
+
+#[test]
+fn boot_answers_the_unspecified_address_at_once_in_a_unicast_frame() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(2000));
+    let answer = |time| (time, TransmitKind::Solicited, Destination::AllNodesIn(MACHINE));
+    for time in [2100, 2300, 2500, 2700] {
+        advertiser.handle_solicit(ms(time), &solicit(MACHINE, None));
+        assert_eq!(run(&mut advertiser, ms(time)), [answer(time)]);
+    }
+    // The bucket is empty: the next answer waits for its token, 3 s after the first was spent.
+    assert_eq!(
+        advertiser.handle_solicit(ms(2800), &solicit(MACHINE, None)),
+        Heard::Answering
+    );
+    assert_eq!(
+        advertiser.handle_solicit(ms(2900), &solicit(MACHINE, None)),
+        Heard::Merged
+    );
+    let sent = run(&mut advertiser, ms(5200));
+    let answered = sent.iter().any(|sent| *sent == answer(5100))
+        || sent.iter().any(|sent| sent.2 == Destination::AllNodes);
+    assert!(answered, "{sent:?}");
+}
+
+#[test]
+fn strict_sends_three_initial_ones_at_most_16_s_apart_then_random_intervals() {
+    let mut slow = spec(RaProfile::Strict);
+    slow.config.max_rtr_adv_interval = ms(600_000);
+    slow.config.min_rtr_adv_interval = ms(198_000);
+    let mut advertiser = Advertiser::new(slow, true, 3, ms(0));
+    let sent = run(&mut advertiser, ms(2_000_000));
+    let at = times(&sent);
+    assert_eq!(at[..3], [0, 16_000, 32_000]);
+    assert!(
+        at[2..]
+            .windows(2)
+            .all(|pair| (198_000..=600_000).contains(&(pair[1] - pair[0]))),
+        "{at:?}"
+    );
+    let initial = sent.iter().filter(|sent| sent.1 == TransmitKind::Initial).count();
+    assert_eq!(initial, 3);
+}
+
+#[test]
+fn intervals_are_spread_over_the_whole_range() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Strict), true, 5, ms(0));
+    let at = times(&run(&mut advertiser, ms(600_000)));
+    let gaps: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| (3000..=10_000).contains(gap)), "{gaps:?}");
+    assert!(
+        gaps.iter().any(|gap| *gap < 4500) && gaps.iter().any(|gap| *gap > 8500),
+        "{gaps:?}"
+    );
+    // Shared wake-ups: on the grid unless that would be below MinRtrAdvInterval.
+    assert!(at.iter().filter(|time| *time % 250 == 0).count() * 10 > at.len() * 9);
+}
+
+/// v6LC.2.2.9 A and B.
+#[test]
+fn strict_answers_within_half_a_second_and_multicasts_every_three_seconds_at_most() {
+    let mut config = spec(RaProfile::Strict);
+    config.config.max_rtr_adv_interval = ms(40_000);
+    config.config.min_rtr_adv_interval = ms(30_000);
+    let mut advertiser = Advertiser::new(config, true, 9, ms(0));
+    run(&mut advertiser, ms(33_000));
+    advertiser.handle_solicit(ms(34_000), &from_link_local(MACHINE));
+    assert_eq!(times(&run(&mut advertiser, ms(34_000))), [34_000]);
+
+    run(&mut advertiser, ms(50_000));
+    let from = advertiser
+        .multicast
+        .last()
+        .map_or(ms(50_000), |last| last.max(ms(47_000)) + ms(3000));
+    advertiser.handle_solicit(from, &solicit(MACHINE, None));
+    advertiser.handle_solicit(from + ms(2000), &solicit(MACHINE, None));
+    let sent = run(&mut advertiser, from + ms(7000));
+    let at = times(&sent);
+    let start = u64::try_from(from.as_millis()).unwrap();
+    assert!((start..=start + 500).contains(&at[0]), "{at:?} from {start}");
+    assert!(at.windows(2).all(|pair| pair[1] - pair[0] >= 3000));
+    assert!(sent.iter().all(|sent| sent.2 == Destination::AllNodes));
+}
+
+#[test]
+fn a_solicitation_before_carrier_is_answered_when_the_link_comes_up() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), false, 1, ms(0));
+    assert_eq!(advertiser.next_deadline(), None);
+    advertiser.handle_solicit(ms(1000), &from_link_local(MACHINE));
+    assert!(run(&mut advertiser, ms(1500)).is_empty());
+    advertiser.handle_link(ms(1500), true);
+    let sent = run(&mut advertiser, ms(1550));
+    let kinds: Vec<TransmitKind> = sent.iter().map(|sent| sent.1).collect();
+    assert_eq!(kinds, [TransmitKind::Unicast, TransmitKind::Initial]);
+
+    // One that is older than the machine's own patience is not.
+    advertiser.handle_link(ms(2000), false);
+    advertiser.handle_solicit(ms(2000), &from_link_local(MACHINE));
+    advertiser.handle_link(ms(9000), true);
+    assert!(
+        run(&mut advertiser, ms(9050))
+            .iter()
+            .all(|sent| sent.1 == TransmitKind::Initial)
+    );
+}
+
+#[test]
+fn what_could_not_be_sent_is_tried_again_ever_more_slowly() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    let mut attempts = vec![];
+    while attempts.len() < 7 {
+        let deadline = advertiser.next_deadline().unwrap();
+        advertiser.poll_transmit(deadline).unwrap();
+        advertiser.transmit_failed(deadline);
+        attempts.push(deadline.as_millis());
+    }
+    assert_eq!(attempts, [0, 100, 300, 700, 1500, 3100, 6100]);
+    let deadline = advertiser.next_deadline().unwrap();
+    assert_eq!(
+        advertiser.poll_transmit(deadline).unwrap().kind,
+        TransmitKind::Initial
+    );
+
+    advertiser.handle_solicit(ms(9200), &from_link_local(MACHINE));
+    assert_eq!(
+        advertiser.poll_transmit(ms(9200)).unwrap().kind,
+        TransmitKind::Unicast
+    );
+    advertiser.transmit_failed(ms(9200));
+    assert_eq!(
+        advertiser.poll_transmit(ms(9299)).map(|transmit| transmit.kind),
+        None
+    );
+    assert_eq!(
+        advertiser.poll_transmit(ms(9300)).unwrap().kind,
+        TransmitKind::Unicast
+    );
+}
+
+#[test]
+fn final_advertisements_have_lifetime_zero_and_an_end() {
+    for (profile, expected) in [
+        (RaProfile::Boot, vec![10_000, 10_100, 10_200]),
+        (RaProfile::Strict, vec![]),
+    ] {
+        let mut advertiser = Advertiser::new(spec(profile), true, 1, ms(0));
+        run(&mut advertiser, ms(9000));
+        let earliest = advertiser.multicast.last().unwrap() + MIN_STRICT_GAP;
+        advertiser.cease(ms(10_000), Cease::Final);
+        assert!(advertiser.is_ceasing() && !advertiser.is_done());
+        assert_eq!(
+            advertiser.handle_solicit(ms(10_000), &from_link_local(MACHINE)),
+            Heard::Ignored
+        );
+        let mut at = vec![];
+        while let Some(deadline) = advertiser.next_deadline() {
+            let transmit = advertiser.poll_transmit(deadline).unwrap();
+            assert_eq!(transmit.kind, TransmitKind::Final);
+            assert_eq!(transmit.messages[0][6..8], [0, 0], "Router Lifetime");
+            at.push(deadline.as_millis());
+        }
+        let strict = vec![earliest.max(ms(10_000)).as_millis()];
+        assert_eq!(
+            at,
+            if profile == RaProfile::Boot {
+                expected
+            } else {
+                strict
+            }
+        );
+        assert!(advertiser.is_done());
+    }
+}
+
+const MIN_STRICT_GAP: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_broken_port_does_not_hold_its_release() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    advertiser.cease(ms(0), Cease::Final);
+    let mut now = ms(0);
+    while let Some(deadline) = advertiser.next_deadline() {
+        now = deadline;
+        advertiser.poll_transmit(now).unwrap();
+        advertiser.transmit_failed(now);
+    }
+    assert!(advertiser.is_done() && now <= ms(600), "{now:?}");
+
+    let mut unplugged = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    unplugged.cease(ms(0), Cease::Final);
+    unplugged.handle_link(ms(1), false);
+    assert!(unplugged.is_done());
+}
+
+#[test]
+fn reconfigure_keeps_the_timers_of_unchanged_variables_and_withdraws_what_is_gone() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(20_000));
+    let deadline = advertiser.next_deadline();
+    advertiser.reconfigure(ms(20_000), spec(RaProfile::Boot));
+    assert_eq!(advertiser.next_deadline(), deadline);
+
+    let mut moved = spec(RaProfile::Boot);
+    moved.config.adv_prefix_list[0].prefix = "2001:db8:9::/64".parse().unwrap();
+    advertiser.reconfigure(ms(20_000), moved);
+    let mut with_old = vec![];
+    for _ in 0..5 {
+        let deadline = advertiser.next_deadline().unwrap();
+        let messages = advertiser.poll_transmit(deadline).unwrap().messages;
+        let old = &messages[0]
+            .windows(16)
+            .filter(|w| w[..8] == [0x20, 1, 0xd, 0xb8, 0, 1, 0, 4])
+            .count();
+        with_old.push(*old);
+    }
+    assert_eq!(with_old, [1, 1, 1, 0, 0]);
+}
+
+#[test]
+fn two_machines_on_a_port_are_answered_each() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(2000));
+    advertiser.handle_solicit(ms(2500), &from_link_local(MACHINE));
+    advertiser.handle_solicit(ms(2501), &from_link_local(OTHER));
+    assert_eq!(
+        advertiser.handle_solicit(ms(2502), &from_link_local(OTHER)),
+        Heard::Merged
+    );
+    assert_eq!(times(&run(&mut advertiser, ms(2700))), [2500, 2600]);
+}

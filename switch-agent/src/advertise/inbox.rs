@@ -1,0 +1,136 @@
+//! Commands and link events on their way to the driver.
+//!
+//! Not a queue but the latest word on each port and link: bounded by their number, never full, and a sender
+//! never waits. A link that went down and up in between is remembered as such.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use switch_agent_core::name::PortName;
+use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
+use tokio::sync::Notify;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    Set(Box<AdvertiserSpec>),
+    Cease(Cease),
+}
+
+/// What happened to a link since the driver looked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkChange {
+    pub(super) carrier: bool,
+    /// It was down at some time in between.
+    pub(super) was_down: bool,
+    pub(super) gone: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) commands: BTreeMap<PortName, Command>,
+    pub(super) links: BTreeMap<u32, LinkChange>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pending: Mutex<Pending>,
+    notify: Notify,
+}
+
+impl Inbox {
+    pub(super) fn command(&self, port: PortName, command: Command) {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .commands
+            .insert(port, command);
+        self.notify.notify_one();
+    }
+
+    pub(super) fn link(&self, event: LinkEvent) {
+        let carrier = event.carrier && !event.gone;
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_down = !carrier
+            || pending
+                .links
+                .get(&event.ifindex)
+                .is_some_and(|change| change.was_down);
+        pending.links.insert(
+            event.ifindex,
+            LinkChange {
+                carrier,
+                was_down,
+                gone: event.gone,
+            },
+        );
+        drop(pending);
+        self.notify.notify_one();
+    }
+
+    /// Waits until there is something to [`Inbox::take`]. Cancel-safe.
+    pub(super) async fn filled(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Pending {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(carrier: bool, gone: bool) -> LinkEvent {
+        LinkEvent {
+            ifindex: 3,
+            name: "Ethernet4".to_owned(),
+            carrier,
+            link_local: None,
+            gone,
+        }
+    }
+
+    #[test]
+    fn a_flap_between_two_looks_is_not_lost() {
+        let inbox = Inbox::default();
+        inbox.link(event(true, false));
+        assert_eq!(
+            inbox.take().links[&3],
+            LinkChange {
+                carrier: true,
+                was_down: false,
+                gone: false
+            }
+        );
+        inbox.link(event(false, false));
+        inbox.link(event(true, false));
+        assert_eq!(
+            inbox.take().links[&3],
+            LinkChange {
+                carrier: true,
+                was_down: true,
+                gone: false
+            }
+        );
+        inbox.link(event(true, true));
+        assert_eq!(
+            inbox.take().links[&3],
+            LinkChange {
+                carrier: false,
+                was_down: true,
+                gone: true
+            }
+        );
+        assert_eq!(inbox.take(), Pending::default());
+    }
+
+    #[test]
+    fn the_last_command_of_a_port_counts() {
+        let inbox = Inbox::default();
+        let port: PortName = "Ethernet4".parse().unwrap();
+        inbox.command(port.clone(), Command::Cease(Cease::Final));
+        inbox.command(port.clone(), Command::Cease(Cease::Silent));
+        assert_eq!(inbox.take().commands[&port], Command::Cease(Cease::Silent));
+    }
+}

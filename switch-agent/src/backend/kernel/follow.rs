@@ -1,0 +1,129 @@
+//! Following the kernel: subscribe, dump, then take events until they are lost, and dump again.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use nix::libc;
+use switch_agent_core::ra::LinkEvent;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::decode::{self, Event};
+use super::socket::{NetlinkSocket, messages};
+use super::track::{Report, Tracker};
+use super::{KernelError, KernelHandle, snapshot};
+use crate::hub::Hub;
+use crate::wake::{Reason, Waker};
+
+const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV6_IFADDR];
+/// Room for the events of some thousand ports flapping at once.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Route events come on a socket of their own, so that a converging fabric never delays a carrier.
+const ROUTE_RECEIVE_BUFFER: usize = 1 << 20;
+/// Pause after an error, and after lost events: a dump costs more than the events it replaces. It doubles
+/// while sessions end sooner than the longest pause.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+impl KernelHandle {
+    /// Follows links, IPv6 addresses, neighbours and default routes until cancelled.
+    ///
+    /// Begins with the present state. `links` gets every change of a link's carrier, link-local address or
+    /// existence at once and must not block; `hub` the carrier and the neighbours of front-panel ports;
+    /// `waker` is woken when anything changed that a snapshot shows.
+    pub async fn follow(
+        self,
+        links: impl Fn(LinkEvent) + Send + Sync,
+        hub: Hub,
+        waker: Waker,
+        cancel: CancellationToken,
+    ) {
+        let pass_on = |(reports, changed): (Vec<Report>, bool)| {
+            for report in reports {
+                match report {
+                    Report::Link(event) => links(event),
+                    Report::Machine(event) => hub.observe(event),
+                }
+            }
+            if changed {
+                waker.wake(Reason::Kernel);
+            }
+        };
+        let mut tracker = Tracker::new(self.neighbors.clone());
+        let following = async {
+            let mut delay = RETRY_DELAY_MIN;
+            loop {
+                let started = Instant::now();
+                let error = match session(&mut tracker, &pass_on).await {
+                    Ok(never) => match never {},
+                    Err(error) => error,
+                };
+                tracing::info!(
+                    error = &error as &dyn std::error::Error,
+                    retry_in = ?delay,
+                    "netlink events interrupted"
+                );
+                tokio::time::sleep(delay).await;
+                let lasted = started.elapsed() > RETRY_DELAY_MAX;
+                delay = if lasted {
+                    RETRY_DELAY_MIN
+                } else {
+                    (delay * 2).min(RETRY_DELAY_MAX)
+                };
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = following => {}
+            () = follow_routes(&waker) => {}
+        }
+    }
+}
+
+/// One subscription. What came while the dumps ran is applied after them; each message carries the whole
+/// state of its object, so doing so twice does no harm.
+pub(super) async fn session(
+    tracker: &mut Tracker,
+    pass_on: &impl Fn((Vec<Report>, bool)),
+) -> Result<Infallible, KernelError> {
+    let events = NetlinkSocket::subscribe(&GROUPS, RECEIVE_BUFFER)?;
+    let requests = NetlinkSocket::open()?;
+    let links = snapshot::links(&requests).await?;
+    let neighbors = snapshot::neighbors(&requests, None).await?;
+    drop(requests);
+    tracker.replace(links, neighbors);
+    pass_on(tracker.take());
+    let mut buffer = Vec::new();
+    loop {
+        events
+            .receive(&mut buffer)
+            .await
+            .map_err(|source| KernelError::Socket {
+                step: "receive from",
+                source,
+            })?;
+        for event in messages(&buffer).filter_map(decode::event) {
+            tracker.apply(event);
+        }
+        pass_on(tracker.take());
+    }
+}
+
+/// Wakes on changes of default routes outside the main table: the deny routes of VRFs.
+async fn follow_routes(waker: &Waker) {
+    let main = u32::from(libc::RT_TABLE_MAIN);
+    let mut buffer = Vec::new();
+    loop {
+        if let Ok(events) = NetlinkSocket::subscribe(&[libc::RTNLGRP_IPV6_ROUTE], ROUTE_RECEIVE_BUFFER) {
+            while events.receive(&mut buffer).await.is_ok() {
+                let of_vrf =
+                    |event| matches!(event, Event::Route(route) if route.default && route.table != main);
+                if messages(&buffer).filter_map(decode::event).any(of_vrf) {
+                    waker.wake(Reason::Kernel);
+                }
+            }
+            waker.wake(Reason::Kernel);
+        }
+        tokio::time::sleep(RETRY_DELAY_MIN).await;
+    }
+}

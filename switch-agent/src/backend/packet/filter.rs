@@ -1,0 +1,114 @@
+//! The filter that runs in the kernel, as classic BPF (Linux `Documentation/networking/filter.rst`).
+
+use socket2::SockFilter;
+
+const LD_BYTE: u16 = 0x30;
+const LD_HALF: u16 = 0x28;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+/// SKF_AD_OFF + SKF_AD_PKTTYPE: how the kernel classified the frame.
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// First of PACKET_OTHERHOST (which covers frames of a VLAN that the port does not have), PACKET_OUTGOING.
+const PACKET_OTHERHOST: u32 = 3;
+
+const ETHERTYPE: u32 = 12;
+const NEXT_HEADER: u32 = 20;
+const HOP_LIMIT: u32 = 21;
+const ICMPV6_TYPE: u32 = 54;
+const ICMPV6_CODE: u32 = 55;
+
+const ACCEPT: u32 = 0x0004_0000;
+const DROP: u32 = 0;
+
+/// Code, jump if true, jump if false, operand; jumps count from the next instruction.
+type Instruction = (u16, u8, u8, u32);
+
+/// Accepts Router Solicitations with code 0 and Router Advertisements, both with hop limit 255 and directly
+/// behind the IPv6 header, that were sent to this host.
+const ROUTER_DISCOVERY: [Instruction; 15] = [
+    (LD_BYTE, 0, 0, PACKET_TYPE),
+    (JUMP_GREATER_OR_EQUAL, 12, 0, PACKET_OTHERHOST),
+    (LD_HALF, 0, 0, ETHERTYPE),
+    (JUMP_EQUAL, 0, 10, 0x86dd),
+    (LD_BYTE, 0, 0, NEXT_HEADER),
+    (JUMP_EQUAL, 0, 8, 58),
+    (LD_BYTE, 0, 0, HOP_LIMIT),
+    (JUMP_EQUAL, 0, 6, 255),
+    (LD_BYTE, 0, 0, ICMPV6_TYPE),
+    (JUMP_EQUAL, 3, 0, 134),
+    (JUMP_EQUAL, 0, 3, 133),
+    (LD_BYTE, 0, 0, ICMPV6_CODE),
+    (JUMP_EQUAL, 0, 1, 0),
+    (RETURN, 0, 0, ACCEPT),
+    (RETURN, 0, 0, DROP),
+];
+
+/// [`ROUTER_DISCOVERY`] as the socket takes it.
+pub(super) fn router_discovery() -> Vec<SockFilter> {
+    ROUTER_DISCOVERY
+        .iter()
+        .map(|&(code, jt, jf, k)| SockFilter::new(code, jt, jf, k))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel does: a load past the end of the frame drops it.
+    fn accepts(packet_type: u8, frame: &[u8]) -> bool {
+        let mut accumulator = 0;
+        let mut next = 0;
+        loop {
+            let (code, if_true, if_false, operand) = ROUTER_DISCOVERY[next];
+            let offset = usize::try_from(operand).unwrap();
+            next += 1;
+            let jump = |taken: bool| usize::from(if taken { if_true } else { if_false });
+            match code {
+                LD_BYTE if operand == PACKET_TYPE => accumulator = u32::from(packet_type),
+                LD_BYTE => match frame.get(offset) {
+                    Some(byte) => accumulator = u32::from(*byte),
+                    None => return false,
+                },
+                LD_HALF => match frame.get(offset..offset + 2) {
+                    Some(half) => accumulator = u32::from(u16::from_be_bytes([half[0], half[1]])),
+                    None => return false,
+                },
+                JUMP_EQUAL => next += jump(accumulator == operand),
+                JUMP_GREATER_OR_EQUAL => next += jump(accumulator >= operand),
+                RETURN => return operand != DROP,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn frame(kind: u8) -> Vec<u8> {
+        let mut frame = vec![0; 62];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[20..22].copy_from_slice(&[58, 255]);
+        frame[54] = kind;
+        frame
+    }
+
+    #[test]
+    fn only_router_discovery_for_this_host_wakes_the_process() {
+        const TO_HOST: u8 = 0;
+        const MULTICAST: u8 = 2;
+        assert!(accepts(MULTICAST, &frame(133)));
+        assert!(accepts(TO_HOST, &frame(133)));
+        assert!(accepts(MULTICAST, &frame(134)));
+        assert!(!accepts(3, &frame(133)), "another host's, or of an unknown VLAN");
+        assert!(!accepts(4, &frame(134)), "outgoing");
+        for (offset, value) in [(12, 8), (20, 0), (21, 254), (54, 135), (55, 1)] {
+            let mut other = frame(133);
+            other[offset] = value;
+            assert!(!accepts(MULTICAST, &other), "byte {offset}");
+        }
+        assert!(
+            !accepts(MULTICAST, &frame(133)[..54]),
+            "cut before the ICMPv6 header"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Our own tables of STATE_DB: the agent's status, for `sonic-db-cli`, telemetry and people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use switch_agent_core::row::{Fields, Table, without_placeholder};
+use tokio::time::Instant;
+
+use crate::backend::redis::{Database, DatabaseError};
+
+/// The tables that are ours. Nothing else in STATE_DB is ever written.
+pub const STATUS_TABLES: [&str; 3] = [
+    "BOOT_NETWORK_PORT_TABLE",
+    "BOOT_NETWORK_PARTITION_TABLE",
+    "BOOT_NETWORK_STATE",
+];
+
+/// Rows by table; tables other than [`STATUS_TABLES`] are ignored.
+pub type StatusRows = BTreeMap<String, Table>;
+
+/// How long what was written is believed to be still there. FLUSHDB emits no events, and STATE_DB is
+/// pruned by reboots of its owners.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Keeps [`STATUS_TABLES`] equal to what [`StatusWriter::publish`] is given, writing only differences.
+#[derive(Debug)]
+pub struct StatusWriter {
+    database: Database,
+    /// Rows by full key as they are believed to be, and until when; `None` after an error.
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    rows: BTreeMap<String, Fields>,
+    valid_until: Instant,
+}
+
+impl StatusWriter {
+    pub fn new(state_db: Database) -> StatusWriter {
+        StatusWriter {
+            database: state_db,
+            known: None,
+        }
+    }
+
+    /// Makes the tables equal to `wanted`. Without differences this is no I/O, but for a check every
+    /// [`CHECK_INTERVAL`]. Returns the number of rows written or deleted.
+    ///
+    /// # Errors
+    /// STATE_DB cannot be read or written; the next call reads again what is there.
+    pub async fn publish(&mut self, wanted: &StatusRows) -> Result<usize, DatabaseError> {
+        let Known { rows, valid_until } = self.current().await?;
+        let wanted: BTreeMap<String, Fields> = STATUS_TABLES
+            .iter()
+            .filter_map(|table| Some((table, wanted.get(*table)?)))
+            .flat_map(|(table, rows)| {
+                rows.iter()
+                    .map(|(key, fields)| (self.database.key(table, key), fields))
+            })
+            .map(|(key, fields)| (key, fields.clone()))
+            .collect();
+        let (pipeline, changed) = difference(&rows, &wanted);
+        if changed > 0 {
+            let () = self.database.query("MULTI", &pipeline).await?;
+        }
+        self.known = Some(Known {
+            rows: wanted,
+            valid_until,
+        });
+        Ok(changed)
+    }
+
+    /// Makes the next [`StatusWriter::publish`] check what is there. To be called when STATE_DB may have
+    /// been emptied, as after a new subscription to it.
+    pub fn expire(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.valid_until = Instant::now();
+        }
+    }
+
+    /// What is there now. Takes `known`, so that an error on the way leaves it unknown.
+    async fn current(&mut self) -> Result<Known, DatabaseError> {
+        let db = &self.database;
+        let now = Instant::now();
+        let keys: BTreeSet<String> = match self.known.take() {
+            Some(known) if now < known.valid_until => return Ok(known),
+            Some(known) => known.rows.into_keys().collect(),
+            None => {
+                db.keys(|key| {
+                    db.split_key(key)
+                        .is_some_and(|(table, _)| STATUS_TABLES.contains(&table))
+                })
+                .await?
+            }
+        };
+        let rows = db.hashes(&keys).await?;
+        let rows = rows
+            .into_iter()
+            .map(|(key, fields)| (key.to_owned(), without_placeholder(fields)));
+        Ok(Known {
+            rows: rows.collect(),
+            valid_until: now + CHECK_INTERVAL,
+        })
+    }
+}
+
+/// One transaction that turns `current` into `wanted`, and how many rows it touches.
+fn difference(
+    current: &BTreeMap<String, Fields>,
+    wanted: &BTreeMap<String, Fields>,
+) -> (redis::Pipeline, usize) {
+    let mut pipeline = redis::pipe();
+    pipeline.atomic();
+    let mut changed = 0;
+    for key in current.keys().filter(|key| !wanted.contains_key(*key)) {
+        pipeline.cmd("DEL").arg(key).ignore();
+        changed += 1;
+    }
+    for (key, fields) in wanted {
+        let before = current.get(key);
+        if before == Some(fields) {
+            continue;
+        }
+        changed += 1;
+        let gone: Vec<&String> = before
+            .into_iter()
+            .flat_map(Fields::keys)
+            .filter(|name| !fields.contains_key(*name))
+            .collect();
+        if !gone.is_empty() {
+            pipeline.cmd("HDEL").arg(key).arg(gone).ignore();
+        }
+        let command = pipeline.cmd("HSET").arg(key);
+        if fields.is_empty() {
+            command.arg("NULL").arg("NULL");
+        }
+        for (name, value) in fields {
+            command.arg(name).arg(value);
+        }
+        command.ignore();
+    }
+    (pipeline, changed)
+}

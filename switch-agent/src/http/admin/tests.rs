@@ -1,0 +1,485 @@
+//! The admin API over real sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use switch_agent_core::machines::{LldpNeighbor, MachineEvent, ProxyStep};
+use switch_agent_core::status::{LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::cli::AdminClient;
+
+mod limits;
+
+/// An agent's admin API with one ready and one waiting port, on sockets of its own.
+pub(crate) struct Rig {
+    pub(crate) socket: PathBuf,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) hub: Hub,
+    pub(crate) address: SocketAddr,
+    cancel: CancellationToken,
+    server: JoinHandle<()>,
+    directory: PathBuf,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.server.abort();
+        std::fs::remove_dir_all(&self.directory).ok();
+    }
+}
+
+/// A directory of this test alone, short enough for a socket path (108 bytes).
+fn directory() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "sa-admin-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+impl Rig {
+    pub(crate) async fn new(snapshot: Snapshot) -> Rig {
+        Rig::with_limits(snapshot, AdminLimits::default()).await
+    }
+
+    async fn with_limits(snapshot: Snapshot, limits: AdminLimits) -> Rig {
+        let directory = directory();
+        let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
+        let metrics = Metrics::default();
+        let hub = Hub::new(metrics.clone(), switch_agent_core::machines::Limits::default());
+        let jwks = Arc::new(json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }] }));
+        let state = AdminState {
+            snapshots: receiver,
+            hub: hub.clone(),
+            metrics,
+            jwks,
+        };
+        let socket = directory.join("admin.sock");
+        let listen = AdminListen {
+            socket: Some(socket.clone()),
+            address: Some(loopback()),
+        };
+        let server = AdminServer::bind(&listen, limits, state).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let server = tokio::spawn(server.run(cancel.clone()));
+        Rig {
+            socket,
+            snapshots,
+            hub,
+            address,
+            cancel,
+            server,
+            directory,
+        }
+    }
+
+    fn client(&self) -> AdminClient {
+        AdminClient::new(&self.socket)
+    }
+
+    async fn status_of(&self, path: &str) -> StatusCode {
+        self.client().fetch(path).await.unwrap().0
+    }
+
+    async fn text(&self, path: &str) -> String {
+        String::from_utf8(self.client().fetch(path).await.unwrap().1.to_vec()).unwrap()
+    }
+
+    /// A request as bytes over TCP, and everything that comes back until the server closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+fn port_status(name: &str, phase: Phase) -> PortStatus {
+    let port: switch_agent_core::name::PortName = name.parse().unwrap();
+    let number: u64 = name.trim_start_matches("Ethernet").parse().unwrap();
+    let index = number / 4 + 1;
+    let waiting = phase == Phase::Waiting;
+    PortStatus {
+        port,
+        alias: format!("Eth1/{index}"),
+        index,
+        partition: Some("p1".parse().unwrap()),
+        vrf: Some("VrfBoot-p1".parse().unwrap()),
+        phase,
+        oper_up: if waiting { None } else { Some(true) },
+        prefix: Some(format!("2001:db8:0:{index}::/64").parse().unwrap()),
+        waiting_on: waiting.then(|| "STATE_DB VRF_TABLE|VrfBoot-p1".to_owned()),
+        error: None,
+    }
+}
+
+/// One port ready, one waiting; the pass ended at a known time.
+pub(crate) fn snapshot() -> Snapshot {
+    let mut snapshot = Snapshot::starting();
+    for port in [
+        port_status("Ethernet0", Phase::Ready),
+        port_status("Ethernet4", Phase::Waiting),
+    ] {
+        snapshot
+            .status
+            .waiting
+            .extend(port.waiting_on.clone().map(|on| Waiting {
+                object: format!("INTERFACE|{}", port.port),
+                port: Some(port.port.clone()),
+                on,
+            }));
+        snapshot.status.ports.insert(port.port.clone(), port);
+    }
+    let partition = PartitionStatus {
+        partition: "p1".parse().unwrap(),
+        vrf: "VrfBoot-p1".parse().unwrap(),
+        prefix: "2001:db8::/56".parse().unwrap(),
+        vrf_ready: true,
+        leak: LeakStatus::Pending("no router bgp".to_owned()),
+        ports: 2,
+        ports_ready: 1,
+        waiting_on: None,
+        error: None,
+    };
+    snapshot
+        .status
+        .partitions
+        .insert(partition.partition.clone(), partition);
+    snapshot.plan_json = json!({ "actions": [] });
+    snapshot.pass = Some(PassInfo {
+        reason: "periodic".to_owned(),
+        duration: Duration::from_millis(12),
+        finished_at: "2026-01-02T03:04:05.5Z".parse().unwrap(),
+        actions: 0,
+    });
+    snapshot
+}
+
+/// A machine on Ethernet0, and a neighbour on a fabric port that is none.
+pub(crate) fn sightings(hub: &Hub) {
+    let (port, mac) = ("Ethernet0".parse().unwrap(), "52:54:00:00:00:01".parse().unwrap());
+    let address = "2001:db8:0:1:5054:ff:fe00:1".parse().unwrap();
+    let step = ProxyStep::Token {
+        machine_id: Some("7f3c".to_owned()),
+    };
+    hub.observe(MachineEvent::Solicit {
+        port: "Ethernet0".parse().unwrap(),
+        mac,
+        address: None,
+    });
+    hub.observe(MachineEvent::Neighbor {
+        port: "Ethernet0".parse().unwrap(),
+        mac,
+        address,
+    });
+    hub.observe(MachineEvent::Proxy {
+        port,
+        mac: None,
+        address,
+        step,
+    });
+    let row = LldpNeighbor {
+        sys_name: "machine".to_owned(),
+        mac: Some(mac),
+        ..LldpNeighbor::default()
+    };
+    hub.observe(MachineEvent::Lldp {
+        neighbors: vec![("Ethernet0".parse().unwrap(), row)],
+    });
+    hub.observe(MachineEvent::Solicit {
+        port: "Ethernet48".parse().unwrap(),
+        mac: "52:54:00:00:00:99".parse().unwrap(),
+        address: None,
+    });
+}
+
+/// Replaces the times of the real clock, after checking that they are times.
+fn still(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                match name.as_str() {
+                    "first_seen" | "last_seen" | "started_at" | "at" => {
+                        field.as_str().unwrap().parse::<Timestamp>().unwrap();
+                        *field = json!("T");
+                    }
+                    "unix_ms" | "since_start_ms" | "since_previous_ms" => *field = json!(field.is_u64()),
+                    _ => *field = still(field.take()),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = still(value.take())),
+        _ => {}
+    }
+    value
+}
+
+fn ready_port() -> Value {
+    json!({
+        "port": "Ethernet0", "alias": "Eth1/1", "index": 1, "partition": "p1", "vrf": "VrfBoot-p1",
+        "phase": "ready", "oper_status": "up", "prefix": "2001:db8:0:1::/64",
+        "machines": [{
+            "mac": "52:54:00:00:00:01", "addresses": ["2001:db8:0:1:5054:ff:fe00:1"], "machine_id": "7f3c",
+            "sources": ["rs", "neighbor", "lldp", "proxy"], "first_seen": "T", "last_seen": "T",
+        }],
+        "lldp": { "chassis_id": "", "port_id": "", "port_desc": "", "sys_name": "machine", "sys_desc": "",
+            "mac": "52:54:00:00:00:01" },
+        "waiting_on": null, "error": null,
+    })
+}
+
+#[tokio::test]
+async fn ports_and_macs_have_the_documented_shape() {
+    let rig = Rig::new(snapshot()).await;
+    sightings(&rig.hub);
+    let get = async |path: &str| still(rig.client().get(path).await.unwrap());
+    let waiting = json!({
+        "port": "Ethernet4", "alias": "Eth1/2", "index": 2, "partition": "p1", "vrf": "VrfBoot-p1",
+        "phase": "waiting", "oper_status": "unknown", "prefix": "2001:db8:0:2::/64", "machines": [],
+        "lldp": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
+    });
+    // As text: the order of the fields is part of what people see.
+    assert_eq!(
+        get("/v1/ports").await.to_string(),
+        json!({ "ports": [ready_port(), waiting] }).to_string()
+    );
+    for port in ["Ethernet0", "Eth1%2F1", "Eth1%2f1"] {
+        assert_eq!(get(&format!("/v1/ports/{port}")).await, ready_port());
+    }
+    let found = json!({ "mac": "52:54:00:00:00:01", "ports": [ready_port()] });
+    for mac in [
+        "52:54:00:00:00:01",
+        "52%3A54%3A00%3A00%3A00%3A01",
+        "52-54-00-00-00-01",
+        "5254.0000.0001",
+        "525400000001",
+    ] {
+        assert_eq!(get(&format!("/v1/macs/{mac}")).await, found);
+    }
+    assert_eq!(get("/v1/macs").await, json!({ "macs": [found] }));
+    let timeline = get("/v1/ports/Ethernet0/timeline").await;
+    let stages: Vec<&str> = timeline["boots"][0]["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages, ["first-rs", "neighbor", "token"]);
+    assert_eq!(
+        timeline["boots"][0]["entries"][2],
+        json!({
+            "stage": "token", "at": "T", "unix_ms": true, "since_start_ms": true, "since_previous_ms": true,
+            "count": 1, "detail": "7f3c",
+        })
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_json_error() {
+    let rig = Rig::new(snapshot()).await;
+    sightings(&rig.hub);
+    for (path, status) in [
+        ("/v1/macs/52:54:00:00:00:99", 404),
+        ("/v1/macs/nonsense", 400),
+        ("/v1/ports/Ethernet48", 404),
+        ("/v1/ports/Ethernet48/timeline", 404),
+        ("/v1/ports/%ff", 400),
+        ("/v1/ports/%", 400),
+        ("/v1/ports/", 404),
+        ("/v2", 404),
+        ("//", 404),
+    ] {
+        let (found, body) = rig.client().fetch(path).await.unwrap();
+        assert_eq!(found.as_u16(), status, "{path}");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert!(
+            body["error"]["code"].is_string() && body["error"]["message"].is_string(),
+            "{path}: {body}"
+        );
+    }
+    let answer = rig
+        .raw("POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"),
+        "{answer}"
+    );
+    let answer = rig
+        .raw("HEAD /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn readiness_follows_the_passes() {
+    let rig = Rig::new(Snapshot::starting()).await;
+    assert_eq!(rig.status_of("/livez").await, StatusCode::OK);
+    assert_eq!(rig.status_of("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        rig.text("/readyz")
+            .await
+            .contains("the first pass has not finished")
+    );
+    rig.snapshots.send(Arc::new(snapshot())).unwrap();
+    assert_eq!(rig.status_of("/readyz").await, StatusCode::OK);
+    let mut degraded = snapshot();
+    degraded.status.verdict = Verdict::Degraded;
+    degraded.status.unknown = BTreeMap::from([("STATE_DB".to_owned(), "connection refused".to_owned())]);
+    rig.snapshots.send(Arc::new(degraded)).unwrap();
+    assert_eq!(rig.status_of("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        rig.text("/readyz")
+            .await
+            .contains("STATE_DB cannot be read: connection refused")
+    );
+    assert_eq!(rig.client().get("/v1/status").await.unwrap()["ready"], false);
+}
+
+#[tokio::test]
+async fn the_document_and_the_routes_are_the_same() {
+    let rig = Rig::new(snapshot()).await;
+    let document = rig.client().get("/openapi.json").await.unwrap();
+    let described: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
+    let routed: BTreeSet<String> = routes::ROUTES.iter().map(|route| (*route).to_owned()).collect();
+    assert_eq!(described, routed);
+    for route in routes::ROUTES.iter().filter(|route| **route != "/v1/events") {
+        let path = route
+            .replace("{port}", "Ethernet0")
+            .replace("{mac}", "52:54:00:00:00:01");
+        sightings(&rig.hub);
+        assert_eq!(rig.status_of(&path).await, StatusCode::OK, "{path}");
+    }
+    // Every field that is required is there, and no field is undocumented.
+    let schemas = &document["components"]["schemas"];
+    let port = rig.client().get("/v1/ports/Ethernet0").await.unwrap();
+    let status = rig.client().get("/v1/status").await.unwrap();
+    let partition = rig.client().get("/v1/partitions").await.unwrap()["partitions"][0].clone();
+    let timeline = rig.client().get("/v1/ports/Ethernet0/timeline").await.unwrap();
+    for (schema, value) in [
+        ("Port", &port),
+        ("Machine", &port["machines"][0]),
+        ("Lldp", &port["lldp"]),
+        ("Status", &status),
+        ("Partition", &partition),
+        ("Timeline", &timeline),
+    ] {
+        let documented: BTreeSet<&String> = schemas[schema]["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect();
+        let present: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(documented, present, "{schema}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_machines_of_boot_ports_only() {
+    let rig = Rig::new(snapshot()).await;
+    sightings(&rig.hub);
+    let answer = rig
+        .raw("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(
+        answer.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("switch_agent_machines{port=\"Ethernet4\"} 0\n"));
+    assert!(!answer.contains("Ethernet48") && !answer.contains("52:54"));
+    assert!(answer.ends_with("# EOF\n"));
+    let mut fewer = snapshot();
+    fewer.status.ports.remove(&"Ethernet4".parse().unwrap());
+    rig.snapshots.send(Arc::new(fewer)).unwrap();
+    let text = rig.text("/metrics").await;
+    assert!(
+        text.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"),
+        "{text}"
+    );
+    assert!(!text.contains("Ethernet4"), "{text}");
+}
+
+#[tokio::test]
+async fn the_page_shows_ports_and_problems() {
+    let rig = Rig::new(snapshot()).await;
+    sightings(&rig.hub);
+    let page = rig.text("/").await;
+    assert!(page.starts_with("<!doctype html>"));
+    for text in [
+        "1 of 2 ports ready",
+        "Eth1/1",
+        "52:54:00:00:00:01",
+        "waiting: INTERFACE|Ethernet4",
+    ] {
+        assert!(page.contains(text), "{text} not in {page}");
+    }
+}
+
+/// Reads events until one satisfies; its data.
+async fn event(answer: &mut crate::cli::tests_support::Follower, name: &str) -> Value {
+    tokio::time::timeout(Duration::from_secs(5), answer.until(name))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn followers_are_told_of_boot_ports_and_passes() {
+    let rig = Rig::new(snapshot()).await;
+    let mut follower = crate::cli::tests_support::Follower::new(&rig.client()).await;
+    assert_eq!(event(&mut follower, "status").await["verdict"], "converging");
+    sightings(&rig.hub);
+    let machine = event(&mut follower, "machine").await;
+    assert_eq!(
+        (&machine["change"], &machine["port"]),
+        (&json!("appeared"), &json!("Ethernet0"))
+    );
+    let mut next = snapshot();
+    next.status.ports.insert(
+        "Ethernet4".parse().unwrap(),
+        port_status("Ethernet4", Phase::Ready),
+    );
+    next.status.verdict = Verdict::Converged;
+    rig.snapshots.send(Arc::new(next.clone())).unwrap();
+    let port = event(&mut follower, "port").await;
+    assert_eq!(
+        (&port["before"], &port["phase"]),
+        (&json!("waiting"), &json!("ready"))
+    );
+    assert_eq!(event(&mut follower, "status").await["verdict"], "converged");
+    // A pass that found nothing new is not told; the port that leaves is.
+    rig.snapshots.send(Arc::new(next.clone())).unwrap();
+    next.status.ports.remove(&"Ethernet4".parse().unwrap());
+    rig.snapshots.send(Arc::new(next)).unwrap();
+    assert_eq!(event(&mut follower, "port").await["phase"], Value::Null);
+    assert!(follower.names().iter().all(|name| name != "lagged"));
+    assert_eq!(
+        follower.names().iter().filter(|name| *name == "status").count(),
+        2
+    );
+}

@@ -1,0 +1,169 @@
+//! JSON of the admin API, computed from a snapshot and the hub.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::status::{Phase, PortStatus, Verdict};
+use switch_agent_core::timeline::{Boot, Entry};
+
+use super::Snapshot;
+use crate::hub::{Hub, PortView, timestamp};
+
+/// `GET /v1/ports`
+pub(crate) fn ports(snapshot: &Snapshot, hub: &Hub) -> Value {
+    json!({ "ports": snapshot.status.ports.values().map(|status| port(status, hub)).collect::<Vec<_>>() })
+}
+
+/// `GET /v1/ports/{port}`
+pub(crate) fn port(status: &PortStatus, hub: &Hub) -> Value {
+    port_entry(status, &hub.port(&status.port))
+}
+
+fn port_entry(status: &PortStatus, view: &PortView) -> Value {
+    json!({
+        "port": status.port,
+        "alias": status.alias,
+        "index": status.index,
+        "partition": status.partition,
+        "vrf": status.vrf,
+        "phase": status.phase,
+        "oper_status": oper_status(status),
+        "prefix": status.prefix,
+        "machines": view.machines,
+        "lldp": view.lldp,
+        "waiting_on": status.waiting_on,
+        "error": status.error,
+    })
+}
+
+pub(crate) fn oper_status(status: &PortStatus) -> &'static str {
+    match status.oper_up {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "unknown",
+    }
+}
+
+/// `GET /v1/ports/{port}/timeline`: boots, the newest first.
+pub(crate) fn timeline(port: &PortName, hub: &Hub) -> Value {
+    json!({ "port": port, "boots": hub.boots(port).iter().rev().map(boot).collect::<Vec<_>>() })
+}
+
+fn boot(boot: &Boot) -> Value {
+    json!({
+        "number": boot.number,
+        "started_at": timestamp(boot.started_ms),
+        "ended": boot.ended,
+        "dropped": boot.dropped,
+        "entries": boot.entries.iter().map(timeline_entry).collect::<Vec<_>>(),
+    })
+}
+
+fn timeline_entry(entry: &Entry) -> Value {
+    json!({
+        "stage": entry.stage,
+        "at": timestamp(entry.unix_ms),
+        "unix_ms": entry.unix_ms,
+        "since_start_ms": entry.since_start_ms,
+        "since_previous_ms": entry.since_previous_ms,
+        "count": entry.count,
+        "detail": entry.detail,
+    })
+}
+
+/// `GET /v1/macs`: machines of boot ports, by MAC, each with the ports it is on.
+pub(crate) fn macs(snapshot: &Snapshot, hub: &Hub) -> Value {
+    let on_boot_ports = hub
+        .homes()
+        .into_iter()
+        .filter(|(_, port)| snapshot.status.ports.contains_key(port));
+    json!({ "macs": on_boot_ports.filter_map(|(found, _)| mac(found, snapshot, hub)).collect::<Vec<_>>() })
+}
+
+/// `GET /v1/macs/{mac}`: whole port entries.
+pub(crate) fn mac(wanted: MacAddr, snapshot: &Snapshot, hub: &Hub) -> Option<Value> {
+    let status = snapshot.status.ports.get(&hub.lookup(wanted)?)?;
+    Some(json!({ "mac": wanted, "ports": [port(status, hub)] }))
+}
+
+/// `GET /v1/partitions`
+pub(crate) fn partitions(snapshot: &Snapshot) -> Value {
+    json!({ "partitions": snapshot.status.partitions.values().collect::<Vec<_>>() })
+}
+
+/// `GET /v1/plan`
+pub(crate) fn plan(snapshot: &Snapshot) -> Value {
+    json!({ "finished_at": snapshot.pass.as_ref().map(|pass| pass.finished_at), "plan": snapshot.plan_json })
+}
+
+/// `GET /v1/status`
+pub(crate) fn status(snapshot: &Snapshot, hub: &Hub) -> Value {
+    let status = &snapshot.status;
+    let mut by_phase: Map<String, Value> = Phase::ALL
+        .iter()
+        .map(|phase| (phase.as_str().to_owned(), json!(0)))
+        .collect();
+    for phase in Phase::ALL {
+        let count = status.ports.values().filter(|port| port.phase == phase).count();
+        by_phase.insert(phase.as_str().to_owned(), json!(count));
+    }
+    let pass = snapshot.pass.as_ref().map(|pass| {
+        json!({
+            "reason": pass.reason,
+            "duration_ms": u64::try_from(pass.duration.as_millis()).unwrap_or(u64::MAX),
+            "finished_at": pass.finished_at,
+            "actions": pass.actions,
+        })
+    });
+    let unready = unready(snapshot);
+    json!({
+        "version": snapshot.version,
+        "verdict": status.verdict,
+        "ready": unready.is_empty(),
+        "unready": unready,
+        "pass": pass,
+        "ports": { "total": status.ports.len(), "by_phase": by_phase },
+        "partitions": status.partitions.len(),
+        "machines": machines_by_port(snapshot, hub).values().sum::<usize>(),
+        "control_api_error": status.control_api_error,
+        "waiting": status.waiting,
+        "conflicts": status.conflicts,
+        "rejected": status.rejected,
+        "warnings": status.warnings,
+        "unknown": status.unknown,
+    })
+}
+
+/// Why the agent is not ready; empty when it is.
+pub(crate) fn unready(snapshot: &Snapshot) -> Vec<String> {
+    if snapshot.pass.is_none() {
+        return vec!["the first pass has not finished".to_owned()];
+    }
+    let mut reasons: Vec<String> = snapshot
+        .status
+        .unknown
+        .iter()
+        .map(|(source, why)| format!("{source} cannot be read: {why}"))
+        .collect();
+    if reasons.is_empty() && snapshot.status.verdict == Verdict::Degraded {
+        reasons.push("degraded".to_owned());
+    }
+    reasons
+}
+
+/// Machines on each boot port.
+pub(crate) fn machines_by_port(snapshot: &Snapshot, hub: &Hub) -> BTreeMap<PortName, usize> {
+    let mut counts: BTreeMap<PortName, usize> = snapshot
+        .status
+        .ports
+        .keys()
+        .map(|port| (port.clone(), 0))
+        .collect();
+    for port in hub.homes().values() {
+        if let Some(count) = counts.get_mut(port) {
+            *count += 1;
+        }
+    }
+    counts
+}

@@ -1,0 +1,376 @@
+//! `ANY /api/...`: forwarding to the control API.
+//!
+//! A request goes on only with a live token of this very port, under the partition's path rules, and as a
+//! message made anew: nothing of its framing, its hop or its claims of identity survives. The reply comes
+//! back the same way, streamed, with its trailers.
+
+use std::time::Duration;
+
+use ::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TE, WWW_AUTHENTICATE,
+};
+use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use switch_agent_core::desired::{Dialect, UpstreamSpec};
+use switch_agent_core::discovery::headers::Hygiene;
+use switch_agent_core::discovery::{PathRule, Target, allows, default_rules};
+use switch_agent_core::identity::IdentityClaims;
+use switch_agent_core::machines::ProxyStep;
+use switch_agent_core::name::MacAddr;
+use switch_agent_core::service::PortContext;
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::body::{Progress, ReplyBody, UpBody, down};
+use super::routes::Incomer;
+use crate::http::tokens::{Unauthorized, unix_now};
+use crate::http::upstream::{Upstream, UpstreamError};
+
+/// Where the control API lies in the proxy's paths.
+pub const PREFIX: &str = "/api";
+/// What a machine is told to wait when the control API is away.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub async fn forward(
+    incomer: &Incomer<'_>,
+    request: Request<Incoming>,
+    target: &Target,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let port = incomer.port;
+    let shared = &port.shared;
+    let context = port.context();
+    let mac = incomer.known_mac().await?;
+    authorize(incomer, &context, mac, request.headers()).inspect_err(|refusal| {
+        shared.metrics.proxy.token_refused(refusal.code);
+    })?;
+    let upstream = shared.current_upstream().ok_or_else(|| {
+        let message = "no control API is configured on this switch";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "upstream-none", message).retry_after(RETRY)
+    })?;
+    let rules = rules(&context, upstream.spec().dialect);
+    if !allows(&rules, request.method().as_str(), target) {
+        let message = format!(
+            "{} {} is not in the partition's api_allow",
+            request.method(),
+            target.path()
+        );
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
+    }
+    if request.body().size_hint().lower() > shared.limits.request_body_bytes {
+        return Err(super::body::BodyFailure::TooLarge.into());
+    }
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let (request, progress) = outgoing(incomer, &context, mac, &upstream, request, target, &request_id)?;
+    let started = Instant::now();
+    let answered = send(
+        &upstream,
+        request,
+        &progress,
+        shared.limits.upstream_header_timeout,
+    )
+    .await;
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(error) => return Err(refusal_of(incomer, &error, &progress, &request_id)),
+    };
+    shared.metrics.proxy.upstream_answered(started.elapsed());
+    let status = response.status();
+    incomer.report(
+        Some(mac),
+        ProxyStep::Api {
+            status: status.as_u16(),
+        },
+    );
+    tracing::debug!(port = %port.listener.port, request_id, status = status.as_u16(), "forwarded");
+    let location = response.headers_mut().remove(LOCATION);
+    let location = location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), &rules));
+    incoming(response, &request_id, location, shared.limits.response_body_bytes)
+}
+
+fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
+    match context.settings.api_allow.as_slice() {
+        [] => default_rules(dialect),
+        configured => configured.to_vec(),
+    }
+}
+
+/// Nothing goes upstream without a live token of this port.
+fn authorize(
+    incomer: &Incomer<'_>,
+    context: &PortContext,
+    mac: MacAddr,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    let bearer = || {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let value = values.next().ok_or(Unauthorized::Missing)?;
+        let text = value.to_str().map_err(|_| Unauthorized::Scheme)?;
+        let (scheme, token) = text.split_once(' ').ok_or(Unauthorized::Scheme)?;
+        let one = values.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
+        if one {
+            Ok(token.trim())
+        } else {
+            Err(Unauthorized::Scheme)
+        }
+    };
+    let port = incomer.port;
+    let checked = bearer().and_then(|token| port.shared.tokens.check(&port.listener, context, mac, token));
+    checked
+        .map(|_| ())
+        .map_err(|why| Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string()))
+}
+
+/// Waits for the reply's header. The time counts from the last movement of the request's body.
+async fn send(
+    upstream: &Upstream,
+    request: Request<super::body::RequestBody>,
+    progress: &Progress,
+    timeout: Duration,
+) -> Result<Response<Incoming>, UpstreamError> {
+    let mut answer = std::pin::pin!(upstream.send(request));
+    loop {
+        let deadline = progress.last() + timeout;
+        tokio::select! {
+            answer = answer.as_mut() => return answer,
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        if Instant::now() >= progress.last() + timeout {
+            return Err(UpstreamError::Timeout);
+        }
+    }
+}
+
+fn refusal_of(
+    incomer: &Incomer<'_>,
+    error: &UpstreamError,
+    progress: &Progress,
+    request_id: &str,
+) -> Refusal {
+    // The exchange broke because the machine's own body did.
+    if let Some(failure) = progress.failure() {
+        return failure.into();
+    }
+    incomer.port.shared.metrics.proxy.upstream_error(error.code());
+    tracing::warn!(port = %incomer.port.listener.port, request_id, error = %error, "control API did not answer");
+    let status = match error {
+        UpstreamError::Tls(_) | UpstreamError::Exchange(_) => StatusCode::BAD_GATEWAY,
+        UpstreamError::Unusable(_) | UpstreamError::Address | UpstreamError::Connect(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+    };
+    // Addresses and names of the control plane stay in the switch's log.
+    let message = match error {
+        UpstreamError::Tls(why) => format!("TLS between switch and control API failed: {why}"),
+        UpstreamError::Unusable(_) => "the switch's control API client is not usable; see its log".to_owned(),
+        UpstreamError::Address => "the control API's address is refused by the switch".to_owned(),
+        UpstreamError::Connect(_) => "the switch cannot reach the control API".to_owned(),
+        UpstreamError::Timeout => "the control API did not answer in time".to_owned(),
+        UpstreamError::Exchange(_) => "the exchange with the control API broke off".to_owned(),
+    };
+    Refusal {
+        retry_after: Some(RETRY),
+        ..Refusal::new(status, error.code(), message)
+    }
+}
+
+fn hygiene(headers: &HeaderMap) -> Hygiene {
+    Hygiene::new(
+        headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok()),
+    )
+}
+
+/// The request as it goes to the control API.
+fn outgoing(
+    incomer: &Incomer<'_>,
+    context: &PortContext,
+    mac: MacAddr,
+    upstream: &Upstream,
+    request: Request<Incoming>,
+    target: &Target,
+    request_id: &str,
+) -> Result<(Request<super::body::RequestBody>, std::sync::Arc<Progress>), Refusal> {
+    let shared = &incomer.port.shared;
+    let internal = |code| {
+        move |_| {
+            Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                code,
+                "the request cannot be rebuilt",
+            )
+        }
+    };
+    let origin = upstream.origin();
+    let uri = format!("{origin}{}{}", upstream.spec().base, target.path_and_query());
+    let uri: Uri = uri.parse().map_err(|_| internal("uri")(()))?;
+    let (parts, body) = request.into_parts();
+    let hygiene = hygiene(&parts.headers);
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 8);
+    for (name, value) in parts
+        .headers
+        .iter()
+        .filter(|(name, _)| hygiene.passes_up(name.as_str()))
+    {
+        headers.append(name.clone(), value.clone());
+    }
+    // gRPC servers insist on it; nothing else of TE is end-to-end.
+    let wants_trailers = parts
+        .headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    if wants_trailers
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim() == "trailers")
+    {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let claims = IdentityClaims::new(context, mac, &origin, request_id, unix_now());
+    let statement = shared
+        .tokens
+        .statement(&claims)
+        .map_err(|_| internal("statement")(()))?;
+    let forwarded = format!(
+        "for=\"[{}]\";by=\"_{}\";proto=http",
+        incomer.address(),
+        context
+            .switch_id
+            .replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
+    );
+    let stamps = [
+        ("x-boot-switch", context.switch_id.clone()),
+        ("x-boot-partition", context.partition.to_string()),
+        ("x-boot-port", context.port.to_string()),
+        ("x-boot-mac", mac.to_string()),
+        ("x-request-id", request_id.to_owned()),
+        ("forwarded", forwarded),
+        ("x-boot-identity", statement),
+    ];
+    for (name, value) in stamps {
+        let value = HeaderValue::try_from(value).map_err(|_| internal("stamp")(()))?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    let (body, progress) = UpBody::new(body, hygiene, shared.limits.request_body_bytes, &shared.limits);
+    let mut request = Request::new(body.boxed_unsync());
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok((request, progress))
+}
+
+/// The reply as it goes to the machine.
+fn incoming(
+    response: Response<Incoming>,
+    request_id: &str,
+    location: Option<HeaderValue>,
+    length_max: u64,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let (parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let message = "the control API switched protocols unasked";
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream-broken", message));
+    }
+    let length_max = (!is_stream(&parts.headers)).then_some(length_max);
+    if length_max.is_some_and(|most| body.size_hint().lower() > most) {
+        let message = "the control API's reply is too large for the switch; fetch bulk data directly";
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "reply-too-large", message));
+    }
+    let hygiene = hygiene(&parts.headers);
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    for (name, value) in parts
+        .headers
+        .iter()
+        .filter(|(name, _)| hygiene.passes_down(name.as_str()))
+    {
+        headers.append(name.clone(), value.clone());
+    }
+    if let Some(location) = location {
+        headers.insert(LOCATION, location);
+    }
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        headers.insert(HeaderName::from_static("x-request-id"), value);
+    }
+    if parts.status != StatusCode::UNAUTHORIZED {
+        headers.remove(WWW_AUTHENTICATE);
+    }
+    let mut response = Response::new(down(body, hygiene, length_max));
+    *response.status_mut() = parts.status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Streams may last and grow: server-sent events, gRPC, Connect's streaming types.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    ["text/event-stream", "application/grpc", "application/connect+"]
+        .iter()
+        .any(|kind| content_type.starts_with(kind))
+}
+
+/// A redirect within the control API, in the proxy's own paths; `None` where the machine could not follow.
+fn own_location(location: &str, spec: &UpstreamSpec, rules: &[PathRule]) -> Option<HeaderValue> {
+    let path = match location.parse::<Uri>().ok()? {
+        uri if uri.scheme().is_none() => location.to_owned(),
+        uri => {
+            let same_host = uri.host().map(|host| host.trim_matches(['[', ']'])) == Some(spec.host.as_str());
+            let same =
+                same_host && uri.scheme_str() == Some("https") && uri.port_u16().unwrap_or(443) == spec.port;
+            same.then(|| uri.path_and_query().map(ToString::to_string))
+                .flatten()?
+        }
+    };
+    let target = Target::parse(&path, 2048).ok()?;
+    let below = if spec.base.is_empty() {
+        target
+    } else {
+        target.below(&spec.base)?
+    };
+    if !allows(rules, Method::GET.as_str(), &below) {
+        return None;
+    }
+    HeaderValue::try_from(format!("{PREFIX}{}", below.path_and_query())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_stay_inside_or_vanish() {
+        let spec = UpstreamSpec {
+            host: "api.example".to_owned(),
+            port: 443,
+            base: "/base".to_owned(),
+            dialect: Dialect::Generic,
+            vrf: "default".to_owned(),
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            token_file: None,
+        };
+        let rules: Vec<PathRule> = vec!["!GET /secret/**".parse().unwrap(), "GET /**".parse().unwrap()];
+        let of =
+            |text: &str| own_location(text, &spec, &rules).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(of("/base/v1/x?y=1").as_deref(), Some("/api/v1/x?y=1"));
+        assert_eq!(of("https://api.example/base/v1").as_deref(), Some("/api/v1"));
+        for bad in [
+            "https://other.example/base/v1",
+            "http://api.example/base/v1",
+            "https://api.example:8443/base/v1",
+            "//other.example/base",
+            "/other/v1",
+            "/base/secret/x",
+            "/base/../x",
+            "relative",
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Bodies in both directions: streamed, bounded, and watched for progress.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use ::http::HeaderMap;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::headers::Hygiene;
+use tokio::time::{Instant, Sleep};
+
+use crate::http::listener::wire::ActiveRequest;
+
+pub type BoxError = Box<dyn Error + Send + Sync>;
+/// Body of a reply to a machine.
+pub type ReplyBody = UnsyncBoxBody<Bytes, BoxError>;
+/// Body of a request to the control API.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body that is at hand.
+pub fn full(bytes: impl Into<Bytes>) -> ReplyBody {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// Why a machine's body was not taken to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFailure {
+    #[error("the request body is too large")]
+    TooLarge,
+    #[error("the request body came too slowly")]
+    TooSlow,
+    #[error("the request body broke off")]
+    Broken,
+}
+
+/// What becomes of a machine's body while somebody else holds it.
+#[derive(Debug)]
+pub struct Progress {
+    last: Mutex<Instant>,
+    failure: OnceLock<BodyFailure>,
+}
+
+impl Progress {
+    /// When the body last moved.
+    pub fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn failure(&self) -> Option<BodyFailure> {
+        self.failure.get().copied()
+    }
+}
+
+/// A machine's body on its way up.
+pub struct UpBody {
+    inner: Incoming,
+    hygiene: Hygiene,
+    received: u64,
+    length_max: u64,
+    rate: u64,
+    stall: std::time::Duration,
+    started: Instant,
+    deadline: Pin<Box<Sleep>>,
+    progress: Arc<Progress>,
+}
+
+impl UpBody {
+    /// `length_max` in bytes; `hygiene` is that of the request, and applies to its trailers.
+    pub fn new(
+        inner: Incoming,
+        hygiene: Hygiene,
+        length_max: u64,
+        limits: &Limits,
+    ) -> (UpBody, Arc<Progress>) {
+        let now = Instant::now();
+        let progress = Arc::new(Progress {
+            last: Mutex::new(now),
+            failure: OnceLock::new(),
+        });
+        let body = UpBody {
+            inner,
+            hygiene,
+            received: 0,
+            length_max,
+            rate: limits.body_rate,
+            stall: limits.body_stall_timeout,
+            started: now,
+            deadline: Box::pin(tokio::time::sleep(limits.body_stall_timeout)),
+            progress: progress.clone(),
+        };
+        (body, progress)
+    }
+
+    fn fail(&self, failure: BodyFailure) -> BoxError {
+        self.progress.failure.set(failure).ok();
+        Box::new(failure)
+    }
+
+    fn took(&mut self, bytes: usize) -> Result<(), BoxError> {
+        let now = Instant::now();
+        self.received = self.received.saturating_add(bytes as u64);
+        if self.received > self.length_max {
+            return Err(self.fail(BodyFailure::TooLarge));
+        }
+        let elapsed = now - self.started;
+        if elapsed > self.stall && self.received < self.rate.saturating_mul(elapsed.as_secs()) {
+            return Err(self.fail(BodyFailure::TooSlow));
+        }
+        *self.progress.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.deadline.as_mut().reset(now + self.stall);
+        Ok(())
+    }
+}
+
+impl Body for UpBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(self.deadline.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(self.fail(BodyFailure::TooSlow))));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Broken)))),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        if let Err(error) = self.took(bytes) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let hygiene = &self.hygiene;
+        Poll::Ready(Some(Ok(filter_trailers(frame, |name| hygiene.passes_up(name)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Reads a whole body that one of the proxy's own routes takes.
+pub async fn read(body: Incoming, length_max: u64, limits: &Limits) -> Result<Bytes, BodyFailure> {
+    if body.size_hint().lower() > length_max {
+        return Err(BodyFailure::TooLarge);
+    }
+    let (body, progress) = UpBody::new(body, Hygiene::default(), length_max, limits);
+    match body.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(_) => Err(progress.failure().unwrap_or(BodyFailure::Broken)),
+    }
+}
+
+/// The control API's body on its way down. `length_max` is `None` for streams.
+pub fn down(inner: Incoming, hygiene: Hygiene, length_max: Option<u64>) -> ReplyBody {
+    let filtered = inner
+        .map_frame(move |frame| filter_trailers(frame, |name| hygiene.passes_down(name)))
+        .map_err(BoxError::from);
+    match length_max.and_then(|most| usize::try_from(most).ok()) {
+        Some(most) => http_body_util::Limited::new(filtered, most)
+            .map_err(move |error| {
+                if error.is::<LengthLimitError>() {
+                    tracing::warn!(limit = most, "reply of the control API was cut: too large");
+                }
+                error
+            })
+            .boxed_unsync(),
+        None => filtered.boxed_unsync(),
+    }
+}
+
+fn filter_trailers(frame: Frame<Bytes>, passes: impl Fn(&str) -> bool) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(trailers) => {
+            let mut kept = HeaderMap::with_capacity(trailers.len());
+            for (name, value) in trailers.iter().filter(|(name, _)| passes(name.as_str())) {
+                kept.append(name.clone(), value.clone());
+            }
+            Frame::trailers(kept)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// Keeps the mark of an active request until its reply is through.
+pub struct Held {
+    inner: ReplyBody,
+    _active: ActiveRequest,
+}
+
+impl Held {
+    pub fn boxed(inner: ReplyBody, active: ActiveRequest) -> ReplyBody {
+        Held {
+            inner,
+            _active: active,
+        }
+        .boxed_unsync()
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,7 @@
+//! The proxy on real sockets: machines on the loopback interface, a TLS control API in this process.
+
+mod forwarding;
+mod limits;
+mod local;
+mod support;
+mod wire;

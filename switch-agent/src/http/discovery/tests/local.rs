@@ -1,0 +1,206 @@
+//! What the proxy answers by itself.
+
+use super::support::{Proxy, ask, bearer, token};
+
+#[tokio::test]
+async fn boot_document_follows_the_context() {
+    let proxy = Proxy::new();
+    let config = proxy.directory.write("config.json", r#"{"image": "debian"}"#);
+    let port = proxy
+        .open("Ethernet0", |service| {
+            service.context.settings.machine_config_file = Some(config.clone())
+        })
+        .await;
+    let reply = ask(port, "GET /v1/boot", "", "").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let document = reply.json();
+    assert_eq!(document["port"]["name"], "Ethernet0");
+    assert_eq!(document["machine"]["mac"], super::support::MAC);
+    assert_eq!(document["machine"]["addresses"][0], "::1");
+    assert_eq!(document["config"]["image"], "debian");
+
+    // The operator breaks the file: machines keep the last good one.
+    proxy.directory.write("config.json", "{");
+    let document = ask(port, "GET /v1/boot", "", "").await.json();
+    assert_eq!(document["config"]["image"], "debian");
+
+    let mut updated = proxy.discovery.observed().0.into_values().next().unwrap();
+    updated.context.alias = "new".to_owned();
+    proxy.discovery.set(updated).await.unwrap();
+    let document = ask(port, "GET /v1/boot", "", "").await.json();
+    assert_eq!(document["port"]["alias"], "new");
+}
+
+#[tokio::test]
+async fn an_unknown_machine_gets_facts_but_no_token() {
+    let proxy = Proxy::new();
+    proxy.neighbors.0.lock().unwrap().clear();
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let document = ask(port, "GET /v1/boot", "", "").await.json();
+    assert_eq!(document["machine"]["mac"], serde_json::Value::Null);
+    let reply = ask(port, "POST /v1/token", "Boot-Token: request\r\n", "").await;
+    assert_eq!((reply.status, reply.error().as_str()), (503, "machine-unknown"));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn ipxe_scripts_of_the_own_partition_only() {
+    let proxy = Proxy::new();
+    let port = proxy
+        .open("Ethernet0", |service| {
+            service.context.settings.boot_kernel_url = Some("http://c/k".to_owned())
+        })
+        .await;
+    for path in ["GET /boot.ipxe", "GET /p1/boot.ipxe"] {
+        let reply = ask(port, path, "", "").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(reply.body.starts_with("#!ipxe\n") && reply.body.contains("http://c/k"));
+    }
+    let reply = ask(port, "GET /p2/boot.ipxe", "", "").await;
+    assert_eq!((reply.status, reply.error().as_str()), (404, "not-found"));
+    assert_eq!(reply.json()["error"]["port"], "Ethernet0");
+}
+
+#[tokio::test]
+async fn tokens_take_a_header_and_no_forwarder() {
+    let proxy = Proxy::new();
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let cases = [
+        ("", "boot-token-header-required", 400),
+        ("Boot-Token: yes\r\n", "boot-token-header-required", 400),
+        (
+            "Boot-Token: request\r\nBoot-Token: request\r\n",
+            "boot-token-header-required",
+            400,
+        ),
+        (
+            "Boot-Token: request\r\nX-Forwarded-For: ::2\r\n",
+            "forwarded-request",
+            403,
+        ),
+        ("Boot-Token: request\r\nVIA: 1.1 x\r\n", "forwarded-request", 403),
+        (
+            "Boot-Token: request\r\nx_forwarded_for: ::2\r\n",
+            "forwarded-request",
+            403,
+        ),
+    ];
+    for (fields, code, status) in cases {
+        let reply = ask(port, "POST /v1/token", fields, "").await;
+        assert_eq!(
+            (reply.status, reply.error().as_str()),
+            (status, code),
+            "{fields:?}"
+        );
+    }
+    let reply = ask(port, "GET /v1/token", "Boot-Token: request\r\n", "").await;
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
+    let reply = ask(
+        port,
+        "POST /v1/token",
+        "Boot-Token: request\r\n",
+        r#"{"machine_id": "no uuid"}"#,
+    )
+    .await;
+    assert_eq!((reply.status, reply.error().as_str()), (400, "body-invalid"));
+
+    let id = "3f2b1c4e-0000-4000-8000-000000000001";
+    let body = format!("{{\"machine_id\": \"{id}\"}}");
+    let reply = ask(port, "POST /v1/token", "Boot-Token: request\r\n", &body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(reply.json()["handle"], false);
+    assert!(reply.json()["expires_at"].as_str().unwrap().ends_with('Z'));
+    let document = ask(port, "GET /v1/boot", "", "").await.json();
+    assert_eq!(document["machine"]["id"], id);
+    assert!(
+        proxy.metric("switch_agent_proxy_tokens_minted_total 1"),
+        "{}",
+        proxy.metrics.encode()
+    );
+}
+
+#[tokio::test]
+async fn minting_is_rated_per_port() {
+    let proxy = Proxy::with(switch_agent_core::discovery::Limits {
+        mints_per_minute: 2,
+        ..super::support::fast()
+    });
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    token(port).await;
+    token(port).await;
+    let reply = ask(port, "POST /v1/token", "Boot-Token: request\r\n", "").await;
+    assert_eq!((reply.status, reply.error().as_str()), (429, "too-many-tokens"));
+    let other = proxy.open("Ethernet4", |_| {}).await;
+    token(other).await;
+}
+
+#[tokio::test]
+async fn events_are_taken_and_bounded() {
+    let proxy = Proxy::new();
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let reply = ask(
+        port,
+        "POST /v1/events",
+        "",
+        r#"{"stage": "kernel", "message": "up\u001b[31m"}"#,
+    )
+    .await;
+    assert_eq!(reply.status, 202, "{reply:?}");
+    for bad in [
+        "",
+        "{}",
+        r#"{"stage": ""}"#,
+        r#"{"stage": "a\n"}"#,
+        r#"{"stage": "a", "port": "b"}"#,
+    ] {
+        assert_eq!(ask(port, "POST /v1/events", "", bad).await.status, 400, "{bad}");
+    }
+    let large = format!(r#"{{"stage": "a", "message": "{}"}}"#, "x".repeat(20_000));
+    let reply = ask(port, "POST /v1/events", "", &large).await;
+    assert_eq!((reply.status, reply.error().as_str()), (413, "body-too-large"));
+}
+
+#[tokio::test]
+async fn a_closed_port_is_closed_at_once_and_its_token_gone() {
+    let proxy = Proxy::new();
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let token = token(port).await;
+    let mut kept = tokio::net::TcpStream::connect(("::1", port)).await.unwrap();
+    proxy.discovery.close(&"Ethernet0".parse().unwrap(), "test").await;
+    assert!(proxy.discovery.observed().0.is_empty());
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut kept, &mut rest)
+        .await
+        .ok();
+    assert!(rest.is_empty());
+    assert!(tokio::net::TcpStream::connect(("::1", port)).await.is_err());
+
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let reply = ask(port, "GET /api/x", &bearer(&token), "").await;
+    assert_eq!((reply.status, reply.error().as_str()), (401, "token-revoked"));
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_open_is_observed() {
+    let proxy = Proxy::new();
+    let mut service = super::support::service("Ethernet0", 1);
+    service.listener.ifindex = 9999;
+    assert!(proxy.discovery.set(service).await.is_err());
+    let (services, errors) = proxy.discovery.observed();
+    assert!(services.is_empty());
+    let error = errors.values().next().unwrap();
+    assert!(error.contains("interface index"), "{error}");
+}
+
+#[tokio::test]
+async fn what_does_not_come_through_the_vrf_device_is_dropped() {
+    let proxy = Proxy::new();
+    let port = proxy
+        .open("Ethernet0", |service| service.listener.vrf_ifindex = 9999)
+        .await;
+    let connecting = tokio::net::TcpStream::connect(("::1", port));
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(500), connecting).await;
+    assert!(waited.is_err(), "the filter must drop the SYN");
+}

@@ -1,0 +1,149 @@
+//! One connection of a machine: which protocol, how long, and when it ends.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use switch_agent_core::discovery::Limits;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{Activity, Protocol, Wire};
+use crate::http::discovery::body::ReplyBody;
+use ::http::{Request, Response};
+
+const H2_STREAM_WINDOW: u32 = 64 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of responses that one HTTP/2 stream may hold.
+const H2_SEND_BUFFER: usize = 64 << 10;
+const H2_PING_INTERVAL: Duration = Duration::from_secs(15);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+const H1_BUFFER: usize = 64 << 10;
+/// From asking a connection to end to ending it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the streams of an HTTP/2 connection; none outlives it.
+#[derive(Clone)]
+struct Streams(CancellationToken);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let cancel = self.0.clone();
+        tokio::spawn(async move {
+            cancel.run_until_cancelled(stream).await;
+        });
+    }
+}
+
+/// What the two protocols' connections have in common.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S> Connection for http1::Connection<TokioIo<Wire>, S>
+where
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = std::convert::Infallible>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Connection for http2::Connection<TokioIo<Wire>, S, Streams>
+where
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = std::convert::Infallible>,
+    S::Future: Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Serves a connection until the peer, a limit or `cancel` ends it.
+pub async fn serve<S>(
+    mut wire: Wire,
+    service: S,
+    activity: Arc<Activity>,
+    limits: &Limits,
+    cancel: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = std::convert::Infallible>,
+    S::Future: Send + 'static,
+{
+    let protocol = match cancel.run_until_cancelled(wire.detect()).await {
+        Some(Ok(protocol)) => protocol,
+        Some(Err(_)) | None => return,
+    };
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                // The wire's own limits are tighter; without one here a mistake there would mean none.
+                .header_read_timeout(limits.idle_timeout + limits.header_timeout)
+                .max_header_size(limits.header_bytes)
+                .max_headers(limits.header_fields)
+                .max_buf_size(H1_BUFFER);
+            let connection = builder.serve_connection(TokioIo::new(wire), service);
+            drive(connection, &activity, limits, &cancel).await
+        }
+        Protocol::Http2 => {
+            let streams = Streams(cancel.child_token());
+            let _end_streams = streams.0.clone().drop_guard();
+            let mut builder = http2::Builder::new(streams);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                .initial_stream_window_size(H2_STREAM_WINDOW)
+                .initial_connection_window_size(H2_CONNECTION_WINDOW)
+                .max_send_buf_size(H2_SEND_BUFFER)
+                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                .keep_alive_interval(H2_PING_INTERVAL)
+                .keep_alive_timeout(H2_PING_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(wire), service);
+            drive(connection, &activity, limits, &cancel).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+async fn drive(
+    connection: impl Connection,
+    activity: &Activity,
+    limits: &Limits,
+    cancel: &CancellationToken,
+) -> hyper::Result<()> {
+    let mut connection = std::pin::pin!(connection);
+    let opened = Instant::now();
+    let mut deadline = opened + limits.idle_timeout;
+    let mut finishing = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        let now = Instant::now();
+        let idle_end = activity.quiet_since().map(|since| since + limits.idle_timeout);
+        if now >= opened + limits.stream_lifetime || finishing && idle_end.is_some() {
+            return Ok(());
+        }
+        if idle_end.is_some_and(|end| now >= end) || now >= opened + limits.connection_lifetime {
+            connection.as_mut().finish();
+            finishing = true;
+            deadline = now + GRACE;
+        } else {
+            deadline = idle_end
+                .unwrap_or(now + limits.idle_timeout)
+                .min(opened + limits.connection_lifetime);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Files of the control API client: roots, client certificate, the agent's own token.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use switch_agent_core::desired::UpstreamSpec;
+
+/// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
+const FILE_LEN_MAX: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is longer than {FILE_LEN_MAX} bytes")]
+    TooLong { path: PathBuf },
+    #[error("{path} holds no usable PEM")]
+    Pem {
+        path: PathBuf,
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    #[error("{path} holds no certificate")]
+    NoCertificate { path: PathBuf },
+    #[error("{path} holds a certificate that cannot be a root")]
+    Root {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("the system has no root certificates; set control_api_ca_file")]
+    NoSystemRoots,
+    #[error("control_api_client_cert_file and control_api_client_key_file go together")]
+    HalfIdentity,
+    #[error("client certificate and key do not fit")]
+    Identity(#[source] rustls::Error),
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    #[error("{path} holds no bearer token on its first line")]
+    Token { path: PathBuf },
+    #[error("cannot bind to the control API's VRF: {0}")]
+    Device(String),
+}
+
+/// What the files hold.
+pub struct Credentials {
+    pub tls: ClientConfig,
+    pub agent_token: Option<Arc<str>>,
+}
+
+/// Length and time of change of every file, to notice a change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<(u64, Option<SystemTime>)>>);
+
+impl Stamp {
+    /// Follows symbolic links, so that an exchanged link (as Kubernetes and certificate daemons do) is
+    /// noticed.
+    pub fn of(spec: &UpstreamSpec) -> Stamp {
+        let files = [
+            &spec.ca_file,
+            &spec.client_cert_file,
+            &spec.client_key_file,
+            &spec.token_file,
+        ];
+        let stamp = |path: &String| {
+            fs::metadata(path)
+                .ok()
+                .map(|meta| (meta.len(), meta.modified().ok()))
+        };
+        Stamp(
+            files
+                .into_iter()
+                .map(|path| path.as_ref().and_then(stamp))
+                .collect(),
+        )
+    }
+}
+
+fn read(path: &str) -> Result<Vec<u8>, FileError> {
+    let failed = |source| FileError::Read {
+        path: path.into(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .map_err(failed)?
+        .take(FILE_LEN_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > FILE_LEN_MAX {
+        return Err(FileError::TooLong { path: path.into() });
+    }
+    Ok(bytes)
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let bytes = read(path)?;
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let parsed = parsed.map_err(|source| FileError::Pem {
+        path: path.into(),
+        source,
+    })?;
+    if parsed.is_empty() {
+        Err(FileError::NoCertificate { path: path.into() })
+    } else {
+        Ok(parsed)
+    }
+}
+
+fn roots(ca_file: Option<&str>) -> Result<RootCertStore, FileError> {
+    let mut store = RootCertStore::empty();
+    if let Some(path) = ca_file {
+        for certificate in certificates(path)? {
+            store.add(certificate).map_err(|source| FileError::Root {
+                path: path.into(),
+                source,
+            })?;
+        }
+        return Ok(store);
+    }
+    // Some systems ship roots that no library takes; those are skipped, as every client does.
+    let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added == 0 {
+        Err(FileError::NoSystemRoots)
+    } else {
+        Ok(store)
+    }
+}
+
+/// Reads all files of the spec. Blocks.
+pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(FileError::Tls)?
+        .with_root_certificates(roots(spec.ca_file.as_deref())?);
+    let tls = match (&spec.client_cert_file, &spec.client_key_file) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(cert), Some(key_path)) => {
+            let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|source| FileError::Pem {
+                path: key_path.into(),
+                source,
+            })?;
+            builder
+                .with_client_auth_cert(certificates(cert)?, key)
+                .map_err(FileError::Identity)?
+        }
+        _ => return Err(FileError::HalfIdentity),
+    };
+    let agent_token = spec.token_file.as_deref().map(token).transpose()?;
+    Ok(Credentials { tls, agent_token })
+}
+
+fn token(path: &str) -> Result<Arc<str>, FileError> {
+    let bad = || FileError::Token { path: path.into() };
+    let text = String::from_utf8(read(path)?).map_err(|_| bad())?;
+    let token = text.lines().next().unwrap_or("").trim();
+    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    plain.then(|| Arc::from(token)).ok_or_else(bad)
+}

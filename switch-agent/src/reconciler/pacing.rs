@@ -1,0 +1,161 @@
+//! When an object may be acted upon again.
+//!
+//! A failed action backs off. A row that was written gets time to take effect before it is written again,
+//! longer each time it has to be: a row that somebody else keeps taking away is yielded to by ever rarer
+//! tries, never fought over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// First wait after a failure, and the longest.
+const FAILURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// First wait after a row was written, and the longest.
+const SETTLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// After this long without a write the count starts anew.
+const FORGET: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+struct Entry {
+    until: Instant,
+    times: u32,
+    last: Instant,
+    /// `None` while settling.
+    failure: Option<String>,
+}
+
+/// Waits by object, as [`switch_agent_core::action::Action::object`] names them.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Kinds whose effect shows only later, in other processes' tables.
+fn settles(kind: &str) -> bool {
+    matches!(
+        kind,
+        "create-vrf"
+            | "repair-vrf"
+            | "bind-interface"
+            | "repair-binding"
+            | "add-address"
+            | "repair-address"
+            | "add-unreachable-default"
+            | "add-link-local"
+            | "remove-link-local"
+    )
+}
+
+/// Kinds that end an object's life: what follows is a new one.
+fn ends(kind: &str) -> bool {
+    matches!(
+        kind,
+        "delete-vrf" | "delete-interface" | "delete-address" | "close-service" | "cease-advertiser"
+    )
+}
+
+impl Pacing {
+    /// Notes an action that was carried out.
+    pub fn done(&mut self, object: &str, kind: &str, now: Instant) {
+        if ends(kind) {
+            self.entries.remove(object);
+        } else if settles(kind) {
+            self.wait(object, SETTLE, None, now);
+        } else if self
+            .entries
+            .get(object)
+            .is_some_and(|entry| entry.failure.is_some())
+        {
+            self.entries.remove(object);
+        }
+    }
+
+    /// Notes an action that failed.
+    pub fn failed(&mut self, object: &str, reason: String, now: Instant) {
+        self.wait(object, FAILURE, Some(reason), now);
+    }
+
+    fn wait(&mut self, object: &str, range: (Duration, Duration), failure: Option<String>, now: Instant) {
+        let times = match self.entries.get(object) {
+            Some(entry) if entry.failure.is_some() == failure.is_some() => entry.times.saturating_add(1),
+            _ => 0,
+        };
+        let wait = range.0.saturating_mul(1 << times.min(10)).min(range.1);
+        let entry = Entry {
+            until: now + wait,
+            times,
+            last: now,
+            failure,
+        };
+        self.entries.insert(object.to_owned(), entry);
+    }
+
+    /// Objects that wait because an action failed, with the reason.
+    pub fn backing_off(&self, now: Instant) -> BTreeMap<String, String> {
+        let waits = self.entries.iter().filter(|(_, entry)| entry.until > now);
+        waits
+            .filter_map(|(object, entry)| Some((object.clone(), entry.failure.clone()?)))
+            .collect()
+    }
+
+    /// Objects that wait for an earlier write to take effect.
+    pub fn cooling(&self, now: Instant) -> BTreeSet<String> {
+        let settling = |entry: &Entry| entry.until > now && entry.failure.is_none();
+        self.entries
+            .iter()
+            .filter(|(_, entry)| settling(entry))
+            .map(|(object, _)| object.clone())
+            .collect()
+    }
+
+    /// When the next object is free again. Forgets what is long past.
+    pub fn next(&mut self, now: Instant) -> Option<Instant> {
+        self.entries.retain(|_, entry| entry.last + FORGET > now);
+        self.entries
+            .values()
+            .map(|entry| entry.until)
+            .filter(|until| *until > now)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, origin: Instant) -> Instant {
+        origin + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_row_that_keeps_vanishing_is_rewritten_ever_more_rarely() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        pacing.done("INTERFACE|Ethernet0", "bind-interface", origin);
+        assert!(pacing.cooling(at(4, origin)).contains("INTERFACE|Ethernet0"));
+        assert!(pacing.cooling(at(6, origin)).is_empty());
+        pacing.done("INTERFACE|Ethernet0", "bind-interface", at(6, origin));
+        assert!(pacing.cooling(at(15, origin)).contains("INTERFACE|Ethernet0"));
+        assert_eq!(pacing.next(at(7, origin)), Some(at(16, origin)));
+    }
+
+    #[test]
+    fn a_release_starts_a_new_life() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        pacing.done("INTERFACE|Ethernet0", "bind-interface", origin);
+        pacing.done("INTERFACE|Ethernet0", "delete-interface", at(1, origin));
+        assert!(pacing.cooling(at(1, origin)).is_empty());
+    }
+
+    #[test]
+    fn failures_back_off_and_are_forgotten_by_success() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        pacing.failed("listener Ethernet0", "no such device".to_owned(), origin);
+        assert_eq!(pacing.backing_off(origin).len(), 1);
+        assert!(pacing.backing_off(at(2, origin)).is_empty());
+        pacing.failed("listener Ethernet0", "no such device".to_owned(), at(2, origin));
+        assert_eq!(pacing.backing_off(at(3, origin)).len(), 1);
+        pacing.done("listener Ethernet0", "set-service", at(3, origin));
+        assert!(pacing.backing_off(at(3, origin)).is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! One pass's status in the forms that others read: STATE_DB rows, JSON, log lines.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use switch_agent_core::action::Action;
+use switch_agent_core::desired::Desired;
+use switch_agent_core::frr::{Templates, render};
+use switch_agent_core::name::PortName;
+use switch_agent_core::observed::Observed;
+use switch_agent_core::plan::full_frr_spec;
+use switch_agent_core::row::{Fields, Table};
+use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict};
+use tracing::{info, warn};
+
+use crate::backend::state_db::StatusRows;
+use crate::hub::Hub;
+
+/// Since when each port has been in its phase.
+#[derive(Debug, Default)]
+pub(super) struct Since(BTreeMap<PortName, (Phase, u64)>);
+
+impl Since {
+    pub(super) fn update(&mut self, status: &Status, unix_s: u64) {
+        self.0.retain(|port, _| status.ports.contains_key(port));
+        for (name, port) in &status.ports {
+            let entry = self.0.entry(name.clone()).or_insert((port.phase, unix_s));
+            if entry.0 != port.phase {
+                *entry = (port.phase, unix_s);
+            }
+        }
+    }
+
+    fn of(&self, port: &PortName) -> Option<u64> {
+        self.0.get(port).map(|(_, since)| *since)
+    }
+}
+
+/// What was logged last, so that a state is a line once and not every pass.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    verdict: Option<Verdict>,
+    ports: BTreeMap<PortName, (Phase, Option<String>)>,
+    rejected: Vec<String>,
+    conflicts: Vec<Conflict>,
+    unknown: BTreeMap<String, String>,
+}
+
+impl Logged {
+    /// Logs what changed since the last pass.
+    pub(super) fn changes(&mut self, status: &Status) {
+        for (source, reason) in &status.unknown {
+            if self.unknown.get(source) != Some(reason) {
+                info!(source, reason, "cannot be read; nothing is removed meanwhile");
+            }
+        }
+        for source in self
+            .unknown
+            .keys()
+            .filter(|source| !status.unknown.contains_key(*source))
+        {
+            info!(source, "readable again");
+        }
+        self.unknown.clone_from(&status.unknown);
+        for (name, port) in &status.ports {
+            let now = (port.phase, port.waiting_on.clone().or_else(|| port.error.clone()));
+            if self.ports.get(name) != Some(&now) {
+                info!(port = %name, phase = port.phase.as_str(), reason = now.1, "port");
+                self.ports.insert(name.clone(), now);
+            }
+        }
+        self.ports.retain(|name, _| status.ports.contains_key(name));
+        let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
+        for message in rejected.iter().filter(|message| !self.rejected.contains(message)) {
+            warn!(message, "row rejected");
+        }
+        self.rejected = rejected;
+        for conflict in status
+            .conflicts
+            .iter()
+            .filter(|conflict| !self.conflicts.contains(conflict))
+        {
+            info!(
+                object = conflict.object,
+                reason = conflict.reason,
+                "yielding to a foreign object"
+            );
+        }
+        self.conflicts.clone_from(&status.conflicts);
+        if self.verdict != Some(status.verdict) {
+            info!(verdict = ?status.verdict, "status");
+            self.verdict = Some(status.verdict);
+        }
+    }
+}
+
+/// The plan as `GET /v1/plan` shows it: the last pass's actions, and what waits.
+pub fn plan_json(actions: &[Action], status: &Status) -> Value {
+    let action = |action: &Action| json!({ "action": action.kind(), "object": action.object(), "detail": serde_json::to_value(action).unwrap_or_default() });
+    json!({
+        "actions": actions.iter().map(action).collect::<Vec<_>>(),
+        "waiting": status.waiting,
+        "conflicts": status.conflicts,
+    })
+}
+
+/// The FRR configuration that `render-only` leaves in the state directory: every configured port, up or not,
+/// so that it changes with the configuration only. `None` without an AS number.
+pub(super) fn rendered(desired: &Desired, observed: &Observed, templates: &Templates) -> Option<String> {
+    let frr = observed.frr.known();
+    let metadata = observed.config.known()?.row("DEVICE_METADATA", "localhost");
+    let configured = || metadata?.get("bgp_asn")?.parse().ok();
+    let asn = frr.and_then(|frr| frr.local_asn).or_else(configured)?;
+    let router_id = frr.and_then(|frr| frr.router_id);
+    match render(&full_frr_spec(desired), asn, router_id, templates) {
+        Ok(text) => Some(text),
+        Err(failure) => {
+            warn!(reason = crate::observer::chain(&failure), "FRR configuration not rendered");
+            None
+        }
+    }
+}
+
+/// Rows of our STATE_DB tables.
+pub(super) fn status_rows(
+    status: &Status,
+    since: &Since,
+    hub: &Hub,
+    generation: u64,
+    unix_s: u64,
+) -> StatusRows {
+    let ports = status
+        .ports
+        .values()
+        .map(|port| (port.port.to_string(), port_row(port, since, hub)));
+    let partitions = status.partitions.values().map(|partition| {
+        let mut row = Fields::new();
+        set(&mut row, "vrf_name", Some(partition.vrf.to_string()));
+        set(&mut row, "prefix", Some(partition.prefix.to_string()));
+        set(&mut row, "vrf_ready", Some(partition.vrf_ready.to_string()));
+        set(&mut row, "ports", Some(partition.ports.to_string()));
+        set(&mut row, "ports_ready", Some(partition.ports_ready.to_string()));
+        let (state, detail) = leak_text(&partition.leak);
+        set(&mut row, "leak", Some(state.to_owned()));
+        set(&mut row, "leak_detail", detail);
+        set(&mut row, "waiting_on", partition.waiting_on.clone());
+        set(&mut row, "error", partition.error.clone());
+        (partition.partition.to_string(), row)
+    });
+    let mut global = Fields::new();
+    set(&mut global, "version", Some(env!("CARGO_PKG_VERSION").to_owned()));
+    set(
+        &mut global,
+        "status",
+        Some(verdict_text(status.verdict).to_owned()),
+    );
+    // Rounded, so that idle passes do not write.
+    set(
+        &mut global,
+        "last_pass",
+        Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()),
+    );
+    set(&mut global, "config_generation", Some(generation.to_string()));
+    let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
+    set(
+        &mut global,
+        "rejected",
+        (!rejected.is_empty()).then(|| rejected.join("; ")),
+    );
+    BTreeMap::from([
+        ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.collect::<Table>()),
+        (
+            "BOOT_NETWORK_PARTITION_TABLE".to_owned(),
+            partitions.collect::<Table>(),
+        ),
+        (
+            "BOOT_NETWORK_STATE".to_owned(),
+            Table::from([("global".to_owned(), global)]),
+        ),
+    ])
+}
+
+/// Seconds between updates of `last_pass`.
+const LAST_PASS_STEP_S: u64 = 60;
+
+fn set(row: &mut Fields, field: &str, value: Option<String>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        row.insert(field.to_owned(), value);
+    }
+}
+
+fn port_row(port: &PortStatus, since: &Since, hub: &Hub) -> Fields {
+    let mut row = Fields::new();
+    set(&mut row, "phase", Some(port.phase.as_str().to_owned()));
+    set(
+        &mut row,
+        "partition",
+        port.partition.as_ref().map(ToString::to_string),
+    );
+    set(&mut row, "vrf_name", port.vrf.as_ref().map(ToString::to_string));
+    set(&mut row, "prefix", port.prefix.map(|prefix| prefix.to_string()));
+    set(&mut row, "waiting_on", port.waiting_on.clone());
+    set(&mut row, "error", port.error.clone());
+    set(
+        &mut row,
+        "since",
+        since.of(&port.port).map(|since| since.to_string()),
+    );
+    let machines = hub.port(&port.port).machines;
+    if let Some(machine) = machines.into_iter().max_by_key(|machine| machine.last_seen) {
+        let global = machine.addresses.iter().find(|address| !address.is_unicast_link_local());
+        set(&mut row, "mac", Some(machine.mac.to_string()));
+        set(&mut row, "address", global.map(ToString::to_string));
+        set(&mut row, "machine_id", machine.machine_id);
+    }
+    row
+}
+
+fn leak_text(leak: &LeakStatus) -> (&'static str, Option<String>) {
+    match leak {
+        LeakStatus::Off => ("off", None),
+        LeakStatus::Applied => ("applied", None),
+        LeakStatus::Rendered => ("rendered", None),
+        LeakStatus::Pending(detail) => ("pending", Some(detail.clone())),
+        LeakStatus::Violation(detail) => ("violation", Some(detail.clone())),
+        LeakStatus::Unknown(detail) => ("unknown", Some(detail.clone())),
+    }
+}
+
+fn verdict_text(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Converged => "converged",
+        Verdict::Converging => "converging",
+        Verdict::Degraded => "degraded",
+    }
+}
