@@ -90,6 +90,12 @@ impl Socket {
         Ipv6Addr::new(0x2001, 0xdb8, 0x5e, partition, 0, 0, 0, 1)
     }
 
+    /// Raises or drops the carrier that the port sees.
+    pub(crate) fn set_carrier(&self, up: bool) -> Result<()> {
+        let name = self.panel_port();
+        Ns("patch").run(|| sys::set_link_up(&name, up).context(|| format!("{name} up={up}")))
+    }
+
     /// The far end of the port in the patch panel.
     fn panel_port(&self) -> String {
         format!("l{}e{}", self.leaf, self.port.trim_start_matches("Ethernet"))
@@ -155,15 +161,13 @@ impl Lab {
     pub(crate) fn move_cable(&self, machine: &Machine, from: &Socket, to: &Socket) -> Result<()> {
         let bridge = format!("cable-{}", machine.ns.0);
         let what = || format!("move the cable of {} to {}", machine.ns.0, to.panel_port());
-        Ns("patch").run(|| {
-            sys::set_link_up(&from.panel_port(), false).context(what)?;
-            sys::set_bridge_port(&bridge, &from.panel_port(), false).context(what)
-        })?;
         machine.set_up(false)?;
+        from.set_carrier(false)?;
         Ns("patch").run(|| {
-            sys::set_bridge_port(&bridge, &to.panel_port(), true).context(what)?;
-            sys::set_link_up(&to.panel_port(), true).context(what)
+            sys::set_bridge_port(&bridge, &from.panel_port(), false).context(what)?;
+            sys::set_bridge_port(&bridge, &to.panel_port(), true).context(what)
         })?;
+        to.set_carrier(true)?;
         machine.set_up(true)
     }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv6Addr, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,6 +15,8 @@ use crate::ns::Ns;
 use crate::sys;
 
 pub(crate) const NIC: &str = "eth0";
+/// Shorter losses of carrier are flaps: firmware and kernel taking the card from each other.
+const POWER_CYCLE: Duration = Duration::from_millis(1200);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
@@ -114,17 +118,26 @@ impl Machine {
             .run(|| sys::set_link_up(NIC, up).context(|| format!("{NIC} up={up}")))
     }
 
-    /// NIC down and up: addresses and routes are forgotten, the kernel solicits anew.
+    /// A restart at its home: the link goes away for a moment on both ends, addresses and routes are
+    /// forgotten, the kernel solicits anew.
     pub(crate) fn reboot(&self) -> Result<()> {
-        self.set_up(false)?;
-        self.set_up(true)
+        self.reboot_with(|| Ok(()))
     }
 
     /// Boots with another MAC: a machine that no switch has seen.
     pub(crate) fn reboot_as(&self, mac: [u8; 6]) -> Result<()> {
+        self.reboot_with(|| {
+            self.ns
+                .run(|| sys::set_mac(NIC, mac).context(|| "set the MAC".into()))
+        })
+    }
+
+    fn reboot_with(&self, while_down: impl FnOnce() -> Result<()>) -> Result<()> {
         self.set_up(false)?;
-        self.ns
-            .run(|| sys::set_mac(NIC, mac).context(|| "set the MAC".into()))?;
+        self.home.set_carrier(false)?;
+        while_down()?;
+        thread::sleep(POWER_CYCLE);
+        self.home.set_carrier(true)?;
         self.set_up(true)
     }
 

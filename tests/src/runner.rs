@@ -39,7 +39,7 @@ pub(crate) fn run(lab: Lab, filter: &str, result_file: Option<&Path>) -> Result<
         report(&outcome);
         // A case that left the lab broken must not take its successors with it silently.
         if outcome.result.is_err()
-            && let Err(Failure(reason)) = lab.settle(CONVERGENCE)
+            && let Err(Failure(reason)) = lab.settle(CONVERGENCE / 2)
         {
             println!("# the lab did not settle after {}: {reason}", outcome.name);
         }

@@ -1,9 +1,10 @@
 //! What the lab shows to people, checked while it is shown.
 
 use std::net::Ipv6Addr;
+use std::thread;
 
 use crate::cases::check_boot_document;
-use crate::failure::{Failure, Result, ensure};
+use crate::failure::{Failure, Result, ensure, fail};
 use crate::http::Request;
 use crate::lab::{API, API_PORT, CONVERGENCE, Lab, PROXY_PORT, SPINE_LOOPBACK, TENANT, WITNESS_PORT, run};
 use crate::machine::{Machine, Reach};
@@ -126,9 +127,23 @@ fn reachability(lab: &Lab) -> Result<bool> {
     let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut held = true;
     for machine in &lab.machines {
-        for (row, place) in places(lab, machine)?.into_iter().enumerate() {
-            let outcome = machine.reach(place.address, place.port)?;
-            let connected = outcome == Reach::Connected;
+        let places = places(lab, machine)?;
+        // All at once: what is out of reach ends by timeout.
+        let outcomes = thread::scope(|scope| {
+            let attempts: Vec<_> = places
+                .iter()
+                .map(|place| scope.spawn(|| machine.reach(place.address, place.port)))
+                .collect();
+            attempts
+                .into_iter()
+                .map(|attempt| attempt.join())
+                .collect::<Vec<_>>()
+        });
+        for (row, (place, outcome)) in places.into_iter().zip(outcomes).enumerate() {
+            let Ok(outcome) = outcome else {
+                fail!("an attempt panicked")
+            };
+            let connected = outcome? == Reach::Connected;
             held &= connected == place.allowed;
             let cell = match (connected, place.allowed) {
                 (true, true) => "reached",

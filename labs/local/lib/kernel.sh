@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # A kernel with VRF: this one, in namespaces of its own, or user-mode Linux. Sourced after env.sh.
 
+UML_MEMORY_MIB=${LAB_MEMORY_MIB:-1024}
+
 kernel_has_vrf() {
   [[ -n ${LAB_KERNEL:-} ]] && {
     [[ $LAB_KERNEL == native ]]
@@ -47,14 +49,15 @@ run_native() {
 
 run_uml() {
   local uml=(
-    linux.uml "mem=${LAB_MEMORY:-1G}" root=/dev/root rootfstype=hostfs rootflags=/ rw quiet
+    linux.uml "mem=${UML_MEMORY_MIB}M" root=/dev/root rootfstype=hostfs rootflags=/ rw quiet
     "init=$LAB_LOCAL/lib/uml-init" "job=$LAB_OUT/job" "status=$LAB_OUT/status"
     con=null 'con0=fd:0,fd:1'
   )
   command -v linux.uml >/dev/null || die "user-mode-linux is not installed"
-  # The kernel must not map its memory from a small /dev/shm.
-  local TMPDIR=$LAB_OUT
-  export TMPDIR
+  # The kernel's memory is a file: in /dev/shm, unless that is too small for it (a container's often is).
+  local room
+  room=$(df --output=avail -BM /dev/shm 2>/dev/null | tail -1)
+  if ((10#0${room//[^0-9]/} < UML_MEMORY_MIB)); then export TMPDIR=$LAB_OUT; fi
   if [[ -n ${LAB_INTERACTIVE:-} ]]; then
     # The terminal belongs to the kernel's console: raw here, cooked there.
     local saved

@@ -243,22 +243,40 @@ fn timeline_tells_the_boot_in_order(lab: &Lab) -> Result<()> {
         ))?
         .expect(202)?;
 
-    let timeline = lab
-        .leaf_of(&machine.home)
-        .admin_json(&format!("/v1/ports/{}/timeline", machine.home.port))?;
-    let text = timeline.to_string().to_lowercase();
-    let mut position = 0;
-    for stage in [
-        "carrier", "rs", "ra", "neighbor", "config", "token", "api", "event",
-    ] {
-        match text[position..].find(&format!("\"{stage}")) {
-            Some(offset) => position += offset,
-            None => fail!("{stage} is missing or out of order in {timeline}"),
-        }
+    let path = format!("/v1/ports/{}/timeline", machine.home.port);
+    let timeline = lab.leaf_of(&machine.home).admin_json(&path)?;
+    let entries = timeline["boots"][0]["entries"]
+        .as_array()
+        .context(|| format!("no boot in {timeline}"))?;
+    let stages: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["stage"].as_str())
+        .collect();
+    let at = |stage: &str| {
+        stages
+            .iter()
+            .position(|seen| *seen == stage)
+            .context(|| format!("no {stage} in {stages:?}"))
+    };
+    // Whether the advertisement or the solicitation comes first depends on who sees the link first.
+    let order = [
+        at("carrier")?,
+        at("config")?,
+        at("token")?,
+        at("api")?,
+        at("event:Phoned Home")?,
+    ];
+    ensure!(order.is_sorted(), "stages out of order: {stages:?}");
+    for early in ["first-rs", "ra", "neighbor"] {
+        ensure!(at(early)? < at("token")?, "{early} comes late: {stages:?}");
     }
+    let times: Option<Vec<u64>> = entries
+        .iter()
+        .map(|entry| entry["since_start_ms"].as_u64())
+        .collect();
     ensure!(
-        text.contains("phoned home"),
-        "the event's stage is not in {timeline}"
+        times.is_some_and(|times| times.is_sorted()),
+        "durations are missing or go back: {timeline}"
     );
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! What a machine reaches: the leaked prefix, its own port's proxy, and nothing else.
 
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener};
+use std::thread;
 
 use crate::cases::{Case, cases};
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Result, ensure, fail};
 use crate::http;
 use crate::lab::{API, API_PORT, Lab, PROXY_PORT, SPINE_LOOPBACK, TENANT, WITNESS_PORT};
 use crate::machine::{Machine, Reach, reach};
@@ -23,15 +24,54 @@ pub(crate) fn cases() -> Vec<Case> {
     )
 }
 
-/// The place, unless it is reached although it answers: `witness` proves that it would.
-fn expect_unreached(machine: &Machine, what: &str, address: Ipv6Addr, port: u16) -> Result<()> {
-    let outcome = machine.reach(address, port)?;
-    ensure!(
-        matches!(outcome, Reach::Unreachable | Reach::TimedOut),
-        "{} reaches {what} at [{address}]:{port}: {outcome:?}",
-        machine.ns.0
-    );
-    Ok(())
+/// An attempt that must fail.
+struct Probe<'a> {
+    machine: &'a Machine,
+    what: &'a str,
+    address: Ipv6Addr,
+    port: u16,
+}
+
+/// Makes all attempts at once: most of them end by timeout. Not even a refusal may come back.
+fn expect_unreached(probes: &[Probe<'_>]) -> Result<()> {
+    expect_all(probes, |outcome| {
+        matches!(outcome, Reach::Unreachable | Reach::TimedOut)
+    })
+}
+
+/// Makes all attempts at once: the places are the switch's own, which may refuse.
+fn expect_not_connected(probes: &[Probe<'_>]) -> Result<()> {
+    expect_all(probes, |outcome| outcome != Reach::Connected)
+}
+
+fn expect_all(probes: &[Probe<'_>], good: fn(Reach) -> bool) -> Result<()> {
+    thread::scope(|scope| {
+        let attempts: Vec<_> = probes
+            .iter()
+            .map(|probe| scope.spawn(|| probe.machine.reach(probe.address, probe.port)))
+            .collect();
+        let mut broken = Vec::new();
+        for (probe, attempt) in probes.iter().zip(attempts) {
+            let Ok(outcome) = attempt.join() else {
+                fail!("an attempt panicked")
+            };
+            let outcome = outcome?;
+            if !good(outcome) {
+                let Probe {
+                    machine,
+                    what,
+                    address,
+                    port,
+                } = probe;
+                broken.push(format!(
+                    "{} and {what} at [{address}]:{port}: {outcome:?}",
+                    machine.ns.0
+                ));
+            }
+        }
+        ensure!(broken.is_empty(), "{}", broken.join("; "));
+        Ok(())
+    })
 }
 
 fn expect_witness(from: Ns, address: Ipv6Addr, port: u16) -> Result<()> {
@@ -58,10 +98,14 @@ fn machines_reach_the_leaked_prefix_directly(lab: &Lab) -> Result<()> {
 fn machines_do_not_reach_the_tenant_service(lab: &Lab) -> Result<()> {
     expect_witness(Ns("leaf1"), TENANT, WITNESS_PORT)?;
     expect_witness(Ns("leaf2"), TENANT, WITNESS_PORT)?;
-    for machine in &lab.machines {
-        expect_unreached(machine, "the tenant service", TENANT, WITNESS_PORT)?;
-    }
-    Ok(())
+    let what = "the tenant service";
+    let probe = |machine| Probe {
+        machine,
+        what,
+        address: TENANT,
+        port: WITNESS_PORT,
+    };
+    expect_unreached(&lab.machines.each_ref().map(probe))
 }
 
 fn leaf_loopback(leaf: u16) -> Ipv6Addr {
@@ -72,94 +116,113 @@ fn machines_do_not_reach_the_underlay(lab: &Lab) -> Result<()> {
     expect_witness(Ns("leaf1"), SPINE_LOOPBACK, WITNESS_PORT)?;
     expect_witness(Ns("leaf1"), leaf_loopback(2), WITNESS_PORT)?;
     expect_witness(Ns("leaf2"), leaf_loopback(1), WITNESS_PORT)?;
+    let mut probes = Vec::new();
     for machine in &lab.machines {
         for address in [SPINE_LOOPBACK, leaf_loopback(1), leaf_loopback(2)] {
-            expect_unreached(machine, "the underlay", address, WITNESS_PORT)?;
+            probes.push(Probe {
+                machine,
+                what: "the underlay",
+                address,
+                port: WITNESS_PORT,
+            });
         }
         // bgpd listens on every address of the spine.
-        expect_unreached(machine, "the spine's BGP", SPINE_LOOPBACK, 179)?;
+        probes.push(Probe {
+            machine,
+            what: "the spine's BGP",
+            address: SPINE_LOOPBACK,
+            port: 179,
+        });
     }
-    Ok(())
+    expect_unreached(&probes)
 }
 
 /// Neither in the other partition, nor in their own partition on the other leaf.
 fn machines_do_not_reach_machines(lab: &Lab) -> Result<()> {
+    let mut listeners = Vec::new();
+    let mut probes = Vec::new();
     for target in &lab.machines {
         let address = target.address()?;
-        let listener = target.ns.run(|| {
+        listeners.push(target.ns.run(|| {
             TcpListener::bind(SocketAddrV6::new(address, WITNESS_PORT, 0, 0)).context(|| "listen".into())
-        })?;
+        })?);
         ensure!(
             target.reach(address, WITNESS_PORT)? == Reach::Connected,
-            "{} does not reach itself",
+            "{} is deaf to itself",
             target.ns.0
         );
         for machine in lab.machines.iter().filter(|machine| machine.ns != target.ns) {
-            expect_unreached(machine, target.ns.0, address, WITNESS_PORT)?;
+            probes.push(Probe {
+                machine,
+                what: target.ns.0,
+                address,
+                port: WITNESS_PORT,
+            });
         }
-        drop(listener);
     }
-    Ok(())
+    expect_unreached(&probes)
 }
 
 fn machines_do_not_reach_another_partitions_router(lab: &Lab) -> Result<()> {
+    let mut probes = Vec::new();
     for machine in &lab.machines {
         for other in lab
             .machines
             .iter()
             .filter(|other| other.home.partition != machine.home.partition)
         {
-            let router = other.home.router();
-            expect_unreached(machine, "another partition's router", router, PROXY_PORT)?;
-            let service = other.home.service_address();
-            expect_unreached(
-                machine,
-                "another partition's service address",
-                service,
-                PROXY_PORT,
-            )?;
+            let what = "another partition's router";
+            for address in [other.home.router(), other.home.service_address()] {
+                probes.push(Probe {
+                    machine,
+                    what,
+                    address,
+                    port: PROXY_PORT,
+                });
+            }
         }
     }
-    Ok(())
+    expect_unreached(&probes)
 }
 
 /// SONiC lets every wildcard listener of the switch answer in every VRF; the boot network must not.
 fn listeners_of_the_default_vrf_are_out_of_reach(lab: &Lab) -> Result<()> {
+    let mut probes = Vec::new();
     for machine in &lab.machines {
         let own = Ns(if machine.home.leaf == 1 { "leaf1" } else { "leaf2" });
         expect_witness(own, leaf_loopback(machine.home.leaf), WITNESS_PORT)?;
-        let places = [
+        for address in [
             machine.router()?,
             machine.home.router(),
             machine.home.service_address(),
-        ];
-        for address in places {
-            let outcome = machine.reach(address, WITNESS_PORT)?;
-            ensure!(
-                outcome != Reach::Connected,
-                "{} reaches a listener of {} at {address}",
-                machine.ns.0,
-                own.0
-            );
+        ] {
+            probes.push(Probe {
+                machine,
+                what: "a listener of its switch",
+                address,
+                port: WITNESS_PORT,
+            });
         }
     }
-    Ok(())
+    expect_not_connected(&probes)
 }
 
+/// Admin API, Redis, zebra's and bgpd's ports.
 fn operators_ports_are_not_served_to_machines(lab: &Lab) -> Result<()> {
+    let mut probes = Vec::new();
     for machine in &lab.machines {
         for address in [machine.router()?, machine.home.router()] {
             for port in [18091, 6379, 2601, 179] {
-                let outcome = machine.reach(address, port)?;
-                ensure!(
-                    outcome != Reach::Connected,
-                    "{} reaches [{address}]:{port}",
-                    machine.ns.0
-                );
+                probes.push(Probe {
+                    machine,
+                    what: "an operators' port",
+                    address,
+                    port,
+                });
             }
         }
     }
-    Ok(())
+    expect_not_connected(&probes)
 }
 
 fn proxy_is_not_served_to_the_underlay(lab: &Lab) -> Result<()> {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use crate::cases::boot::{check_boot_document, expect_mac_at};
 use crate::cases::{Case, cases};
-use crate::failure::{Failure, Result, ensure};
+use crate::failure::{Result, ensure};
 use crate::lab::{CONVERGENCE, Lab, SOCKETS, Socket};
 use crate::machine::Machine;
-use crate::ns::Ns;
-use crate::{sys, wait};
+use crate::wait;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("moves",
@@ -65,10 +64,7 @@ fn check_moved(lab: &Lab, machine: &Machine, from: &Socket, to: &Socket) -> Resu
 fn a_link_flap_loses_nothing(lab: &Lab) -> Result<()> {
     let machine = &lab.machines[1];
     let before = machine.address()?;
-    let panel = |up| {
-        Ns("patch").run(|| sys::set_link_up("l1e4", up).map_err(|error| Failure(format!("panel: {error}"))))
-    };
-    panel(false)?;
+    machine.home.set_carrier(false)?;
     let down = wait::until(wait::seconds(10), || {
         let entry = lab.leaves[0].port("Ethernet4")?;
         ensure!(
@@ -78,7 +74,7 @@ fn a_link_flap_loses_nothing(lab: &Lab) -> Result<()> {
         );
         Ok(())
     });
-    panel(true)?;
+    machine.home.set_carrier(true)?;
     wait::until(wait::seconds(20), || machine.get("/v1/boot")?.expect(200))?;
     let after = machine.addresses()?;
     ensure!(
