@@ -98,12 +98,14 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
     let mut routes = VrfRoutes::default();
     let in_rib = |prefix: &str| rib[prefix].as_array().into_iter().flatten();
     let active = |route: &Value| route["selected"] == true && route["installed"] == true;
-    for prefix in bgp_table["routes"]
-        .as_object()
-        .into_iter()
-        .flat_map(|table| table.keys())
-    {
-        let Ok(parsed) = prefix.parse::<Ipv6Net>() else {
+    for (prefix, paths) in bgp_table["routes"].as_object().into_iter().flatten() {
+        // Only leaked paths name the VRF of their next hop.
+        let leaked = paths
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|path| path["nhVrfName"].is_string());
+        let (true, Ok(parsed)) = (leaked, prefix.parse::<Ipv6Net>()) else {
             continue;
         };
         let installed = in_rib(prefix).any(|route| route["protocol"] == "bgp" && active(route));
@@ -328,7 +330,7 @@ mod tests {
         assert!(matches!(
             split_answers(&short, &survey.requests()),
             Err(FrrError::Incomplete {
-                wanted: 3,
+                wanted: 4,
                 found: 1,
                 ..
             })
@@ -354,6 +356,19 @@ mod tests {
             "% Can't enter config; candidate datastore locked by another session"
         ));
         assert!(!is_lock_race("% Unknown command: foo bar"));
+    }
+
+    #[test]
+    fn routes_of_the_vrf_itself_are_no_imports() {
+        let table = serde_json::json!({"routes": {
+            "2001:db8:1::/64": [{"valid": true}],
+            "2001:db8:2::/64": [{"valid": true, "nhVrfName": "default"}],
+        }});
+        let routes = vrf_routes(&table, &Value::Null);
+        assert_eq!(
+            routes.imported,
+            BTreeMap::from([("2001:db8:2::/64".parse().unwrap(), false)])
+        );
     }
 
     #[test]
