@@ -115,7 +115,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Records a reading. Returns whether it is as the one before.
+    /// Records a reading.
     fn read(&mut self, text: &str, now: Instant) {
         match &self.seen {
             Some((before, since)) if before == text => {
