@@ -5,8 +5,14 @@
 //! out, the import under its route-map, and the announcement. Only lines that are present are removed
 //! (FRR answers errors otherwise, and `no import vrf <x>` of an unknown VRF even creates its instance), and
 //! `no vrf <name>` is never sent: it fails while the device exists and wedges mgmtd of FRR 10.
+//!
+//! bgpd keeps a pointer to the import's route-map and looks it up anew only seconds after the map was
+//! deleted (`bgp route-map delay-timer`), or when `import vrf route-map` is entered. An `import vrf` in
+//! between reads freed memory and takes the daemon down (8.4.4). So `import vrf` is only sent right after
+//! `import vrf route-map`, and the reference to a broken map goes before the map is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use super::script::Script;
 use super::verify::{Verification, leak_status};
@@ -64,6 +70,7 @@ pub fn plan(
         spec,
         running: &running,
         wanted: Wanted::of(spec),
+        router_id: observed.router_id,
         owned,
     }
     .plan(observed)
@@ -73,6 +80,7 @@ struct Planner<'a> {
     spec: &'a FrrSpec,
     running: &'a Running,
     wanted: Wanted,
+    router_id: Option<Ipv4Addr>,
     owned: &'a dyn Fn(&VrfName) -> bool,
 }
 
@@ -232,7 +240,7 @@ impl Planner<'_> {
                 .import_route_map()
                 .filter(|name| name.starts_with(OBJECT_PREFIX));
             let wanted = self.wanted.imports.contains_key(&vrf);
-            if let Some(route_map) = route_map.filter(|_| !wanted) {
+            if let Some(route_map) = route_map.filter(|_| !wanted || !self.import_sound(&vrf, instance)) {
                 lines.push(format!("no import vrf route-map {route_map}"));
             }
             let ours = (self.owned)(&vrf) || route_map.is_some();
@@ -387,19 +395,18 @@ impl Planner<'_> {
         };
         let mut head = Vec::new();
         if instance.is_none() {
-            let router_id = own_default.and_then(BgpInstance::router_id);
+            // Where the default instance has none configured, the one it chose.
+            let configured = own_default.and_then(BgpInstance::router_id).map(str::to_owned);
+            let router_id = configured.or_else(|| self.router_id.map(|id| id.to_string()));
             head.extend(router_id.map(|id| format!(" bgp router-id {id}")));
             head.push(" no bgp default ipv4-unicast".to_owned());
-        }
-        let mut lines = Vec::new();
-        let route_map = route_map_name(vrf);
-        if instance.and_then(BgpInstance::import_route_map) != Some(&route_map) {
-            lines.push(format!("import vrf route-map {route_map}"));
         }
         let stays = instance.is_some_and(|instance| {
             self.import_sound(vrf, instance) && instance.imports().any(|from| from == leak_vrf)
         });
+        let mut lines = Vec::new();
         if !stays {
+            lines.push(format!("import vrf route-map {}", route_map_name(vrf)));
             lines.push(format!("import vrf {leak_vrf}"));
         }
         if !lines.is_empty() {

@@ -143,8 +143,7 @@ pub struct ExportedRoute {
 /// What one boot VRF's table holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VrfRoutes {
-    /// Prefixes in the VRF's BGP table (its instance learns nothing but imports), with whether they are
-    /// installed.
+    /// Prefixes imported by BGP from another VRF, with whether they are installed.
     pub imported: BTreeMap<Ipv6Net, bool>,
     /// The `::/0` blackhole is installed.
     pub deny_installed: bool,
