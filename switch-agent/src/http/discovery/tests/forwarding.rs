@@ -9,7 +9,8 @@ use switch_agent_core::identity::{IdentityClaims, JwsKind, MachineClaims};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{Api, Ca, MAC, Proxy, ask, bearer, fast, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{MAC, Proxy, ask, bearer, fast, parse, raw, token};
 
 async fn with_api(http1_only: bool) -> (Proxy, Api, u16) {
     let (proxy, ca) = (Proxy::new(), Ca::new());
