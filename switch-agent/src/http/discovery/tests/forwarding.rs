@@ -353,6 +353,8 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let bearer = bearer(&token(port).await);
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 502);
     let upstream = proxy.discovery.shared.current_upstream().unwrap();
+    // rcgen's default notAfter is 4096-01-01.
+    assert_eq!(upstream.expiry().ca, Some(67_090_118_400));
 
     proxy.directory.write("ca.pem", &format!("\n{}", ca.pem));
     assert!(!upstream.refresh(), "no error before, none after");
