@@ -38,16 +38,19 @@ use self::files::LastGood;
 use crate::backend::keys::Signer;
 use crate::http::listener::connection::serve;
 use crate::http::listener::wire::{Activity, Wire};
-use crate::http::listener::{Accepted, ListenerError, Room, accept_loop, open};
+use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::http::upstream::{self, Upstream};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::wake::Waker;
+use crate::wake::{Reason, Waker};
 
 /// How long closing a port waits for its tasks, which are all cancelled by then.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How often the master of a port is looked at, where the kernel cuts the port off and where it does not.
+const FILTERED_INTERVAL: Duration = Duration::from_secs(2);
+const CHECKED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The kernel's neighbour table, as far as the proxy asks it.
 pub trait NeighborTable: Send + Sync + 'static {
@@ -124,9 +127,19 @@ pub struct PortState {
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
     requests: Mutex<Bucket>,
+    ingress: Ingress,
+    device: String,
 }
 
 impl PortState {
+    /// Whether what arrives on the listener now came through the port's VRF.
+    pub(crate) fn in_its_vrf(&self) -> bool {
+        match self.ingress {
+            Ingress::Filtered => true,
+            Ingress::Checked => through_vrf(&self.listener, &self.device),
+        }
+    }
+
     pub(crate) fn context(&self) -> Arc<PortContext> {
         self.context
             .read()
@@ -236,8 +249,8 @@ impl Discovery {
         let port = service.listener.port.clone();
         let limits = self.shared.limits.clone();
         let device = self.shared.device.unwrap_or(port.as_str());
-        let listener = match open(&service.listener, device, &limits) {
-            Ok(listener) => listener,
+        let (listener, ingress) = match open(&service.listener, device, &limits) {
+            Ok(opened) => opened,
             Err(source) => {
                 let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
                 self.ports()
@@ -252,6 +265,8 @@ impl Discovery {
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
+            ingress,
+            device: device.to_owned(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
@@ -263,11 +278,49 @@ impl Discovery {
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
         }));
-        tracing::info!(%port, "discovery proxy opened");
+        if ingress == Ingress::Checked {
+            tracing::warn!(%port, "no CAP_NET_ADMIN: the port's VRF is checked by polling, not by the kernel");
+        }
+        tasks.spawn(self.clone().watch_ingress(state.clone(), cancel.clone()));
+        tracing::info!(%port, ?ingress, "discovery proxy opened");
         let mut ports = self.ports();
         ports.errors.remove(&port);
         ports.open.insert(port, OpenPort { state, cancel, tasks });
         Ok(())
+    }
+
+    /// Closes the service of a port that left its VRF (its token must not be good when it returns), and
+    /// leaves it to the reconciler to open it again.
+    async fn watch_ingress(self, state: Arc<PortState>, cancel: CancellationToken) {
+        let interval = match state.ingress {
+            Ingress::Filtered => FILTERED_INTERVAL,
+            Ingress::Checked => CHECKED_INTERVAL,
+        };
+        let watching = async {
+            while through_vrf(&state.listener, &state.device) {
+                tokio::time::sleep(interval).await;
+            }
+        };
+        if cancel.run_until_cancelled(watching).await.is_none() {
+            return;
+        }
+        cancel.cancel();
+        let port = state.listener.port.clone();
+        let mut ports = self.ports();
+        if ports
+            .open
+            .get(&port)
+            .is_some_and(|open| Arc::ptr_eq(&open.state, &state))
+        {
+            ports.open.remove(&port);
+            ports
+                .errors
+                .insert(port.clone(), "the port left its VRF".to_owned());
+            self.shared.tokens.revoke(&port);
+        }
+        drop(ports);
+        tracing::info!(%port, "discovery proxy closed: the port left its VRF");
+        self.shared.waker.wake(Reason::Service);
     }
 
     /// Closes the service of a port: its listener, its connections, its token.
@@ -370,6 +423,9 @@ impl Discovery {
 async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
     let shared = port.shared.clone();
     let name = port.listener.port.clone();
+    if !port.in_its_vrf() {
+        return shared.metrics.proxy.rejected("left-vrf");
+    }
     shared.metrics.proxy.connection_opened(&name);
     let metrics = shared.metrics.clone();
     let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {

@@ -23,7 +23,7 @@ use switch_agent_core::discovery::Limits;
 use switch_agent_core::service::UpstreamState;
 use tokio_util::sync::CancellationToken;
 
-use self::files::{Credentials, FileError, Stamp};
+use self::files::{Credentials, Expiry, FileError, Stamp};
 use self::resolve::{AddressPolicy, PolicyResolver, RefusedAddress};
 use crate::http::discovery::body::RequestBody;
 use crate::metrics::Metrics;
@@ -74,6 +74,7 @@ struct Built {
     client: Option<HyperClient>,
     /// The agent's own token, for its own calls; never a machine's.
     agent_token: Option<Arc<str>>,
+    expiry: Expiry,
     stamp: Stamp,
     error: Option<String>,
 }
@@ -94,6 +95,7 @@ impl Upstream {
         let built = Built {
             client: None,
             agent_token: None,
+            expiry: Expiry::default(),
             stamp: Stamp::default(),
             error: None,
         };
@@ -137,6 +139,11 @@ impl Upstream {
         self.read().agent_token.clone()
     }
 
+    /// When the certificates in use expire.
+    pub fn expiry(&self) -> Expiry {
+        self.read().expiry
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Built> {
         self.built.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,9 +172,15 @@ impl Upstream {
         let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
         built.stamp = stamp;
         built.error = match outcome {
-            Ok((client, Credentials { agent_token, .. })) => {
+            Ok((
+                client,
+                Credentials {
+                    agent_token, expiry, ..
+                },
+            )) => {
                 built.client = Some(client);
                 built.agent_token = agent_token;
+                built.expiry = expiry;
                 None
             }
             Err(error) => Some(chain(&error)),
@@ -227,6 +240,9 @@ pub async fn watch(upstream: Arc<Upstream>, metrics: Metrics, waker: Waker, canc
     let watching = async {
         loop {
             metrics.proxy.upstream_usable(upstream.state().error.is_none());
+            let expiry = upstream.expiry();
+            metrics.proxy.certificate_expiry("ca", expiry.ca);
+            metrics.proxy.certificate_expiry("client", expiry.client);
             tokio::time::sleep(POLL_INTERVAL).await;
             let looked = upstream.clone();
             let changed = tokio::task::spawn_blocking(move || looked.refresh())

@@ -26,6 +26,11 @@ struct PortLabels {
     port: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileLabels {
+    file: &'static str,
+}
+
 #[derive(Debug)]
 pub struct ProxyMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -36,6 +41,7 @@ pub struct ProxyMetrics {
     tokens_refused: Family<ReasonLabels, Counter>,
     upstream_errors: Family<ReasonLabels, Counter>,
     upstream_usable: Gauge,
+    certificate_expiry: Family<FileLabels, Gauge>,
 }
 
 impl ProxyMetrics {
@@ -52,6 +58,7 @@ impl ProxyMetrics {
             tokens_refused: Family::default(),
             upstream_errors: Family::default(),
             upstream_usable: Gauge::default(),
+            certificate_expiry: Family::default(),
         };
         registry.register(
             "proxy_requests",
@@ -93,6 +100,12 @@ impl ProxyMetrics {
             "proxy_upstream_usable",
             "Whether the files of the control API client (CA, certificate, key, token) are good",
             metrics.upstream_usable.clone(),
+        );
+        registry.register_with_unit(
+            "proxy_certificate_expiry_timestamp",
+            "When the first certificate of the control API client's file (ca, client) expires",
+            Unit::Seconds,
+            metrics.certificate_expiry.clone(),
         );
         metrics
     }
@@ -146,5 +159,19 @@ impl ProxyMetrics {
 
     pub fn upstream_usable(&self, usable: bool) {
         self.upstream_usable.set(i64::from(usable));
+    }
+
+    /// `at` is Unix time; `None` where the file is not configured.
+    pub fn certificate_expiry(&self, file: &'static str, at: Option<i64>) {
+        match at {
+            Some(at) => {
+                self.certificate_expiry
+                    .get_or_create(&FileLabels { file })
+                    .set(at);
+            }
+            None => {
+                self.certificate_expiry.remove(&FileLabels { file });
+            }
+        }
     }
 }

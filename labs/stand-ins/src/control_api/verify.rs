@@ -143,3 +143,156 @@ impl Verifier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::rand::SystemRandom;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+    use switch_agent_core::identity::jws::{assemble, signing_input};
+
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    struct Switch {
+        key: Ed25519KeyPair,
+        jwks: std::path::PathBuf,
+    }
+
+    impl Drop for Switch {
+        fn drop(&mut self) {
+            std::fs::remove_file(&self.jwks).ok();
+        }
+    }
+
+    impl Switch {
+        fn new(name: &str) -> Switch {
+            let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+            let key = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
+            let jwks = std::env::temp_dir().join(format!("stand-ins-{name}-{}.json", std::process::id()));
+            let x = URL_SAFE_NO_PAD.encode(key.public_key());
+            let text = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
+            std::fs::write(&jwks, text).unwrap();
+            Switch { key, jwks }
+        }
+
+        fn sign(&self, kind: JwsKind, claims: &serde_json::Value) -> String {
+            let input = signing_input(kind, "k", claims).unwrap();
+            assemble(&input, self.key.sign(input.as_bytes()).as_ref())
+        }
+
+        fn verifier(&self) -> Verifier {
+            let source = format!("leaf1={}", self.jwks.display()).parse().unwrap();
+            Verifier::new(vec![source], "https://api".to_owned())
+        }
+    }
+
+    fn place() -> serde_json::Value {
+        serde_json::json!({
+            "iss": "leaf1", "sub": "Ethernet0", "aud": "https://api", "iat": NOW, "exp": NOW + 60, "jti": "1",
+            "partition": "p1", "vrf": "VrfBoot-p1", "alias": "Eth1/1", "index": 1, "mac": "52:54:00:00:00:01"
+        })
+    }
+
+    fn token() -> serde_json::Value {
+        serde_json::json!({
+            "iss": "leaf1", "sub": "Ethernet0", "iat": NOW, "exp": NOW + 60, "jti": "t",
+            "partition": "p1", "mac": "52:54:00:00:00:01"
+        })
+    }
+
+    fn headers(statement: &str, token: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let fields = [
+            ("x-boot-switch", "leaf1".to_owned()),
+            ("x-boot-partition", "p1".to_owned()),
+            ("x-boot-port", "Ethernet0".to_owned()),
+            ("x-boot-mac", "52:54:00:00:00:01".to_owned()),
+            ("x-boot-identity", statement.to_owned()),
+            ("authorization", format!("Bearer {token}")),
+        ];
+        for (name, value) in fields {
+            headers.insert(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_good_request_passes_once() {
+        let switch = Switch::new("good");
+        let verifier = switch.verifier();
+        let statement = switch.sign(JwsKind::Identity, &place());
+        let headers = headers(&statement, &switch.sign(JwsKind::MachineToken, &token()));
+        let (identity, machine) = verifier.check(&headers, NOW).unwrap();
+        assert_eq!(
+            (identity.sub.as_str(), machine.sub.as_str()),
+            ("Ethernet0", "Ethernet0")
+        );
+        let again = verifier.check(&headers, NOW).unwrap_err();
+        assert_eq!(
+            (again.status, again.reason.as_str()),
+            (401, "the statement was used before")
+        );
+    }
+
+    #[test]
+    fn whatever_does_not_fit_is_refused() {
+        let (switch, other) = (Switch::new("fits"), Switch::new("other"));
+        let verifier = switch.verifier();
+        let changed = |mut claims: serde_json::Value, name: &str, value: serde_json::Value| {
+            claims[name] = value;
+            claims
+        };
+        let check = |statement: &serde_json::Value, token: &serde_json::Value, now: u64| {
+            let statement = switch.sign(JwsKind::Identity, statement);
+            let token = switch.sign(JwsKind::MachineToken, token);
+            verifier
+                .check(&headers(&statement, &token), now)
+                .unwrap_err()
+                .status
+        };
+        for (name, value) in [
+            ("sub", "Ethernet4"),
+            ("mac", "52:54:00:00:00:02"),
+            ("iss", "leaf2"),
+            ("partition", "p2"),
+        ] {
+            assert_eq!(
+                check(&place(), &changed(token(), name, value.into()), NOW),
+                403,
+                "{name}"
+            );
+        }
+        assert_eq!(
+            check(&changed(place(), "aud", "https://other".into()), &token(), NOW),
+            403
+        );
+        assert_eq!(check(&place(), &token(), NOW + 120), 401);
+        assert_eq!(check(&place(), &token(), NOW - 120), 401);
+        assert_eq!(
+            check(&place(), &changed(token(), "exp", (NOW - 1).into()), NOW),
+            401
+        );
+
+        let good = switch.sign(JwsKind::MachineToken, &token());
+        let forged = other.sign(JwsKind::Identity, &place());
+        assert_eq!(
+            verifier.check(&headers(&forged, &good), NOW).unwrap_err().status,
+            401
+        );
+        assert_eq!(
+            verifier.check(&headers(&good, &good), NOW).unwrap_err().status,
+            401
+        );
+        let statement = switch.sign(JwsKind::Identity, &place());
+        let mut stamped = headers(&statement, &good);
+        stamped.insert("x-boot-port", "Ethernet9".parse().unwrap());
+        assert_eq!(verifier.check(&stamped, NOW).unwrap_err().status, 403);
+        stamped.append("x-boot-identity", "twice".parse().unwrap());
+        assert_eq!(verifier.check(&stamped, NOW).unwrap_err().status, 401);
+        stamped.insert("x-boot-switch", "leaf9".parse().unwrap());
+        assert_eq!(verifier.check(&stamped, NOW).unwrap_err().status, 401);
+    }
+}

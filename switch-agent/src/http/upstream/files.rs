@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::discovery::validity::not_after;
 
 /// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -56,6 +57,30 @@ pub enum FileError {
 pub struct Credentials {
     pub tls: ClientConfig,
     pub agent_token: Option<Arc<str>>,
+    pub expiry: Expiry,
+}
+
+/// Unix time at which the first certificate of a file expires; `None` where no file is configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expiry {
+    pub ca: Option<i64>,
+    pub client: Option<i64>,
+}
+
+impl Expiry {
+    fn of(spec: &UpstreamSpec) -> Expiry {
+        let first = |path: &Option<String>| {
+            let certificates = certificates(path.as_deref()?).ok()?;
+            certificates
+                .iter()
+                .filter_map(|certificate| not_after(certificate))
+                .min()
+        };
+        Expiry {
+            ca: first(&spec.ca_file),
+            client: first(&spec.client_cert_file),
+        }
+    }
 }
 
 /// Length and time of change of every file, to notice a change.
@@ -158,7 +183,11 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    Ok(Credentials { tls, agent_token })
+    Ok(Credentials {
+        tls,
+        agent_token,
+        expiry: Expiry::of(spec),
+    })
 }
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {

@@ -9,7 +9,8 @@ use switch_agent_core::identity::{IdentityClaims, JwsKind, MachineClaims};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{Api, Ca, MAC, Proxy, ask, bearer, fast, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{MAC, Proxy, ask, bearer, fast, parse, raw, token};
 
 async fn with_api(http1_only: bool) -> (Proxy, Api, u16) {
     let (proxy, ca) = (Proxy::new(), Ca::new());
@@ -352,6 +353,8 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let bearer = bearer(&token(port).await);
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 502);
     let upstream = proxy.discovery.shared.current_upstream().unwrap();
+    // rcgen's default notAfter is 4096-01-01.
+    assert_eq!(upstream.expiry().ca, Some(67_090_118_400));
 
     proxy.directory.write("ca.pem", &format!("\n{}", ca.pem));
     assert!(!upstream.refresh(), "no error before, none after");

@@ -6,7 +6,8 @@ use switch_agent_core::discovery::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{Api, Ca, Proxy, ask, bearer, fast, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{Proxy, ask, bearer, fast, parse, raw, token};
 
 fn short() -> Limits {
     Limits {

@@ -1,6 +1,10 @@
 //! What the proxy answers by itself.
 
+use std::time::Duration;
+
 use super::support::{Proxy, ask, bearer, token};
+use crate::http::listener::{Ingress, open, through_vrf};
+use crate::wake::Reason;
 
 #[tokio::test]
 async fn boot_document_follows_the_context() {
@@ -194,13 +198,36 @@ async fn a_listener_that_cannot_open_is_observed() {
     assert!(error.contains("interface index"), "{error}");
 }
 
+/// Needs CAP_NET_ADMIN to see the kernel drop it; without it, that it is noticed.
 #[tokio::test]
 async fn what_does_not_come_through_the_vrf_device_is_dropped() {
+    let mut spec = super::support::service("Ethernet0", 0).listener;
+    spec.vrf_ifindex = 9999;
+    assert!(!through_vrf(&spec, "lo"));
+    let (listener, ingress) = open(&spec, "lo", &super::support::fast()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    if ingress == Ingress::Filtered {
+        let connecting = tokio::net::TcpStream::connect(("::1", port));
+        let waited = tokio::time::timeout(Duration::from_millis(500), connecting).await;
+        assert!(waited.is_err(), "the filter must drop the SYN");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_left_its_vrf_is_closed_and_its_token_gone() {
     let proxy = Proxy::new();
-    let port = proxy
-        .open("Ethernet0", |service| service.listener.vrf_ifindex = 9999)
-        .await;
-    let connecting = tokio::net::TcpStream::connect(("::1", port));
-    let waited = tokio::time::timeout(std::time::Duration::from_millis(500), connecting).await;
-    assert!(waited.is_err(), "the filter must drop the SYN");
+    let mut service = super::support::service("Ethernet0", 0);
+    service.listener.vrf_ifindex = 9999;
+    proxy.discovery.set(service).await.unwrap();
+    let closed = async {
+        while !proxy.discovery.observed().0.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed)
+        .await
+        .unwrap();
+    let (_, errors) = proxy.discovery.observed();
+    assert_eq!(errors.values().collect::<Vec<_>>(), ["the port left its VRF"]);
+    assert!(proxy.waker.take().contains(&Reason::Service));
 }

@@ -1,6 +1,7 @@
 //! Raw bytes against the listener: what is ambiguous is refused, and nothing is smuggled.
 
-use super::support::{Api, Ca, Proxy, bearer, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{Proxy, bearer, parse, raw, token};
 
 #[tokio::test]
 async fn ambiguous_bytes_never_reach_the_api() {
