@@ -141,19 +141,13 @@ impl PortState {
     }
 
     pub(crate) fn context(&self) -> Arc<PortContext> {
-        self.context
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts a request against the port's rate.
     pub(crate) fn take_request(&self) -> Result<(), Duration> {
         let now = self.shared.origin.elapsed();
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(now)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 }
 
@@ -198,10 +192,7 @@ impl Discovery {
             origin: Instant::now(),
             device,
         };
-        Discovery {
-            shared: Arc::new(shared),
-            ports: Arc::default(),
-        }
+        Discovery { shared: Arc::new(shared), ports: Arc::default() }
     }
 
     fn ports(&self) -> MutexGuard<'_, Ports> {
@@ -216,11 +207,7 @@ impl Discovery {
         if self.shared.cancel.is_cancelled() {
             return Err(ServiceError::Stopping);
         }
-        let same_listener = self
-            .ports()
-            .open
-            .get(&port)
-            .map(|open| open.state.listener == service.listener);
+        let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
         match same_listener {
             Some(true) => self.update(service.context),
             Some(false) => {
@@ -253,9 +240,7 @@ impl Discovery {
             Ok(opened) => opened,
             Err(source) => {
                 let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
-                self.ports()
-                    .errors
-                    .insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
+                self.ports().errors.insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
                 return Err(ServiceError::Listener { port, source });
             }
         };
@@ -270,10 +255,8 @@ impl Discovery {
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
-        let room = Room {
-            port: Arc::new(Semaphore::new(limits.port_connections)),
-            all: self.shared.room.clone(),
-        };
+        let room =
+            Room { port: Arc::new(Semaphore::new(limits.port_connections)), all: self.shared.room.clone() };
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
@@ -307,15 +290,9 @@ impl Discovery {
         cancel.cancel();
         let port = state.listener.port.clone();
         let mut ports = self.ports();
-        if ports
-            .open
-            .get(&port)
-            .is_some_and(|open| Arc::ptr_eq(&open.state, &state))
-        {
+        if ports.open.get(&port).is_some_and(|open| Arc::ptr_eq(&open.state, &state)) {
             ports.open.remove(&port);
-            ports
-                .errors
-                .insert(port.clone(), "the port left its VRF".to_owned());
+            ports.errors.insert(port.clone(), "the port left its VRF".to_owned());
             self.shared.tokens.revoke(&port);
         }
         drop(ports);
@@ -352,24 +329,15 @@ impl Discovery {
         let ports = self.ports();
         let services = ports.open.iter().map(|(port, open)| {
             let context = (*open.state.context()).clone();
-            (
-                port.clone(),
-                PortService {
-                    listener: open.state.listener.clone(),
-                    context,
-                },
-            )
+            (port.clone(), PortService { listener: open.state.listener.clone(), context })
         });
         (services.collect(), ports.errors.clone())
     }
 
     fn refresh_boot_prefixes(&self) {
         let ports = self.ports();
-        let mut prefixes: Vec<_> = ports
-            .open
-            .values()
-            .map(|open| open.state.context().settings.prefix)
-            .collect();
+        let mut prefixes: Vec<_> =
+            ports.open.values().map(|open| open.state.context().settings.prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
         self.shared.policy.set_boot_prefixes(prefixes);
@@ -378,12 +346,7 @@ impl Discovery {
     /// Configures the client of the control API, or with `None` drops it. Requests under way go on with
     /// the client they started with.
     pub async fn set_upstream(&self, spec: Option<UpstreamSpec>) {
-        if self
-            .shared
-            .current_upstream()
-            .map(|upstream| upstream.spec().clone())
-            == spec
-        {
+        if self.shared.current_upstream().map(|upstream| upstream.spec().clone()) == spec {
             return;
         }
         let shared = self.shared.clone();
@@ -391,9 +354,7 @@ impl Discovery {
             None => None,
             Some(spec) => {
                 let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits)))
-                    .await
-                    .ok()
+                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits))).await.ok()
             }
         };
         let made = made.map(|upstream| {
@@ -432,11 +393,7 @@ async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: Cancellati
         metrics.proxy.rejected(refusal.as_str());
     });
     let activity = Arc::new(Activity::default());
-    let service = MachineService {
-        port,
-        peer: accepted.peer,
-        activity: activity.clone(),
-    };
+    let service = MachineService { port, peer: accepted.peer, activity: activity.clone() };
     serve(wire, service, activity, &shared.limits, cancel).await;
     shared.metrics.proxy.connection_closed(&name);
     drop(accepted.permits);

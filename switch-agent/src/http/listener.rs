@@ -41,11 +41,7 @@ pub enum ListenerError {
         source: io::Error,
     },
     #[error("{device} has interface index {found:?}, not {wanted}: it was deleted or made anew")]
-    Device {
-        device: String,
-        found: Option<u32>,
-        wanted: u32,
-    },
+    Device { device: String, found: Option<u32>, wanted: u32 },
 }
 
 /// `skb->dev->ifindex == ifindex`. At this point of the receive path that device is the VRF for an enslaved
@@ -95,20 +91,12 @@ pub fn open(
         Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).map_err(failed("make a socket"))?;
     socket.set_nonblocking(true).map_err(failed("set O_NONBLOCK"))?;
     socket.set_only_v6(true).map_err(failed("set IPV6_V6ONLY"))?;
-    socket
-        .set_reuse_address(true)
-        .map_err(failed("set SO_REUSEADDR"))?;
-    socket
-        .bind_device(Some(device.as_bytes()))
-        .map_err(failed("set SO_BINDTODEVICE"))?;
+    socket.set_reuse_address(true).map_err(failed("set SO_REUSEADDR"))?;
+    socket.bind_device(Some(device.as_bytes())).map_err(failed("set SO_BINDTODEVICE"))?;
     // The kernel resolved the name just now; only the interface that was asked for will do.
     let found = if_nametoindex(device).ok();
     if found != Some(spec.ifindex) {
-        return Err(ListenerError::Device {
-            device: device.to_owned(),
-            found,
-            wanted: spec.ifindex,
-        });
+        return Err(ListenerError::Device { device: device.to_owned(), found, wanted: spec.ifindex });
     }
     let ingress = match socket.attach_filter(&ingress_filter(spec.vrf_ifindex)) {
         Ok(()) => Ingress::Filtered,
@@ -117,13 +105,9 @@ pub fn open(
     };
     // Inherited by accepted sockets. A machine is one hop away: what is told to it (tokens above all)
     // cannot be passed on by a machine that routes for others.
-    socket
-        .set_unicast_hops_v6(1)
-        .map_err(failed("set IPV6_UNICAST_HOPS"))?;
+    socket.set_unicast_hops_v6(1).map_err(failed("set IPV6_UNICAST_HOPS"))?;
     socket.set_tcp_nodelay(true).map_err(failed("set TCP_NODELAY"))?;
-    socket
-        .set_tcp_user_timeout(Some(limits.write_stall_timeout))
-        .map_err(failed("set TCP_USER_TIMEOUT"))?;
+    socket.set_tcp_user_timeout(Some(limits.write_stall_timeout)).map_err(failed("set TCP_USER_TIMEOUT"))?;
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, spec.tcp_port));
     socket.bind(&SockAddr::from(address)).map_err(failed("bind"))?;
     socket.listen(BACKLOG).map_err(failed("listen"))?;
@@ -172,11 +156,7 @@ pub async fn accept_loop(
             };
             let SocketAddr::V6(peer) = peer else { continue };
             SockRef::from(&stream).set_keepalive(true).ok();
-            accepted(Accepted {
-                stream,
-                peer,
-                permits: [port_permit, permit],
-            });
+            accepted(Accepted { stream, peer, permits: [port_permit, permit] });
         }
     };
     cancel.run_until_cancelled(accept).await;

@@ -99,13 +99,7 @@ impl Upstream {
             stamp: Stamp::default(),
             error: None,
         };
-        let upstream = Upstream {
-            spec,
-            policy,
-            limits,
-            built: RwLock::new(built),
-            building: Mutex::new(()),
-        };
+        let upstream = Upstream { spec, policy, limits, built: RwLock::new(built), building: Mutex::new(()) };
         upstream.refresh();
         upstream
     }
@@ -128,10 +122,7 @@ impl Upstream {
     }
 
     pub fn state(&self) -> UpstreamState {
-        UpstreamState {
-            spec: self.spec.clone(),
-            error: self.read().error.clone(),
-        }
+        UpstreamState { spec: self.spec.clone(), error: self.read().error.clone() }
     }
 
     /// The agent's own bearer token (`control_api_token_file`).
@@ -155,10 +146,7 @@ impl Upstream {
         let stamp = Stamp::of(&self.spec);
         let (unchanged, was) = {
             let built = self.read();
-            (
-                built.stamp == stamp && (built.client.is_some() || built.error.is_some()),
-                built.error.clone(),
-            )
+            (built.stamp == stamp && (built.client.is_some() || built.error.is_some()), built.error.clone())
         };
         // Files that could not be used are tried again: what was missing may be a file they refer to.
         if unchanged && was.is_none() {
@@ -172,12 +160,7 @@ impl Upstream {
         let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
         built.stamp = stamp;
         built.error = match outcome {
-            Ok((
-                client,
-                Credentials {
-                    agent_token, expiry, ..
-                },
-            )) => {
+            Ok((client, Credentials { agent_token, expiry, .. })) => {
                 built.client = Some(client);
                 built.agent_token = agent_token;
                 built.expiry = expiry;
@@ -228,10 +211,7 @@ impl Upstream {
                 (None, error) => return Err(UpstreamError::Unusable(error.clone().unwrap_or_default())),
             }
         };
-        client
-            .request(request)
-            .await
-            .map_err(|error| classify(&error, error.is_connect()))
+        client.request(request).await.map_err(|error| classify(&error, error.is_connect()))
     }
 }
 
@@ -245,9 +225,7 @@ pub async fn watch(upstream: Arc<Upstream>, metrics: Metrics, waker: Waker, canc
             metrics.proxy.certificate_expiry("client", expiry.client);
             tokio::time::sleep(POLL_INTERVAL).await;
             let looked = upstream.clone();
-            let changed = tokio::task::spawn_blocking(move || looked.refresh())
-                .await
-                .unwrap_or(false);
+            let changed = tokio::task::spawn_blocking(move || looked.refresh()).await.unwrap_or(false);
             if changed {
                 match upstream.state().error {
                     Some(error) => tracing::warn!(%error, "control API files are not usable"),
@@ -279,9 +257,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
         if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);
         }
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         if let Some(found) = inner.and_then(|inner| find::<T>(inner)) {
             return Some(found);
         }
@@ -297,9 +273,5 @@ fn classify(error: &(dyn Error + 'static), connecting: bool) -> UpstreamError {
     if let Some(tls) = find::<rustls::Error>(error) {
         return UpstreamError::Tls(tls.to_string());
     }
-    if connecting {
-        UpstreamError::Connect(chain(error))
-    } else {
-        UpstreamError::Exchange(chain(error))
-    }
+    if connecting { UpstreamError::Connect(chain(error)) } else { UpstreamError::Exchange(chain(error)) }
 }

@@ -46,9 +46,7 @@ pub struct ProxyMetrics {
 
 impl ProxyMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let buckets = [
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-        ];
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let metrics = ProxyMetrics {
             requests: Family::default(),
             upstream_duration: Histogram::new(buckets),
@@ -81,11 +79,7 @@ impl ProxyMetrics {
             "Requests and connections refused before anything was forwarded, by reason",
             metrics.rejected.clone(),
         );
-        registry.register(
-            "proxy_tokens_minted",
-            "Machine tokens minted",
-            metrics.tokens_minted.clone(),
-        );
+        registry.register("proxy_tokens_minted", "Machine tokens minted", metrics.tokens_minted.clone());
         registry.register(
             "proxy_tokens_refused",
             "Machine tokens not minted or not accepted, by reason",
@@ -119,26 +113,16 @@ impl ProxyMetrics {
     }
 
     pub fn connection_opened(&self, port: &PortName) {
-        self.open_connections
-            .get_or_create(&PortLabels {
-                port: port.to_string(),
-            })
-            .inc();
+        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).inc();
     }
 
     pub fn connection_closed(&self, port: &PortName) {
-        self.open_connections
-            .get_or_create(&PortLabels {
-                port: port.to_string(),
-            })
-            .dec();
+        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).dec();
     }
 
     /// Forgets the labels of a port that was closed.
     pub fn port_closed(&self, port: &PortName) {
-        self.open_connections.remove(&PortLabels {
-            port: port.to_string(),
-        });
+        self.open_connections.remove(&PortLabels { port: port.to_string() });
     }
 
     pub fn rejected(&self, reason: &'static str) {
@@ -165,9 +149,7 @@ impl ProxyMetrics {
     pub fn certificate_expiry(&self, file: &'static str, at: Option<i64>) {
         match at {
             Some(at) => {
-                self.certificate_expiry
-                    .get_or_create(&FileLabels { file })
-                    .set(at);
+                self.certificate_expiry.get_or_create(&FileLabels { file }).set(at);
             }
             None => {
                 self.certificate_expiry.remove(&FileLabels { file });

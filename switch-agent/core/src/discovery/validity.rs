@@ -19,12 +19,7 @@ fn element<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
         } else {
             return None;
         };
-        (
-            digits
-                .iter()
-                .fold(0, |length, digit| length << 8 | usize::from(*digit)),
-            rest,
-        )
+        (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
     };
     let (content, rest) = rest.split_at_checked(length)?;
     *bytes = rest;
@@ -32,9 +27,7 @@ fn element<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 }
 
 fn tagged<'a>(bytes: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
-    element(bytes)
-        .filter(|(tag, _)| *tag == wanted)
-        .map(|(_, content)| content)
+    element(bytes).filter(|(tag, _)| *tag == wanted).map(|(_, content)| content)
 }
 
 /// Unix time (seconds) of a certificate's `notAfter`; `None` where the bytes are no certificate.
@@ -111,14 +104,7 @@ mod tests {
         assert_eq!(utc("491231235959Z"), Some(2_524_607_999));
         assert_eq!(general("20500101000000Z"), Some(2_524_608_000));
         assert_eq!(general("99991231235959Z"), Some(253_402_300_799));
-        for bad in [
-            "",
-            "7001010000Z",
-            "701301000000Z",
-            "700100000000Z",
-            "700101000000",
-            "70010100000xZ",
-        ] {
+        for bad in ["", "7001010000Z", "701301000000Z", "700100000000Z", "700101000000", "70010100000xZ"] {
             assert_eq!(utc(bad), None, "{bad}");
         }
     }

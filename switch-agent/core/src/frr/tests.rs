@@ -15,43 +15,19 @@ pub(super) fn boot(leak_vrf: &str, prefixes: &[&str], ports: &[(&str, &str)]) ->
     BootVrfSpec {
         leak_vrf: leak_vrf.to_owned(),
         leak_prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
-        ports: ports
-            .iter()
-            .map(|(port, net)| (port.parse().unwrap(), net.parse().unwrap()))
-            .collect(),
+        ports: ports.iter().map(|(port, net)| (port.parse().unwrap(), net.parse().unwrap())).collect(),
     }
 }
 
 /// Two partitions with different leaks, and one without.
 pub(super) fn spec() -> FrrSpec {
-    let ports = [
-        ("Ethernet0", "2001:db8:b000::/64"),
-        ("Ethernet4", "2001:db8:b000:1::/64"),
-    ];
+    let ports = [("Ethernet0", "2001:db8:b000::/64"), ("Ethernet4", "2001:db8:b000:1::/64")];
     let vrfs = [
-        (
-            "VrfBoot-p1",
-            boot("default", &["2001:db8:a91::/64", "2001:db8:cace::/64"], &ports),
-        ),
-        (
-            "VrfBoot-p2",
-            boot(
-                "VrfApi",
-                &["2001:db8:a92::/64"],
-                &[("PortChannel1", "2001:db8:b001::/64")],
-            ),
-        ),
-        (
-            "VrfBoot-p3",
-            boot("default", &[], &[("Ethernet8", "2001:db8:b002::/64")]),
-        ),
+        ("VrfBoot-p1", boot("default", &["2001:db8:a91::/64", "2001:db8:cace::/64"], &ports)),
+        ("VrfBoot-p2", boot("VrfApi", &["2001:db8:a92::/64"], &[("PortChannel1", "2001:db8:b001::/64")])),
+        ("VrfBoot-p3", boot("default", &[], &[("Ethernet8", "2001:db8:b002::/64")])),
     ];
-    FrrSpec {
-        vrfs: vrfs
-            .into_iter()
-            .map(|(name, spec)| (name.parse().unwrap(), spec))
-            .collect(),
-    }
+    FrrSpec { vrfs: vrfs.into_iter().map(|(name, spec)| (name.parse().unwrap(), spec)).collect() }
 }
 
 fn owned(vrf: &VrfName) -> bool {
@@ -68,9 +44,7 @@ fn assert_converged(model: &Model, spec: &FrrSpec) {
 fn the_first_delta_in_full() {
     let mut spec = spec();
     spec.vrfs.retain(|vrf, _| vrf.as_str() == "VrfBoot-p1");
-    spec.vrfs
-        .values_mut()
-        .for_each(|boot| boot.ports.retain(|port, _| port.as_str() == "Ethernet0"));
+    spec.vrfs.values_mut().for_each(|boot| boot.ports.retain(|port, _| port.as_str() == "Ethernet0"));
     let plan = plan(&spec, &Model::new(FOREIGN).observed(), LeakMethod::Auto, &owned);
     assert!(plan.withdraw.is_empty());
     let expected = "\
@@ -106,11 +80,7 @@ exit";
 #[test]
 fn the_last_withdrawal_in_full() {
     let text = include_str!("testdata/frr-8.4.4.conf");
-    let observed = FrrObserved {
-        managed: true,
-        running_config: text.to_owned(),
-        ..FrrObserved::default()
-    };
+    let observed = FrrObserved { managed: true, running_config: text.to_owned(), ..FrrObserved::default() };
     let plan = plan(&FrrSpec::default(), &observed, LeakMethod::Vtysh, &owned);
     let expected = "\
 router bgp 4200000010
@@ -152,23 +122,15 @@ fn everything_comes_and_goes_and_foreign_lines_stay() {
 #[test]
 fn samples_of_every_release_are_converged() {
     let ports = [("Ethernet0", "2001:db8:b000::/64")];
-    let vrfs = [(
-        "VrfBoot-p1".parse().unwrap(),
-        boot("default", &["2001:db8:a91::/64"], &ports),
-    )];
-    let spec = FrrSpec {
-        vrfs: BTreeMap::from(vrfs),
-    };
+    let vrfs = [("VrfBoot-p1".parse().unwrap(), boot("default", &["2001:db8:a91::/64"], &ports))];
+    let spec = FrrSpec { vrfs: BTreeMap::from(vrfs) };
     for text in [
         include_str!("testdata/frr-8.4.4.conf"),
         include_str!("testdata/frr-10.3.conf"),
         include_str!("testdata/frr-10.7.1.conf"),
     ] {
-        let observed = FrrObserved {
-            managed: true,
-            running_config: text.to_owned(),
-            ..FrrObserved::default()
-        };
+        let observed =
+            FrrObserved { managed: true, running_config: text.to_owned(), ..FrrObserved::default() };
         let plan = plan(&spec, &observed, LeakMethod::Auto, &owned);
         assert!(plan.withdraw.is_empty() && plan.apply.is_empty(), "{plan:#?}");
     }
@@ -204,48 +166,26 @@ fn tampering_that_opens_is_closed_import_first() {
         assert_converged(&model, &spec());
         plan
     };
-    let family = [
-        "router bgp 65000 vrf VrfBoot-p1".to_owned(),
-        "address-family ipv6 unicast".to_owned(),
-    ];
+    let family = ["router bgp 65000 vrf VrfBoot-p1".to_owned(), "address-family ipv6 unicast".to_owned()];
     let plan = tampered(&|model| {
-        model
-            .contexts
-            .get_mut(family.as_slice())
-            .unwrap()
-            .retain(|line| line == "import vrf default");
+        model.contexts.get_mut(family.as_slice()).unwrap().retain(|line| line == "import vrf default");
     });
     assert_eq!(plan.withdraw.commands[2].trim(), "no import vrf default");
-    assert!(matches!(
-        &plan.leak[&"VrfBoot-p1".parse().unwrap()],
-        LeakStatus::Pending(_)
-    ));
+    assert!(matches!(&plan.leak[&"VrfBoot-p1".parse().unwrap()], LeakStatus::Pending(_)));
     // The route-map is gone: so is what refers to it, before it comes back.
     let plan = tampered(&|model| model.command("no route-map BOOTNET-VrfBoot-p1-IN"));
-    assert_eq!(
-        plan.withdraw.commands[3].trim(),
-        "no import vrf route-map BOOTNET-VrfBoot-p1-IN"
-    );
+    assert_eq!(plan.withdraw.commands[3].trim(), "no import vrf route-map BOOTNET-VrfBoot-p1-IN");
     // An entry that permits everything, and one whose match is gone.
     tampered(&|model| {
         model.command("route-map BOOTNET-VrfBoot-p1-IN permit 20");
         model.command("exit");
     });
     tampered(&|model| {
-        model.contexts.insert(
-            vec!["route-map BOOTNET-VrfBoot-p1-IN permit 10".to_owned()],
-            Vec::new(),
-        );
+        model.contexts.insert(vec!["route-map BOOTNET-VrfBoot-p1-IN permit 10".to_owned()], Vec::new());
     });
     // A wider prefix-list, a second import.
     tampered(&|model| model.command("ipv6 prefix-list BOOTNET-VrfBoot-p1-API seq 1 permit any"));
-    tampered(&|model| {
-        model
-            .contexts
-            .get_mut(family.as_slice())
-            .unwrap()
-            .push("import vrf Vrf64".to_owned())
-    });
+    tampered(&|model| model.contexts.get_mut(family.as_slice()).unwrap().push("import vrf Vrf64".to_owned()));
 }
 
 #[test]
@@ -255,13 +195,8 @@ fn an_adopted_vrf_keeps_what_is_not_ours() {
          address-family ipv6 unicast\n  redistribute connected\n exit-address-family\nexit\n"
     );
     let ports = [("Ethernet0", "2001:db8:b000::/64")];
-    let vrfs = [(
-        "VrfRack".parse().unwrap(),
-        boot("default", &["2001:db8:a91::/64"], &ports),
-    )];
-    let spec = FrrSpec {
-        vrfs: BTreeMap::from(vrfs),
-    };
+    let vrfs = [("VrfRack".parse().unwrap(), boot("default", &["2001:db8:a91::/64"], &ports))];
+    let spec = FrrSpec { vrfs: BTreeMap::from(vrfs) };
     let mut model = Model::new(&base);
     model.converge(&spec);
     assert!(model.text().contains("import vrf route-map BOOTNET-VrfRack-IN"));
@@ -269,10 +204,7 @@ fn an_adopted_vrf_keeps_what_is_not_ours() {
     assert_eq!(model.facts(), Model::new(&base).facts());
 
     // Imports of somebody else are neither filtered nor removed: the leak waits.
-    let taken = base.replace(
-        "  redistribute connected",
-        "  import vrf route-map RACK\n  import vrf Vrf64",
-    );
+    let taken = base.replace("  redistribute connected", "  import vrf route-map RACK\n  import vrf Vrf64");
     let mut model = Model::new(&taken);
     let observed = plan(&spec, &model.observed(), LeakMethod::Auto, &owned);
     assert_eq!(
@@ -289,25 +221,15 @@ fn without_bgp_only_the_deny_route_is_applied() {
     let spec = spec();
     let mut model = Model::new("frr version 10.3\n");
     let plan = model.converge(&spec);
-    assert_eq!(
-        plan.waiting.as_deref(),
-        Some("FRR has no `router bgp` for VRF default")
-    );
+    assert_eq!(plan.waiting.as_deref(), Some("FRR has no `router bgp` for VRF default"));
     assert_eq!(model.text().matches("blackhole").count(), 3);
     assert!(!model.text().contains("BOOTNET") && !model.text().contains("nexthop-vrf"));
 
     let mgmt = FrrSpec {
-        vrfs: BTreeMap::from([(
-            "VrfBoot-p1".parse().unwrap(),
-            boot("mgmt", &["2001:db8:a91::/64"], &[]),
-        )]),
+        vrfs: BTreeMap::from([("VrfBoot-p1".parse().unwrap(), boot("mgmt", &["2001:db8:a91::/64"], &[]))]),
     };
     let plan = Model::new(FOREIGN).converge(&mgmt);
-    assert!(
-        plan.waiting
-            .unwrap()
-            .starts_with("leak_vrf mgmt is not supported")
-    );
+    assert!(plan.waiting.unwrap().starts_with("leak_vrf mgmt is not supported"));
 }
 
 #[test]
@@ -324,11 +246,7 @@ fn methods_that_do_not_apply_apply_nothing() {
     ] {
         let plan = plan(&spec(), observed, method, &owned);
         assert!(plan.apply.is_empty() && plan.withdraw.is_empty());
-        assert!(
-            format!("{:?}", plan.leak[&vrf]).starts_with(status),
-            "{method:?}: {:?}",
-            plan.leak[&vrf]
-        );
+        assert!(format!("{:?}", plan.leak[&vrf]).starts_with(status), "{method:?}: {:?}", plan.leak[&vrf]);
     }
 }
 

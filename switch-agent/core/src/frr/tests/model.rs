@@ -49,10 +49,7 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(text: &str) -> Model {
-        let mut model = Model {
-            contexts: BTreeMap::new(),
-            at: Vec::new(),
-        };
+        let mut model = Model { contexts: BTreeMap::new(), at: Vec::new() };
         text.lines().for_each(|line| model.command(line));
         model
     }
@@ -92,11 +89,8 @@ impl Model {
 
     pub(super) fn drop_contexts(&mut self, start: &str) {
         let before = self.contexts.len();
-        self.contexts.retain(|path, _| {
-            !path
-                .first()
-                .is_some_and(|head| format!("{head} ").starts_with(start))
-        });
+        self.contexts
+            .retain(|path, _| !path.first().is_some_and(|head| format!("{head} ").starts_with(start)));
         assert!(self.contexts.len() < before, "nothing to remove: {start}");
     }
 
@@ -117,9 +111,7 @@ impl Model {
                 [.., family] => text.push_str(&format!(" {family}\n")),
             }
             let indent = " ".repeat(path.len());
-            lines
-                .iter()
-                .for_each(|line| text.push_str(&format!("{indent}{line}\n")));
+            lines.iter().for_each(|line| text.push_str(&format!("{indent}{line}\n")));
             if path.len() == 2 {
                 text.push_str(" exit-address-family\n");
             }
@@ -130,9 +122,7 @@ impl Model {
     /// Contexts with lines, sorted: what is left when order and empty stanzas are set aside.
     pub(super) fn facts(&self) -> BTreeMap<Vec<String>, BTreeSet<String>> {
         let filled = self.contexts.iter().filter(|(_, lines)| !lines.is_empty());
-        filled
-            .map(|(path, lines)| (path.clone(), lines.iter().cloned().collect()))
-            .collect()
+        filled.map(|(path, lines)| (path.clone(), lines.iter().cloned().collect())).collect()
     }
 
     /// Ways in which machines could reach more than any partition wants.
@@ -148,26 +138,15 @@ impl Model {
                 open.insert(format!("{vrf} imports without a route-map"));
             }
             let entries = running.route_maps.get(name).into_iter().flatten();
-            if entries
-                .filter(|entry| entry.head.starts_with("permit"))
-                .any(|entry| entry.lines.is_empty())
-            {
+            if entries.filter(|entry| entry.head.starts_with("permit")).any(|entry| entry.lines.is_empty()) {
                 open.insert(format!("{vrf} imports under an entry that matches everything"));
             }
         }
         for text in running.routes.values().flatten() {
-            let Some(vrf) = text
-                .split("nexthop-vrf ")
-                .nth(1)
-                .filter(|vrf| vrf.starts_with("VrfBoot"))
-            else {
+            let Some(vrf) = text.split("nexthop-vrf ").nth(1).filter(|vrf| vrf.starts_with("VrfBoot")) else {
                 continue;
             };
-            if !running
-                .routes
-                .get(vrf)
-                .is_some_and(|routes| routes.contains("::/0 blackhole 254"))
-            {
+            if !running.routes.get(vrf).is_some_and(|routes| routes.contains("::/0 blackhole 254")) {
                 open.insert(format!("{vrf} has a way back and no deny route"));
             }
         }
@@ -182,10 +161,7 @@ impl Model {
         for command in plan.withdraw.commands.iter().chain(&plan.apply.commands) {
             assert!(!command.trim().starts_with("no vrf "), "{command}");
             let import = command.trim().starts_with("import vrf ") && !command.contains("route-map");
-            assert!(
-                !import || last.trim().starts_with("import vrf route-map "),
-                "{command} after {last}"
-            );
+            assert!(!import || last.trim().starts_with("import vrf route-map "), "{command} after {last}");
             last.clone_from(command);
             self.command(command);
             let now = self.open();
@@ -198,11 +174,7 @@ impl Model {
     }
 
     pub(super) fn observed(&self) -> FrrObserved {
-        FrrObserved {
-            managed: true,
-            running_config: self.text(),
-            ..FrrObserved::default()
-        }
+        FrrObserved { managed: true, running_config: self.text(), ..FrrObserved::default() }
     }
 
     /// Loses the lines (of ours) that `choose` picks, as a reload of somebody else's file would.

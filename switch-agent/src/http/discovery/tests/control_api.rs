@@ -33,25 +33,17 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Two CAs of one name would differ by key only, which is another error.
         let number = CAS.fetch_add(1, Ordering::Relaxed);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("CA {number}"));
+        params.distinguished_name.push(DnType::CommonName, format!("CA {number}"));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Ca {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Ca { pem, issuer: Issuer::new(params, key) }
     }
 
     fn server(&self, names: &[&str]) -> rustls::ServerConfig {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &self.issuer)
-            .unwrap();
+        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
         let cert = CertificateDer::from_pem_slice(cert.pem().as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -98,12 +90,7 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, cancelled, stop) = (Arc::default(), CancellationToken::new(), CancellationToken::new());
-        let api = Api {
-            address,
-            seen: Arc::clone(&seen),
-            cancelled: cancelled.clone(),
-            stop: stop.clone(),
-        };
+        let api = Api { address, seen: Arc::clone(&seen), cancelled: cancelled.clone(), stop: stop.clone() };
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -137,21 +124,14 @@ impl Api {
     }
 
     pub(super) fn last(&self) -> Seen {
-        self.seen
-            .lock()
-            .unwrap()
-            .last()
-            .expect("the API was asked")
-            .clone()
+        self.seen.lock().unwrap().last().expect("the API was asked").clone()
     }
 }
 
 type ApiBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
 
 fn fixed(text: impl Into<Bytes>) -> ApiBody {
-    Full::new(text.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 async fn answer(
@@ -169,33 +149,19 @@ async fn answer(
         let body = body.map_err(std::io::Error::other).boxed_unsync();
         return Ok(Response::new(body));
     }
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    seen.lock().unwrap().push(Seen {
-        line,
-        headers: parts.headers,
-        body,
-    });
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    seen.lock().unwrap().push(Seen { line, headers: parts.headers, body });
     let mut response = match path.as_str() {
         "/base/endless" => {
             let (mut sender, body) = Channel::new(1);
             tokio::spawn(async move {
-                while sender
-                    .send_data(Bytes::from_static(b"data: tick\n\n"))
-                    .await
-                    .is_ok()
-                {
+                while sender.send_data(Bytes::from_static(b"data: tick\n\n")).await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 cancelled.cancel();
             });
             let mut response = Response::new(body.boxed_unsync());
-            response
-                .headers_mut()
-                .insert("content-type", "text/event-stream".parse().unwrap());
+            response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
             response
         }
         "/base/trailers" => {
@@ -206,9 +172,7 @@ async fn answer(
             sender.send_data(Bytes::from_static(b"hello")).await.unwrap();
             sender.send_trailers(trailers).await.unwrap();
             let mut response = Response::new(body.boxed_unsync());
-            response
-                .headers_mut()
-                .insert("trailer", "grpc-status, x-boot-port".parse().unwrap());
+            response.headers_mut().insert("trailer", "grpc-status, x-boot-port".parse().unwrap());
             response
         }
         "/base/large" => Response::new(fixed(vec![b'x'; 9 << 20])),
@@ -221,9 +185,7 @@ async fn answer(
     headers.insert("x-request-id", "theirs".parse().unwrap());
     if path == "/base/moved" {
         *response.status_mut() = StatusCode::FOUND;
-        response
-            .headers_mut()
-            .insert("location", "/base/v1/there".parse().unwrap());
+        response.headers_mut().insert("location", "/base/v1/there".parse().unwrap());
     }
     Ok(response)
 }

@@ -83,11 +83,7 @@ impl Proxy {
         let directory = Directory::new();
         let signer = Arc::new(Signer::load_or_create(&directory.0.join("state")).unwrap());
         let neighbors = Arc::new(Neighbors::default());
-        neighbors
-            .0
-            .lock()
-            .unwrap()
-            .insert((LOOPBACK_IFINDEX, Ipv6Addr::LOCALHOST), MAC.parse().unwrap());
+        neighbors.0.lock().unwrap().insert((LOOPBACK_IFINDEX, Ipv6Addr::LOCALHOST), MAC.parse().unwrap());
         let (metrics, waker, cancel) = (Metrics::default(), Waker::default(), CancellationToken::new());
         let parts = Parts {
             signer: signer.clone(),
@@ -101,15 +97,7 @@ impl Proxy {
         let mut policy = AddressPolicy::default();
         policy.allow_loopback = true;
         let discovery = Discovery::assemble(parts, policy, Some("lo"));
-        Proxy {
-            discovery,
-            neighbors,
-            metrics,
-            signer,
-            waker,
-            cancel,
-            directory,
-        }
+        Proxy { discovery, neighbors, metrics, signer, waker, cancel, directory }
     }
 
     /// Opens a port and gives its TCP port.
@@ -134,21 +122,11 @@ impl Drop for Proxy {
 
 /// Limits that do not slow tests down.
 pub(super) fn fast() -> Limits {
-    Limits {
-        request_rate: 10_000,
-        request_burst: 10_000,
-        mints_per_minute: 60,
-        ..Limits::default()
-    }
+    Limits { request_rate: 10_000, request_burst: 10_000, mints_per_minute: 60, ..Limits::default() }
 }
 
 async fn free_port() -> u16 {
-    TcpListener::bind("[::1]:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("[::1]:0").await.unwrap().local_addr().unwrap().port()
 }
 
 pub(super) fn service(name: &str, tcp_port: u16) -> PortService {
@@ -237,10 +215,7 @@ impl Reply {
     }
 
     pub(super) fn error(&self) -> String {
-        self.json()["error"]["code"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -256,26 +231,16 @@ pub(super) async fn raw(port: u16, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(("::1", port)).await.unwrap();
     stream.write_all(bytes).await.ok();
     let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
-        .await
-        .ok();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.ok();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 pub(super) fn parse(answer: &str) -> Reply {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
+    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { dechunk(body) } else { body.to_owned() };
-    Reply {
-        status,
-        head: head.to_owned(),
-        body,
-    }
+    Reply { status, head: head.to_owned(), body }
 }
 
 fn dechunk(mut text: &str) -> String {
@@ -295,11 +260,7 @@ fn dechunk(mut text: &str) -> String {
 
 /// One request on a connection of its own. `fields` are whole header lines, each with CR LF.
 pub(super) async fn ask(port: u16, line: &str, fields: &str, body: &str) -> Reply {
-    let length = if body.is_empty() {
-        String::new()
-    } else {
-        format!("Content-Length: {}\r\n", body.len())
-    };
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let text = format!("{line} HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n{fields}{length}\r\n{body}");
     parse(&raw(port, text.as_bytes()).await)
 }
