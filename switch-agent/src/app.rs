@@ -62,7 +62,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let mut lifecycle = Lifecycle::default();
     let stop = lifecycle.token();
     let databases = databases(&args.database)?;
-    let templates = load_templates(args.templates.as_deref())?;
+    let templates = load_templates(args.templates.as_deref()).await?;
     let state_dir = StateDir::open(&args.state_dir)?;
     let ledger = ledger(&state_dir)?;
     let signer = Arc::new(Signer::load_or_create(state_dir.path())?);
@@ -105,9 +105,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let on_link = {
         let (advertise, discovery) = (advertise.clone(), discovery.clone());
         move |event: switch_agent_core::ra::LinkEvent| {
-            if let (false, Ok(port)) = (event.carrier, event.name.parse()) {
-                discovery.carrier_lost(&port);
-            }
+            discovery.link(&event);
             advertise.link(event);
         }
     };
@@ -188,9 +186,10 @@ pub async fn render_frr(args: RenderArgs) -> ExitCode {
         Ok(config) => config,
         Err(failure) => return fail(failure),
     };
-    let text = load_templates(args.templates.as_deref())
-        .map_err(StartError::from)
-        .and_then(|templates| render::text(&config, &args, &templates).map_err(StartError::from));
+    let text = match load_templates(args.templates.as_deref()).await {
+        Ok(templates) => render::text(&config, &args, &templates).map_err(StartError::from),
+        Err(failure) => Err(failure.into()),
+    };
     match text {
         Ok(text) => {
             print!("{text}");

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::backend::frr::write_drop_in;
 use crate::backend::state_db::StatusWriter;
 use crate::executor::{Executor, Outcome};
 use crate::http::admin::{PassInfo, Snapshot};
@@ -41,9 +42,6 @@ const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
 /// While a source cannot be read there is nothing to wake the loop when it can be.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
-
-/// Where `render-only` leaves the FRR configuration, below the state directory.
-const RENDERED_FILE: &str = "boot-network.conf";
 
 /// Everything the loop drives.
 pub struct Reconciler {
@@ -69,7 +67,6 @@ struct State {
     config: Option<ConfigDb>,
     logged: publish::Logged,
     since: publish::Since,
-    rendered: Option<String>,
 }
 
 impl Reconciler {
@@ -83,7 +80,6 @@ impl Reconciler {
             config: None,
             logged: publish::Logged::default(),
             since: publish::Since::default(),
-            rendered: None,
         };
         self.waker.wake(Reason::Startup);
         let mut wait_until = Instant::now();
@@ -142,7 +138,7 @@ impl Reconciler {
             self.note(state, outcome, now);
         }
         self.observer.leak.set_settled(leaks_settled(&status));
-        self.render(state, &observed);
+        self.render(state, &observed).await;
         self.forget_released(&actions);
         let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
         let degraded = status.verdict == Verdict::Degraded;
@@ -197,21 +193,14 @@ impl Reconciler {
     }
 
     /// `render-only`: the wanted configuration as a file, for whoever owns frr.conf to merge.
-    fn render(&self, state: &mut State, observed: &Observed) {
+    async fn render(&self, state: &State, observed: &Observed) {
         if state.desired.global.leak_method != LeakMethod::RenderOnly {
             return;
         }
-        let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else {
-            return;
-        };
-        if state.rendered.as_ref() == Some(&text) {
-            return;
-        }
-        match self.executor.state_dir.store(RENDERED_FILE, text.as_bytes()) {
-            Ok(()) => {
-                info!(file = RENDERED_FILE, "FRR configuration rendered");
-                state.rendered = Some(text);
-            }
+        let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else { return };
+        match write_drop_in(self.executor.state_dir.path(), &text).await {
+            Ok(true) => info!("FRR configuration rendered"),
+            Ok(false) => {}
             Err(failure) => warn!(reason = chain(&failure), "FRR configuration not rendered"),
         }
     }

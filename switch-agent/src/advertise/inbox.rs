@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn event(carrier: bool, gone: bool) -> LinkEvent {
-        LinkEvent { ifindex: 3, name: "Ethernet4".to_owned(), carrier, link_local: None, gone }
+        LinkEvent { ifindex: 3, name: "Ethernet4".to_owned(), carrier, master: None, link_local: None, gone }
     }
 
     #[test]

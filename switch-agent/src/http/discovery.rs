@@ -27,6 +27,7 @@ use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService, UpstreamState};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -48,10 +49,6 @@ use crate::wake::{Reason, Waker};
 
 /// How long closing a port waits for its tasks, which are all cancelled by then.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often the master of a port is looked at, where the kernel cuts the port off and where it does not.
-const FILTERED_INTERVAL: Duration = Duration::from_secs(2);
-const CHECKED_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The kernel's neighbour table, as far as the proxy asks it.
 pub trait NeighborTable: Send + Sync + 'static {
     /// The MAC of a neighbour on an interface.
@@ -127,19 +124,9 @@ pub struct PortState {
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
     requests: Mutex<Bucket>,
-    ingress: Ingress,
-    device: String,
 }
 
 impl PortState {
-    /// Whether what arrives on the listener now came through the port's VRF.
-    pub(crate) fn in_its_vrf(&self) -> bool {
-        match self.ingress {
-            Ingress::Filtered => true,
-            Ingress::Checked => through_vrf(&self.listener, &self.device),
-        }
-    }
-
     pub(crate) fn context(&self) -> Arc<PortContext> {
         self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -250,8 +237,6 @@ impl Discovery {
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
-            ingress,
-            device: device.to_owned(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
@@ -261,10 +246,9 @@ impl Discovery {
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
         }));
-        if ingress == Ingress::Checked {
-            tracing::warn!(%port, "no CAP_NET_ADMIN: the port's VRF is checked by polling, not by the kernel");
+        if ingress == Ingress::Watched {
+            tracing::warn!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
         }
-        tasks.spawn(self.clone().watch_ingress(state.clone(), cancel.clone()));
         tracing::info!(%port, ?ingress, "discovery proxy opened");
         let mut ports = self.ports();
         ports.errors.remove(&port);
@@ -272,30 +256,25 @@ impl Discovery {
         Ok(())
     }
 
-    /// Closes the service of a port that left its VRF (its token must not be good when it returns), and
-    /// leaves it to the reconciler to open it again.
-    async fn watch_ingress(self, state: Arc<PortState>, cancel: CancellationToken) {
-        let interval = match state.ingress {
-            Ingress::Filtered => FILTERED_INTERVAL,
-            Ingress::Checked => CHECKED_INTERVAL,
-        };
-        let watching = async {
-            while through_vrf(&state.listener, &state.device) {
-                tokio::time::sleep(interval).await;
-            }
-        };
-        if cancel.run_until_cancelled(watching).await.is_none() {
-            return;
-        }
-        cancel.cancel();
-        let port = state.listener.port.clone();
-        let mut ports = self.ports();
-        if ports.open.get(&port).is_some_and(|open| Arc::ptr_eq(&open.state, &state)) {
-            ports.open.remove(&port);
-            ports.errors.insert(port.clone(), "the port left its VRF".to_owned());
+    /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token
+    /// (whoever is plugged in next is another machine), one that left its VRF is closed at once, and left
+    /// to the reconciler to open again.
+    pub fn link(&self, event: &LinkEvent) {
+        let Ok(port) = event.name.parse::<PortName>() else { return };
+        if !event.carrier {
             self.shared.tokens.revoke(&port);
         }
+        let mut ports = self.ports();
+        let left = ports.open.get(&port).is_some_and(|open| !through_vrf(&open.state.listener, event));
+        if !left {
+            return;
+        }
+        if let Some(open) = ports.open.remove(&port) {
+            open.cancel.cancel();
+        }
         drop(ports);
+        self.shared.tokens.revoke(&port);
+        self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
     }
@@ -317,11 +296,6 @@ impl Discovery {
         self.shared.metrics.proxy.port_closed(port);
         self.refresh_boot_prefixes();
         tracing::info!(%port, reason, "discovery proxy closed");
-    }
-
-    /// Ends the token of a port that lost its carrier: whoever is plugged in next is another machine.
-    pub fn carrier_lost(&self, port: &PortName) {
-        self.shared.tokens.revoke(port);
     }
 
     /// The services that are open, and the ports whose listener could not be opened.
@@ -384,9 +358,6 @@ impl Discovery {
 async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
     let shared = port.shared.clone();
     let name = port.listener.port.clone();
-    if !port.in_its_vrf() {
-        return shared.metrics.proxy.rejected("left-vrf");
-    }
     shared.metrics.proxy.connection_opened(&name);
     let metrics = shared.metrics.clone();
     let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {

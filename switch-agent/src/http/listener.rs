@@ -6,8 +6,7 @@
 //! every connection accepted before) off at the moment it leaves its VRF, without waiting for netlink.
 //!
 //! Binding needs no capability. The filter needs CAP_NET_ADMIN on kernels that let nobody else filter TCP;
-//! without it the port's master is looked up for every connection and request, and twice a second
-//! ([`Ingress::Checked`]).
+//! without it the port is cut off when rtnetlink tells of the change ([`Ingress::Watched`]).
 
 pub mod connection;
 pub mod wire;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::ListenerSpec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -64,17 +64,15 @@ fn ingress_filter(ifindex: u32) -> [SockFilter; 4] {
 pub enum Ingress {
     /// The kernel drops its segments.
     Filtered,
-    /// The kernel does not let this process filter; [`through_vrf`] has to be asked.
-    Checked,
+    /// The kernel does not let this process filter; what rtnetlink tells has to do.
+    Watched,
 }
 
-/// Whether the port's device is still the one that was bound, and enslaved to its VRF. A device that is
-/// its own "VRF" needs no master.
-pub fn through_vrf(spec: &ListenerSpec, device: &str) -> bool {
-    let read = |path: String| std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
-    let same = read(format!("/sys/class/net/{device}/ifindex")) == Some(spec.ifindex);
-    let unslaved = spec.vrf_ifindex == spec.ifindex;
-    same && (unslaved || read(format!("/sys/class/net/{device}/master/ifindex")) == Some(spec.vrf_ifindex))
+/// Whether a link, as the kernel reports it, is still the port that was bound, and in its VRF. A device
+/// that is its own "VRF" needs no master.
+pub fn through_vrf(spec: &ListenerSpec, link: &LinkEvent) -> bool {
+    let enslaved = spec.vrf_ifindex == spec.ifindex || link.master == Some(spec.vrf_ifindex);
+    !link.gone && link.ifindex == spec.ifindex && enslaved
 }
 
 /// Opens the listener of a port. `device` is the name of the port's netdev. For use in a runtime.
@@ -100,7 +98,7 @@ pub fn open(
     }
     let ingress = match socket.attach_filter(&ingress_filter(spec.vrf_ifindex)) {
         Ok(()) => Ingress::Filtered,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ingress::Checked,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ingress::Watched,
         Err(source) => return Err(failed("set SO_ATTACH_FILTER")(source)),
     };
     // Inherited by accepted sockets. A machine is one hop away: what is told to it (tokens above all)

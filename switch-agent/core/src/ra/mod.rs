@@ -111,6 +111,8 @@ pub struct LinkEvent {
     pub name: String,
     /// IFF_UP and IFF_LOWER_UP.
     pub carrier: bool,
+    /// Interface index of the device that the link is enslaved to: its VRF, or a bridge.
+    pub master: Option<u32>,
     /// The port's usable link-local address, where it has one.
     pub link_local: Option<Ipv6Addr>,
     /// The link was deleted.

@@ -91,7 +91,14 @@ impl Bench {
 
     fn link(&mut self, now: Duration, ifindex: u32, carrier: bool, gone: bool) {
         let name = "Ethernet4".to_owned();
-        self.inbox.link(switch_agent_core::ra::LinkEvent { ifindex, name, carrier, link_local: None, gone });
+        self.inbox.link(switch_agent_core::ra::LinkEvent {
+            ifindex,
+            name,
+            carrier,
+            master: None,
+            link_local: None,
+            gone,
+        });
         self.at(now);
     }
 

@@ -185,6 +185,7 @@ fn link_event(raw: &RawLink) -> LinkEvent {
         ifindex: raw.link.ifindex,
         name: raw.name.clone(),
         carrier: raw.link.admin_up && raw.link.carrier,
+        master: raw.master,
         link_local: raw.link.link_local(),
         gone: false,
     }

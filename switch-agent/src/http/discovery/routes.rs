@@ -88,11 +88,6 @@ pub async fn serve(
 type Outcome = Result<Response<ReplyBody>, Refusal>;
 
 async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'static str, Outcome) {
-    if !incomer.port.in_its_vrf() {
-        let refusal =
-            Refusal::new(StatusCode::MISDIRECTED_REQUEST, "left-vrf", "the port left the boot network");
-        return ("moved", Err(refusal));
-    }
     if let Err(after) = incomer.port.take_request() {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
         return ("limited", Err(refusal.retry_after(after)));

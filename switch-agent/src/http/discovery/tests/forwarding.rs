@@ -1,6 +1,7 @@
 //! Forwarding to the control API: identity, hygiene, failures, streams.
 
 use std::time::Duration;
+use switch_agent_core::ra::LinkEvent;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -134,7 +135,15 @@ async fn no_token_but_the_ports_own_opens_the_api() {
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.error(), "token-other-mac");
     proxy.neighbors.0.lock().unwrap().insert(entry, MAC.parse().unwrap());
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.status, 200);
-    proxy.discovery.carrier_lost(&"Ethernet0".parse().unwrap());
+    // The cable was pulled.
+    proxy.discovery.link(&LinkEvent {
+        ifindex: 1,
+        name: "Ethernet0".to_owned(),
+        carrier: false,
+        master: None,
+        link_local: None,
+        gone: false,
+    });
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.error(), "token-revoked");
 }
 

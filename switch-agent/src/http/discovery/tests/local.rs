@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::support::{Proxy, ask, bearer, token};
 use crate::http::listener::{Ingress, open, through_vrf};
 use crate::wake::Reason;
+use switch_agent_core::ra::LinkEvent;
+use switch_agent_core::service::ListenerSpec;
 
 #[tokio::test]
 async fn boot_document_follows_the_context() {
@@ -157,7 +159,6 @@ async fn a_listener_that_cannot_open_is_observed() {
 async fn what_does_not_come_through_the_vrf_device_is_dropped() {
     let mut spec = super::support::service("Ethernet0", 0).listener;
     spec.vrf_ifindex = 9999;
-    assert!(!through_vrf(&spec, "lo"));
     let (listener, ingress) = open(&spec, "lo", &super::support::fast()).unwrap();
     let port = listener.local_addr().unwrap().port();
     if ingress == Ingress::Filtered {
@@ -167,19 +168,38 @@ async fn what_does_not_come_through_the_vrf_device_is_dropped() {
     }
 }
 
+fn link(listener: &ListenerSpec, master: Option<u32>) -> LinkEvent {
+    LinkEvent {
+        ifindex: listener.ifindex,
+        name: listener.port.to_string(),
+        carrier: true,
+        master,
+        link_local: None,
+        gone: false,
+    }
+}
+
 #[tokio::test]
 async fn a_port_that_left_its_vrf_is_closed_and_its_token_gone() {
     let proxy = Proxy::new();
     let mut service = super::support::service("Ethernet0", 0);
     service.listener.vrf_ifindex = 9999;
+    let listener = service.listener.clone();
     proxy.discovery.set(service).await.unwrap();
-    let closed = async {
-        while !proxy.discovery.observed().0.is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
-    let (_, errors) = proxy.discovery.observed();
-    assert_eq!(errors.values().collect::<Vec<_>>(), ["the port left its VRF"]);
+    proxy.discovery.link(&link(&listener, Some(9999)));
+    assert_eq!(proxy.discovery.observed().0.len(), 1);
+    proxy.discovery.link(&link(&listener, Some(7)));
+    assert!(proxy.discovery.observed().0.is_empty());
     assert!(proxy.waker.take().contains(&Reason::Service));
+}
+
+#[test]
+fn another_device_of_the_same_name_is_another_port() {
+    let mut spec = super::support::service("Ethernet0", 0).listener;
+    spec.vrf_ifindex = 9999;
+    let here = link(&spec, Some(9999));
+    assert!(through_vrf(&spec, &here));
+    assert!(!through_vrf(&spec, &LinkEvent { ifindex: spec.ifindex + 1, ..here.clone() }));
+    assert!(!through_vrf(&spec, &LinkEvent { gone: true, ..here }));
+    assert!(!through_vrf(&spec, &link(&spec, None)));
 }
