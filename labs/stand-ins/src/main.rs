@@ -1,6 +1,7 @@
 //! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
 
 mod swss;
+mod control_api;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,8 @@ struct Args {
 enum StandIn {
     /// vrfmgrd, intfmgrd, vlanmgrd, portsyncd, neighsyncd and orchagent of one switch
     Swss(swss::Args),
+    /// A control API that believes only what a switch signed
+    ControlApi(control_api::Args),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         .init();
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -265,7 +265,8 @@ impl<W: Wire> Driver<W> {
                 && let Some(transmit) = entry.advertiser.poll_transmit(now)
             {
                 left -= 1;
-                let sent = send(&self.wire, &mut self.buffer, &entry.advertiser, &transmit);
+                let ifindex = entry.advertiser.spec().ifindex;
+                let sent = send(&self.wire, &mut self.buffer, ifindex, &transmit);
                 entry.report(port, now, &clock, &transmit, sent, &self.outputs);
             }
             if entry.advertiser.is_done() {
@@ -286,16 +287,10 @@ fn source_kind(solicit: &Solicit) -> &'static str {
     }
 }
 
-fn send<W: Wire>(
-    wire: &W,
-    buffer: &mut Vec<u8>,
-    advertiser: &Advertiser,
-    transmit: &Transmit,
-) -> io::Result<()> {
-    let addresses = advertiser.addresses(transmit.destination);
+fn send<W: Wire>(wire: &W, buffer: &mut Vec<u8>, ifindex: u32, transmit: &Transmit) -> io::Result<()> {
     transmit.messages.iter().try_for_each(|message| {
-        write_frame(buffer, &addresses, message);
-        wire.send(advertiser.spec().ifindex, buffer)
+        write_frame(buffer, &transmit.addresses, message);
+        wire.send(ifindex, buffer)
     })
 }
 

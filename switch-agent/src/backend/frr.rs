@@ -35,8 +35,12 @@ const LINES_PER_CALL_MAX: usize = 256;
 /// How long a running configuration that somebody else changed must stand still before a repair.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// Pauses between attempts while another session holds mgmtd's lock.
-const LOCK_RETRIES: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+const LOCK_RETRIES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrrError {
@@ -55,7 +59,12 @@ pub enum FrrError {
         source: Box<FrrError>,
     },
     #[error("{command} answered {found} of {wanted} requests: {text}")]
-    Incomplete { command: String, wanted: usize, found: usize, text: String },
+    Incomplete {
+        command: String,
+        wanted: usize,
+        found: usize,
+        text: String,
+    },
     #[error("FRR answers `{request}` with: {text}")]
     Answer { request: String, text: String },
     #[error("FRR refused a line: {text}")]
@@ -77,10 +86,15 @@ impl Candidates {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect();
         match setting {
             "none" => Ok(Candidates(Vec::new())),
-            "auto" => Ok(Candidates(vec![words("vtysh"), words("docker exec -i bgp vtysh")])),
+            "auto" => Ok(Candidates(vec![
+                words("vtysh"),
+                words("docker exec -i bgp vtysh"),
+            ])),
             _ => command_line::split(setting)
                 .map(|command| Candidates(vec![command]))
-                .ok_or_else(|| FrrError::CommandLine { setting: setting.to_owned() }),
+                .ok_or_else(|| FrrError::CommandLine {
+                    setting: setting.to_owned(),
+                }),
         }
     }
 }
@@ -170,12 +184,18 @@ impl Vtysh {
 
         let missing = missing_imports(&observed, vrfs);
         if !missing.is_empty() {
-            let requests: Vec<String> =
-                missing.iter().map(|(_, leak_vrf, prefix)| show::bgp_route(leak_vrf, *prefix)).collect();
+            let requests: Vec<String> = missing
+                .iter()
+                .map(|(_, leak_vrf, prefix)| show::bgp_route(leak_vrf, *prefix))
+                .collect();
             let text = self.run(&requests).await?;
             let answers = show::parse_answers(&text, &requests)?;
             for ((vrf, _, prefix), answer) in missing.iter().zip(&answers) {
-                if let Some(routes) = observed.routes.get_mut(vrf).filter(|_| show::has_best_path(answer)) {
+                if let Some(routes) = observed
+                    .routes
+                    .get_mut(vrf)
+                    .filter(|_| show::has_best_path(answer))
+                {
                     routes.importable.insert(*prefix);
                 }
             }
@@ -228,15 +248,25 @@ impl Vtysh {
     async fn settle(&self) -> Result<bool, FrrError> {
         let (settled, seen, drift) = {
             let memory = self.memory();
-            (memory.settled || memory.applied_since, memory.seen.clone(), memory.applied_once)
+            (
+                memory.settled || memory.applied_since,
+                memory.seen.clone(),
+                memory.applied_once,
+            )
         };
-        let Some((before, since)) = seen.filter(|_| !settled) else { return Ok(false) };
+        let Some((before, since)) = seen.filter(|_| !settled) else {
+            return Ok(false);
+        };
         tokio::time::sleep(SETTLE_TIME.saturating_sub(since.elapsed())).await;
         let requests = [show::RUNNING_CONFIG.to_owned()];
         let text = self.run(&requests).await?;
         let (now, _) = show::split_answers(&text, &requests)?;
         self.memory().read(now, Instant::now());
-        if now == before { Ok(drift) } else { Err(FrrError::Changing) }
+        if now == before {
+            Ok(drift)
+        } else {
+            Err(FrrError::Changing)
+        }
     }
 
     async fn configure(&self, lines: &[String]) -> Result<(), FrrError> {
@@ -285,7 +315,10 @@ impl Vtysh {
                     return Ok(text);
                 }
                 Err(source) => {
-                    let error = FrrError::Process { command: command.join(" "), source };
+                    let error = FrrError::Process {
+                        command: command.join(" "),
+                        source,
+                    };
                     first_error.get_or_insert(error);
                 }
             }
@@ -296,8 +329,17 @@ impl Vtysh {
         if known.is_some() || self.candidates.0.len() == 1 {
             return Err(error);
         }
-        let tried = self.candidates.0.iter().map(|command| command.join(" ")).collect::<Vec<_>>().join(", ");
-        Err(FrrError::Unavailable { tried, source: Box::new(error) })
+        let tried = self
+            .candidates
+            .0
+            .iter()
+            .map(|command| command.join(" "))
+            .collect::<Vec<_>>()
+            .join(", ");
+        Err(FrrError::Unavailable {
+            tried,
+            source: Box::new(error),
+        })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -314,7 +356,9 @@ fn calls(stage: &[String]) -> impl Iterator<Item = &[String]> {
         }
         let closes = |line: &String| !line.starts_with(' ') && line.starts_with("exit");
         let opens = |line: &String| {
-            ["vrf ", "router ", "route-map "].iter().any(|word| line.starts_with(word))
+            ["vrf ", "router ", "route-map "]
+                .iter()
+                .any(|word| line.starts_with(word))
         };
         let mut inside = false;
         let mut cut = rest.len();
@@ -339,9 +383,16 @@ fn missing_imports(
     let running = Running::parse(&observed.running_config);
     let mut missing = Vec::new();
     for (vrf, leak_vrf) in vrfs {
-        let imported: BTreeSet<Ipv6Net> =
-            observed.routes.get(vrf).map(|routes| routes.imported.keys().copied().collect()).unwrap_or_default();
-        let entries = running.prefix_lists.get(&prefix_list_name(vrf)).into_iter().flatten();
+        let imported: BTreeSet<Ipv6Net> = observed
+            .routes
+            .get(vrf)
+            .map(|routes| routes.imported.keys().copied().collect())
+            .unwrap_or_default();
+        let entries = running
+            .prefix_lists
+            .get(&prefix_list_name(vrf))
+            .into_iter()
+            .flatten();
         let wanted = entries.filter_map(|(_, entry)| entry.strip_prefix("permit ")?.parse::<Ipv6Net>().ok());
         missing.extend(
             wanted

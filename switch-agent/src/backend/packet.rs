@@ -117,7 +117,7 @@ impl PacketSocket {
             .map_err(step("register with the runtime"))
     }
 
-    /// Waits for frames and takes up to [`BATCH_LEN`] of them. Cancel-safe: frames stay in the socket.
+    /// Waits for frames and takes a bounded number of them. Cancel-safe: frames stay in the socket.
     ///
     /// # Errors
     /// What the kernel reports for the socket as a whole.

@@ -63,7 +63,11 @@ impl FrrMetrics {
             "State of a partition's leak; 1 for the state it is in",
             metrics.leak_state.clone(),
         );
-        registry.register("frr_applies", "Deltas sent to FRR by outcome", metrics.applies.clone());
+        registry.register(
+            "frr_applies",
+            "Deltas sent to FRR by outcome",
+            metrics.applies.clone(),
+        );
         registry.register(
             "frr_last_applied_timestamp_seconds",
             "When FRR last took a delta, Unix time; 0 before the first",
@@ -78,7 +82,11 @@ impl FrrMetrics {
     }
 
     pub(crate) fn applied(&self, outcome: Outcome) {
-        self.applies.get_or_create(&ApplyLabels { outcome: outcome.as_str() }).inc();
+        self.applies
+            .get_or_create(&ApplyLabels {
+                outcome: outcome.as_str(),
+            })
+            .inc();
         if outcome == Outcome::Ok {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.last_applied.set(now.as_secs_f64());
@@ -90,13 +98,22 @@ impl FrrMetrics {
     }
 
     /// The state of every leak; those of partitions that are gone disappear.
-    pub fn set_leaks<'a>(&self, leaks: impl IntoIterator<Item = (&'a PartitionId, &'a VrfName, &'a LeakStatus)>) {
+    pub fn set_leaks<'a>(
+        &self,
+        leaks: impl IntoIterator<Item = (&'a PartitionId, &'a VrfName, &'a LeakStatus)>,
+    ) {
         self.leak_state.clear();
         for (partition, vrf, status) in leaks {
             for state in STATES {
                 let (partition, vrf) = (partition.to_string(), vrf.to_string());
-                let labels = LeakLabels { partition, vrf, state };
-                self.leak_state.get_or_create(&labels).set(i64::from(state == state_of(status)));
+                let labels = LeakLabels {
+                    partition,
+                    vrf,
+                    state,
+                };
+                self.leak_state
+                    .get_or_create(&labels)
+                    .set(i64::from(state == state_of(status)));
             }
         }
     }

@@ -6,10 +6,11 @@ use super::Error;
 use super::database::Databases;
 use super::kernel::Kernel;
 
-/// Carries out one effect; returns whether the kernel was asked for something.
+/// Carries out one effect; returns whether the kernel must be read anew: a link came or went, or the
+/// kernel refused.
 pub(super) async fn carry_out(
     effect: Effect,
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     databases: &mut Databases,
 ) -> Result<bool, Error> {
     match effect {
@@ -24,18 +25,25 @@ pub(super) async fn carry_out(
         // Ports are the lab's own.
         Effect::PortAdd { .. } | Effect::PortDel { .. } => {}
         effect => {
-            // A failure is logged and lost, as with the daemons' calls of `ip`: reading the kernel back
-            // corrects the model.
-            if let Err(error) = change_kernel(effect, kernel).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "effect lost");
+            let in_place = matches!(
+                effect,
+                Effect::SetMaster { .. }
+                    | Effect::NoMaster { .. }
+                    | Effect::AddrAdd { .. }
+                    | Effect::AddrDel { .. }
+            );
+            // A failure is logged and lost, as with the daemons' calls of `ip`.
+            let done = change_kernel(effect, kernel).await;
+            if let Err(error) = &done {
+                tracing::warn!(error = error as &dyn std::error::Error, "effect lost");
             }
-            return Ok(true);
+            return Ok(!in_place || done.is_err());
         }
     }
     Ok(false)
 }
 
-async fn change_kernel(effect: Effect, kernel: &Kernel) -> Result<(), Error> {
+async fn change_kernel(effect: Effect, kernel: &mut Kernel) -> Result<(), Error> {
     match effect {
         Effect::VrfAdd { name, table } => kernel.add_vrf(&name, table).await,
         Effect::DummyAdd { name } => kernel.add_dummy(&name).await,

@@ -180,24 +180,25 @@ impl Kernel {
             .map_err(refused(format!("delete link {name}")))
     }
 
-    pub(super) async fn set_master(&self, port: &str, master: Option<&str>) -> Result<(), Error> {
+    pub(super) async fn set_master(&mut self, port: &str, master: Option<&str>) -> Result<(), Error> {
+        let index = self.index(port)?;
         let controller = match master {
             Some(master) => self.index(master)?,
             None => 0,
         };
-        let message = LinkUnspec::new_with_index(self.index(port)?)
-            .controller(controller)
-            .build();
+        let message = LinkUnspec::new_with_index(index).controller(controller).build();
         let step = format!("set master {master:?} of {port}");
         self.handle
             .link()
             .change(message)
             .execute()
             .await
-            .map_err(refused(step))
+            .map_err(refused(step))?;
+        self.mirror.set_master(index, controller);
+        Ok(())
     }
 
-    pub(super) async fn add_address(&self, port: &str, address: IpNet) -> Result<(), Error> {
+    pub(super) async fn add_address(&mut self, port: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(port)?;
         let request = self
             .handle
@@ -206,10 +207,12 @@ impl Kernel {
         request
             .execute()
             .await
-            .map_err(refused(format!("add {address} to {port}")))
+            .map_err(refused(format!("add {address} to {port}")))?;
+        self.mirror.set_address(index, address, true);
+        Ok(())
     }
 
-    pub(super) async fn del_address(&self, port: &str, address: IpNet) -> Result<(), Error> {
+    pub(super) async fn del_address(&mut self, port: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(port)?;
         let message = match address {
             IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -225,7 +228,9 @@ impl Kernel {
         request
             .execute()
             .await
-            .map_err(refused(format!("delete {address} from {port}")))
+            .map_err(refused(format!("delete {address} from {port}")))?;
+        self.mirror.set_address(index, address, false);
+        Ok(())
     }
 
     /// Lets local addresses be looked up after VRFs, as vrfmgrd does when it starts. Already done is

@@ -249,9 +249,10 @@ impl Swss {
             if let Effect::Exit { .. } = effect {
                 self.restart_due = Some(Instant::now() + RESTART_DELAY);
             }
-            if carry_out::carry_out(effect, &self.kernel, &mut self.databases).await? {
-                // Flaps are events; the rest is read, as the next effect may name what this one made.
-                self.take_messages().await?;
+            let unsure = carry_out::carry_out(effect, &mut self.kernel, &mut self.databases).await?;
+            // Flaps are events, so these come first.
+            self.take_messages().await?;
+            if unsure {
                 self.kernel.resync(&mut self.switch).await?;
             }
         }

@@ -36,26 +36,27 @@ fn parsed(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, Invalid> {
     parse_frame(&frame(source, icmp), ChecksumOffload::Complete)
 }
 
-/// A solicitation as the Linux kernel sends it: from its link-local, with SLLAO.
+/// A solicitation of Linux 6.1, as `tcpdump -xx` printed it on the router's port: link-local, SLLAO.
 #[rustfmt::skip]
 const LINUX_SOLICITATION: [u8; 70] = [
-    0x33, 0x33, 0x00, 0x00, 0x00, 0x02, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x86, 0xdd,
+    0x33, 0x33, 0x00, 0x00, 0x00, 0x02, 0x52, 0x49, 0x60, 0x88, 0x41, 0xab, 0x86, 0xdd,
     0x60, 0x00, 0x00, 0x00, 0x00, 0x10, 0x3a, 0xff,
-    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0x00, 0xff, 0xfe, 0x12, 0x34, 0x56,
+    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x49, 0x60, 0xff, 0xfe, 0x88, 0x41, 0xab,
     0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02,
-    0x85, 0x00, 0x71, 0xb5, 0, 0, 0, 0, 1, 1, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56,
+    0x85, 0x00, 0x96, 0x34, 0, 0, 0, 0, 1, 1, 0x52, 0x49, 0x60, 0x88, 0x41, 0xab,
 ];
 
 #[test]
 fn reads_the_solicitations_of_linux_and_of_firmware() {
     let linux = parse_frame(&LINUX_SOLICITATION, ChecksumOffload::Complete);
-    let source = Some("fe80::5054:ff:fe12:3456".parse().unwrap());
+    let source = Some("fe80::5049:60ff:fe88:41ab".parse().unwrap());
+    let mac: MacAddr = "52:49:60:88:41:ab".parse().unwrap();
     assert_eq!(
         linux,
         Ok(Message::Solicit(Solicit {
             source,
-            mac: MACHINE,
-            sllao: Some(MACHINE)
+            mac,
+            sllao: Some(mac)
         }))
     );
 

@@ -64,7 +64,7 @@ pub enum TransmitKind {
     Solicited,
     /// Answer to one address.
     Unicast,
-    /// Router Lifetime 0.
+    /// Router Lifetime 0: the port ceases to advertise, or its link-local address was another one.
     Final,
 }
 
@@ -73,6 +73,7 @@ pub enum TransmitKind {
 pub struct Transmit {
     pub kind: TransmitKind,
     pub destination: Destination,
+    pub addresses: FrameAddresses,
     /// ICMPv6 messages with checksum 0, see [`crate::ndp::write_frame`]; more than one where the options do
     /// not fit into one.
     pub messages: std::sync::Arc<[Vec<u8>]>,
@@ -114,6 +115,8 @@ pub struct Advertiser {
     answers: Answers,
     withdrawn: Withdrawn,
     messages: Messages,
+    /// As whom the port advertised before its link-local address changed, until machines are told.
+    former: Option<Box<AdvertiserSpec>>,
     in_flight: Option<InFlight>,
     failures: u32,
 }
@@ -132,6 +135,7 @@ impl Advertiser {
             messages: content::regular(&spec, &withdrawn),
             withdrawn,
             spec,
+            former: None,
             in_flight: None,
             failures: 0,
         }
@@ -223,7 +227,10 @@ impl Advertiser {
         }
         let new_link = spec.ifindex != self.spec.ifindex || spec.config.profile != self.spec.config.profile;
         self.withdrawn.update(&self.spec.config, &spec.config);
-        self.spec = spec;
+        let former = std::mem::replace(&mut self.spec, spec);
+        if former.link_local != self.spec.link_local && !revived && self.multicast.last().is_some() {
+            self.former = Some(Box::new(former));
+        }
         self.messages = content::regular(&self.spec, &self.withdrawn);
         self.phase = Phase::Advertising;
         if revived || new_link {
@@ -308,12 +315,31 @@ impl Advertiser {
         Transmit {
             kind,
             destination,
+            addresses: addresses(&self.spec, destination),
             messages: self.messages.clone(),
             solicited_at: Some(pending.since),
         }
     }
 
+    /// One last advertisement from the former address, and the new one's as soon as the spacing allows
+    /// (RFC 4861 section 6.2.8).
+    fn transmit_farewell(&mut self, now: Duration, former: &AdvertiserSpec) -> Transmit {
+        self.in_flight = Some(InFlight::Multicast(self.multicast.clone()));
+        self.multicast.sent(now, &self.spec.config, &mut self.rng);
+        self.multicast.changed(now, self.spec.config.profile);
+        Transmit {
+            kind: TransmitKind::Final,
+            destination: Destination::AllNodes,
+            addresses: addresses(former, Destination::AllNodes),
+            messages: content::farewell(former),
+            solicited_at: None,
+        }
+    }
+
     fn transmit_multicast(&mut self, now: Duration) -> Transmit {
+        if let Some(former) = self.former.take() {
+            return self.transmit_farewell(now, &former);
+        }
         self.in_flight = Some(InFlight::Multicast(self.multicast.clone()));
         let solicited_at = self.multicast.solicited();
         let kind = match solicited_at {
@@ -331,6 +357,7 @@ impl Advertiser {
         Transmit {
             kind,
             destination: Destination::AllNodes,
+            addresses: addresses(&self.spec, Destination::AllNodes),
             messages,
             solicited_at,
         }
@@ -349,6 +376,7 @@ impl Advertiser {
         Transmit {
             kind: TransmitKind::Final,
             destination: Destination::AllNodes,
+            addresses: addresses(&self.spec, Destination::AllNodes),
             messages: self.messages.clone(),
             solicited_at: None,
         }
@@ -377,20 +405,19 @@ impl Advertiser {
         }
         self.failures = self.failures.saturating_add(1);
     }
+}
 
-    /// How a frame of a transmission is addressed.
-    pub fn addresses(&self, destination: Destination) -> FrameAddresses {
-        let (destination_mac, destination) = match destination {
-            Destination::AllNodes => (ALL_NODES_MAC, ALL_NODES),
-            Destination::AllNodesIn(mac) => (mac, ALL_NODES),
-            Destination::Unicast { address, mac } => (mac, address),
-        };
-        FrameAddresses {
-            source_mac: self.spec.mac,
-            destination_mac,
-            source: self.spec.link_local,
-            destination,
-        }
+fn addresses(spec: &AdvertiserSpec, destination: Destination) -> FrameAddresses {
+    let (destination_mac, destination) = match destination {
+        Destination::AllNodes => (ALL_NODES_MAC, ALL_NODES),
+        Destination::AllNodesIn(mac) => (mac, ALL_NODES),
+        Destination::Unicast { address, mac } => (mac, address),
+    };
+    FrameAddresses {
+        source_mac: spec.mac,
+        destination_mac,
+        source: spec.link_local,
+        destination,
     }
 }
 

@@ -74,18 +74,39 @@ pub(super) fn last(spec: &AdvertiserSpec, withdrawn: &Withdrawn) -> Messages {
     encode(spec, withdrawn, true)
 }
 
-fn encode(spec: &AdvertiserSpec, withdrawn: &Withdrawn, ceasing: bool) -> Messages {
-    let config = &spec.config;
-    let unless_ceasing = |lifetime_s: u32| if ceasing { 0 } else { lifetime_s };
-    let header = Header {
+/// Takes leave from an address that is no longer the port's (RFC 4861 section 6.2.8): the router there has
+/// lifetime 0, and nothing else is withdrawn, as the new address keeps telling it.
+pub(super) fn farewell(former: &AdvertiserSpec) -> Messages {
+    ndp::messages(
+        &Header {
+            router_lifetime_s: 0,
+            ..header(&former.config)
+        },
+        former.mac,
+        &[],
+    )
+    .into()
+}
+
+fn header(config: &RaConfig) -> Header {
+    Header {
         cur_hop_limit: config.adv_cur_hop_limit,
         managed: config.adv_managed_flag,
         other_config: config.adv_other_config_flag,
         preference: config.prf,
-        router_lifetime_s: if ceasing { 0 } else { config.adv_default_lifetime_s },
+        router_lifetime_s: config.adv_default_lifetime_s,
         reachable_time_ms: config.adv_reachable_time_ms,
         retrans_timer_ms: config.adv_retrans_timer_ms,
-    };
+    }
+}
+
+fn encode(spec: &AdvertiserSpec, withdrawn: &Withdrawn, ceasing: bool) -> Messages {
+    let config = &spec.config;
+    let unless_ceasing = |lifetime_s: u32| if ceasing { 0 } else { lifetime_s };
+    let mut header = header(config);
+    if ceasing {
+        header.router_lifetime_s = 0;
+    }
     let lifetime_s = unless_ceasing(shared_lifetime_s(config));
     let prefix = |prefix, valid_s, preferred_s| NdpOption::PrefixInformation {
         prefix,

@@ -58,8 +58,12 @@ pub(super) fn check_init_done(world: &mut World) {
         .all(|(port, _)| world.kernel.links.contains_key(port));
     if all && !world.port_init_done {
         world.port_init_done = true;
-        for key in ["PortConfigDone", "PortInitDone"] {
-            let row = fields([("lanes", "0")]);
+        let count = world.config.table("PORT").count().to_string();
+        for (key, row) in [
+            ("PortConfigDone", ("count", count.as_str())),
+            ("PortInitDone", ("lanes", "0")),
+        ] {
+            let row = fields([row]);
             world.effect(Effect::ApplSet {
                 table: "PORT_TABLE",
                 key: key.to_owned(),

@@ -94,6 +94,7 @@ fn settle_without_orchagent(switch: &mut SimSwitch) -> Vec<Effect> {
     effects
 }
 
+mod any_order;
 mod around;
 mod rebind;
 mod vrf;

@@ -54,7 +54,9 @@ impl Drop for FakeVtysh {
 const TAKES: &str = r#"shift 2; while [ $# -gt 0 ]; do echo "$2" >> "$CONFIG"; shift 2; done"#;
 
 fn delta(lines: &[&str]) -> FrrDelta {
-    FrrDelta { commands: lines.iter().map(|line| (*line).to_owned()).collect() }
+    FrrDelta {
+        commands: lines.iter().map(|line| (*line).to_owned()).collect(),
+    }
 }
 
 async fn read(client: &Vtysh) {
@@ -67,7 +69,16 @@ async fn read(client: &Vtysh) {
 #[tokio::test]
 async fn stages_go_in_one_after_another() {
     let fake = FakeVtysh::new("stages", &format!(r##"echo "# call $2" >> "$CONFIG"; {TAKES}"##));
-    fake.client().apply(&delta(&["vrf V", " ipv6 route ::/0 blackhole 254", "exit-vrf", "!", "a"])).await.unwrap();
+    fake.client()
+        .apply(&delta(&[
+            "vrf V",
+            " ipv6 route ::/0 blackhole 254",
+            "exit-vrf",
+            "!",
+            "a",
+        ]))
+        .await
+        .unwrap();
     let call = "# call configure terminal";
     assert_eq!(
         fake.config(),
@@ -114,25 +125,45 @@ async fn repairs_wait_until_somebody_elses_change_has_ended() {
     client.apply(&delta(&["c"])).await.unwrap();
     assert!(before.elapsed() < SETTLE_TIME);
     assert_eq!(fake.config(), "b\na\nc\n");
-    assert!(client.metrics.encode().contains("switch_agent_frr_drift_repairs_total 0"));
+    assert!(
+        client
+            .metrics
+            .encode()
+            .contains("switch_agent_frr_drift_repairs_total 0")
+    );
     read(&client).await;
     fake.set_config("");
     read(&client).await;
     client.apply(&delta(&["a"])).await.unwrap();
-    assert!(client.metrics.encode().contains("switch_agent_frr_drift_repairs_total 1"));
+    assert!(
+        client
+            .metrics
+            .encode()
+            .contains("switch_agent_frr_drift_repairs_total 1")
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_run_when_frr_is_not_managed() {
     let client = Vtysh::new("none", TIMEOUT, Metrics::default()).unwrap();
-    assert_eq!(client.observe(&BTreeMap::new(), &[]).await.unwrap(), FrrObserved::default());
-    assert!(matches!(client.apply(&delta(&["a"])).await, Err(FrrError::Unmanaged)));
+    assert_eq!(
+        client.observe(&BTreeMap::new(), &[]).await.unwrap(),
+        FrrObserved::default()
+    );
+    assert!(matches!(
+        client.apply(&delta(&["a"])).await,
+        Err(FrrError::Unmanaged)
+    ));
     assert!(Vtysh::new("'vtysh", TIMEOUT, Metrics::default()).is_err());
 }
 
 #[tokio::test]
 async fn a_client_without_daemons_is_an_error() {
-    let client = Vtysh::new("sh -c 'echo failed to connect to any daemons >&2; exit 1'", TIMEOUT, Metrics::default());
+    let client = Vtysh::new(
+        "sh -c 'echo failed to connect to any daemons >&2; exit 1'",
+        TIMEOUT,
+        Metrics::default(),
+    );
     let error = client.unwrap().observe(&BTreeMap::new(), &[]).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot run sh"), "{error}");
 }
@@ -141,8 +172,14 @@ async fn a_client_without_daemons_is_an_error() {
 fn long_deltas_are_cut_outside_contexts() {
     let mut lines: Vec<String> = Vec::new();
     for index in 0..200 {
-        lines.extend([format!("vrf V{index}"), " ipv6 route ::/0 blackhole 254".to_owned(), "exit-vrf".to_owned()]);
-        lines.push(format!("ipv6 route 2001:db8:{index}::/64 Ethernet0 nexthop-vrf V{index}"));
+        lines.extend([
+            format!("vrf V{index}"),
+            " ipv6 route ::/0 blackhole 254".to_owned(),
+            "exit-vrf".to_owned(),
+        ]);
+        lines.push(format!(
+            "ipv6 route 2001:db8:{index}::/64 Ethernet0 nexthop-vrf V{index}"
+        ));
     }
     let parts: Vec<&[String]> = calls(&lines).collect();
     assert_eq!(parts.concat(), lines);

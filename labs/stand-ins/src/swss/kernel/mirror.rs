@@ -70,18 +70,25 @@ impl Mirror {
     }
 
     pub(super) fn address(&mut self, message: &AddressMessage, present: bool) -> BTreeSet<String> {
-        let Some(known) = self.links.get_mut(&message.header.index) else {
-            return BTreeSet::new();
-        };
-        let Some(address) = net(message) else {
-            return BTreeSet::new();
-        };
+        let changed = net(message).and_then(|net| self.set_address(message.header.index, net, present));
+        changed.into_iter().collect()
+    }
+
+    pub(super) fn set_address(&mut self, index: u32, address: IpNet, present: bool) -> Option<String> {
+        let known = self.links.get_mut(&index)?;
         if present {
             known.link.addresses.insert(address);
         } else {
             known.link.addresses.remove(&address);
         }
-        BTreeSet::from([known.name.clone()])
+        Some(known.name.clone())
+    }
+
+    /// `controller` 0 is none.
+    pub(super) fn set_master(&mut self, index: u32, controller: u32) {
+        if let Some(known) = self.links.get_mut(&index) {
+            known.master = Some(controller).filter(|index| *index != 0);
+        }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = String> {

@@ -89,11 +89,7 @@ impl World {
         );
         for message in &*transmit.messages {
             let mut frame = vec![];
-            write_frame(
-                &mut frame,
-                &self.advertiser.addresses(transmit.destination),
-                message,
-            );
+            write_frame(&mut frame, &transmit.addresses, message);
             let Ok(Message::Advert(advert)) = parse_frame(&frame, ChecksumOffload::Complete) else {
                 panic!("not an advertisement")
             };

@@ -328,3 +328,33 @@ fn two_machines_on_a_port_are_answered_each() {
     );
     assert_eq!(times(&run(&mut advertiser, ms(2700))), [2500, 2600]);
 }
+
+/// RFC 4861 section 6.2.8.
+#[test]
+fn a_new_link_local_address_takes_leave_from_the_old_one() {
+    for (profile, gap) in [(RaProfile::Boot, ms(100)), (RaProfile::Strict, ms(3000))] {
+        let mut advertiser = Advertiser::new(spec(profile), true, 1, ms(0));
+        run(&mut advertiser, ms(20_000));
+        let mut moved = spec(profile);
+        moved.link_local = "fe80::77".parse().unwrap();
+        advertiser.reconfigure(ms(20_000), moved.clone());
+
+        let first = advertiser.next_deadline().unwrap();
+        let farewell = advertiser.poll_transmit(first).unwrap();
+        assert_eq!(
+            (farewell.kind, farewell.addresses.source),
+            (TransmitKind::Final, spec(profile).link_local)
+        );
+        assert_eq!(
+            (farewell.messages[0].len(), &farewell.messages[0][6..8]),
+            (24, &[0, 0][..])
+        );
+        let second = advertiser.next_deadline().unwrap();
+        assert_eq!(second, first + gap);
+        let regular = advertiser.poll_transmit(second).unwrap();
+        assert_eq!(
+            (regular.kind, regular.addresses.source),
+            (TransmitKind::Initial, moved.link_local)
+        );
+    }
+}

@@ -185,3 +185,16 @@ fn writing_the_same_row_again_repairs_a_lost_binding() {
         "no flap"
     );
 }
+
+#[test]
+fn a_binding_that_a_slow_orchagent_never_saw_leaves_nothing() {
+    let mut switch = without_address();
+    switch.config_set("INTERFACE", "Ethernet4", fields([("vrf_name", "Vrf2")]));
+    settle_without_orchagent(&mut switch);
+    switch.config_del("INTERFACE", "Ethernet4");
+    settle_without_orchagent(&mut switch);
+    assert!(switch.observe().1.intf_key_set.contains(&port("Ethernet4")));
+    settle(&mut switch);
+    assert_eq!(switch.rif_vrf("Ethernet4"), None);
+    assert!(!switch.observe().1.intf_table.contains(&port("Ethernet4")));
+}

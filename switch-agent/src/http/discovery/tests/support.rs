@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use ::http::{Request, Response, StatusCode};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -455,29 +456,6 @@ fn fixed(text: impl Into<Bytes>) -> ApiBody {
         .boxed_unsync()
 }
 
-/// A body of what is sent into the channel; its end before its time is told.
-fn channel_body(cancelled: CancellationToken) -> (tokio::sync::mpsc::Sender<Frame<Bytes>>, ApiBody) {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let closed: tokio::sync::mpsc::Sender<Frame<Bytes>> = sender.clone();
-    tokio::spawn(async move {
-        closed.closed().await;
-        cancelled.cancel();
-    });
-    (sender, StreamBody::new(Receiver(receiver)).boxed_unsync())
-}
-
-struct Receiver(tokio::sync::mpsc::Receiver<Frame<Bytes>>);
-
-impl futures_core::Stream for Receiver {
-    type Item = Result<Frame<Bytes>, std::io::Error>;
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
-    }
-}
-
 async fn answer(
     request: Request<Incoming>,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -505,34 +483,31 @@ async fn answer(
     });
     let mut response = match path.as_str() {
         "/base/endless" => {
-            let (sender, body) = channel_body(cancelled);
+            let (mut sender, body) = Channel::new(1);
             tokio::spawn(async move {
                 while sender
-                    .send(Frame::data(Bytes::from_static(b"data: tick\n\n")))
+                    .send_data(Bytes::from_static(b"data: tick\n\n"))
                     .await
                     .is_ok()
                 {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
+                cancelled.cancel();
             });
-            let mut response = Response::new(body);
+            let mut response = Response::new(body.boxed_unsync());
             response
                 .headers_mut()
                 .insert("content-type", "text/event-stream".parse().unwrap());
             response
         }
         "/base/trailers" => {
-            let frames = [Frame::data(Bytes::from_static(b"hello")), {
-                let mut trailers = ::http::HeaderMap::new();
-                trailers.insert("grpc-status", "0".parse().unwrap());
-                trailers.insert("x-boot-port", "Ethernet9".parse().unwrap());
-                Frame::trailers(trailers)
-            }];
-            let (sender, receiver) = tokio::sync::mpsc::channel(2);
-            for frame in frames {
-                sender.send(frame).await.unwrap();
-            }
-            let mut response = Response::new(StreamBody::new(Receiver(receiver)).boxed_unsync());
+            let mut trailers = ::http::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            trailers.insert("x-boot-port", "Ethernet9".parse().unwrap());
+            let (mut sender, body) = Channel::new(2);
+            sender.send_data(Bytes::from_static(b"hello")).await.unwrap();
+            sender.send_trailers(trailers).await.unwrap();
+            let mut response = Response::new(body.boxed_unsync());
             response
                 .headers_mut()
                 .insert("trailer", "grpc-status, x-boot-port".parse().unwrap());

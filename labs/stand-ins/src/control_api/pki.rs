@@ -1,0 +1,104 @@
+//! A private CA for the lab: `ca.pem`, `server.pem`, `server.key`.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+#[derive(Debug)]
+pub(crate) enum Error {
+    File(String, io::Error),
+    Generate(rcgen::Error),
+    Pem(String, rustls::pki_types::pem::Error),
+    Tls(rustls::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::File(path, error) => write!(f, "{path}: {error}"),
+            Error::Generate(error) => write!(f, "cannot make a certificate: {error}"),
+            Error::Pem(path, error) => write!(f, "{path}: {error}"),
+            Error::Tls(error) => write!(f, "cannot set up TLS: {error}"),
+        }
+    }
+}
+
+impl From<rcgen::Error> for Error {
+    fn from(error: rcgen::Error) -> Self {
+        Error::Generate(error)
+    }
+}
+
+/// Makes the files. `addresses` are IP addresses and DNS names of the server; the clock of a lab machine
+/// may be anywhere, so the certificates are good for any sensible one.
+pub(crate) fn make(dir: &Path, addresses: &[String]) -> Result<(), Error> {
+    let dated = |mut params: CertificateParams, name: &str| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2049, 12, 31);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut ca = dated(CertificateParams::new(Vec::new())?, "Lab control API CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let ca_key = KeyPair::generate()?;
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let mut server = dated(CertificateParams::new(addresses)?, "Lab control API");
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let server_key = KeyPair::generate()?;
+    let server_pem = server.signed_by(&server_key, &Issuer::new(ca, ca_key))?.pem();
+    fs::create_dir_all(dir).map_err(|error| Error::File(dir.display().to_string(), error))?;
+    write(dir, "ca.pem", &ca_pem, 0o644)?;
+    write(dir, "server.pem", &server_pem, 0o644)?;
+    write(dir, "server.key", &server_key.serialize_pem(), 0o600)
+}
+
+fn write(dir: &Path, name: &str, text: &str, mode: u32) -> Result<(), Error> {
+    let path = dir.join(name);
+    let failed = |error| Error::File(path.display().to_string(), error);
+    if path.exists() {
+        fs::remove_file(&path).map_err(failed)?;
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(failed)
+}
+
+/// TLS with the certificate in `dir`.
+pub(crate) fn server_config(dir: &Path) -> Result<ServerConfig, Error> {
+    let cert = dir.join("server.pem");
+    let key = dir.join("server.key");
+    let pem = |path: &Path| {
+        let path = path.display().to_string();
+        move |error| Error::Pem(path, error)
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&cert)
+        .map_err(pem(&cert))?
+        .collect();
+    let chain = chain.map_err(pem(&cert))?;
+    let key = PrivateKeyDer::from_pem_file(&key).map_err(pem(&key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Tls)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(Error::Tls)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
