@@ -44,8 +44,7 @@ impl AdvertiseHandle {
     /// Advertises on a port, or changes how. The same spec again changes nothing. A port is taken to have
     /// carrier until [`AdvertiseHandle::link`] has told otherwise.
     pub fn set(&self, spec: AdvertiserSpec) {
-        self.inbox
-            .command(spec.port.clone(), Command::Set(Box::new(spec)));
+        self.inbox.command(spec.port.clone(), Command::Set(Box::new(spec)));
     }
 
     /// Stops advertising on a port. Until the final advertisements are out the port is
@@ -62,10 +61,7 @@ impl AdvertiseHandle {
 
     /// The advertisers as they run.
     pub fn observed(&self) -> BTreeMap<PortName, AdvertiserState> {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -83,16 +79,8 @@ pub fn start(
     let socket = PacketSocket::open()?;
     let inbox = Arc::new(Inbox::default());
     let snapshot = Snapshot::default();
-    let handle = AdvertiseHandle {
-        inbox: inbox.clone(),
-        snapshot: snapshot.clone(),
-    };
-    let outputs = driver::Outputs {
-        hub,
-        metrics,
-        waker,
-        snapshot,
-    };
+    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone() };
+    let outputs = driver::Outputs { hub, metrics, waker, snapshot };
     let driver = driver::Driver::new(socket, outputs, seed());
     Ok((handle, task::run(driver, inbox, cancel)))
 }

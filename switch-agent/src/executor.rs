@@ -71,10 +71,9 @@ impl Executor {
     /// Actions that are no CONFIG_DB row.
     async fn single(&self, action: &Action) -> Result<(), String> {
         match action {
-            Action::RecordLedger(ledger) => self
-                .state_dir
-                .store_ledger(ledger)
-                .map_err(|failure| chain(&failure)),
+            Action::RecordLedger(ledger) => {
+                self.state_dir.store_ledger(ledger).map_err(|failure| chain(&failure))
+            }
             Action::WithdrawLeak(delta) | Action::ApplyLeak(delta) => {
                 self.leak.apply(delta.clone());
                 Ok(())
@@ -91,30 +90,22 @@ impl Executor {
                 self.discovery.close(port, "the port left the boot network").await;
                 Ok(())
             }
-            Action::SetService(service) => self
-                .discovery
-                .set((**service).clone())
-                .await
-                .map_err(|failure| chain(&failure)),
+            Action::SetService(service) => {
+                self.discovery.set((**service).clone()).await.map_err(|failure| chain(&failure))
+            }
             Action::SetUpstream(spec) => {
                 self.discovery.set_upstream(spec.clone()).await;
                 Ok(())
             }
-            Action::AddUnreachableDefault { table, .. } => self
-                .kernel
-                .add_unreachable_default(*table)
-                .await
-                .map_err(|failure| chain(&failure)),
-            Action::AddConvenienceLinkLocal { ifindex, address, .. } => self
-                .kernel
-                .add_link_local(*ifindex, *address)
-                .await
-                .map_err(|failure| chain(&failure)),
-            Action::RemoveConvenienceLinkLocal { ifindex, .. } => self
-                .kernel
-                .remove_link_local(*ifindex)
-                .await
-                .map_err(|failure| chain(&failure)),
+            Action::AddUnreachableDefault { table, .. } => {
+                self.kernel.add_unreachable_default(*table).await.map_err(|failure| chain(&failure))
+            }
+            Action::AddConvenienceLinkLocal { ifindex, address, .. } => {
+                self.kernel.add_link_local(*ifindex, *address).await.map_err(|failure| chain(&failure))
+            }
+            Action::RemoveConvenienceLinkLocal { ifindex, .. } => {
+                self.kernel.remove_link_local(*ifindex).await.map_err(|failure| chain(&failure))
+            }
             // Rows are taken by `row_change` before this is reached.
             _ => Ok(()),
         }
@@ -123,32 +114,22 @@ impl Executor {
 
 /// The CONFIG_DB change of an action that is one.
 fn row_change(action: &Action) -> Option<RowChange> {
-    let set = |table: &str, key: String, fields| RowChange::Set {
-        table: table.to_owned(),
-        key,
-        fields,
-    };
-    let delete = |table: &str, key: String| RowChange::Delete {
-        table: table.to_owned(),
-        key,
-    };
+    let set = |table: &str, key: String, fields| RowChange::Set { table: table.to_owned(), key, fields };
+    let delete = |table: &str, key: String| RowChange::Delete { table: table.to_owned(), key };
     let table = |port: &PortName| port.kind().interface_table();
     Some(match action {
         Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => set("VRF", vrf.to_string(), fields([])),
         Action::DeleteVrf(owned) => delete("VRF", owned.name().to_string()),
-        Action::BindInterface { port, vrf } | Action::RepairBinding { port, vrf } => set(
-            table(port),
-            port.to_string(),
-            fields([("vrf_name", vrf.as_str())]),
-        ),
+        Action::BindInterface { port, vrf } | Action::RepairBinding { port, vrf } => {
+            set(table(port), port.to_string(), fields([("vrf_name", vrf.as_str())]))
+        }
         Action::DeleteInterface(owned) => delete(table(owned.port()), owned.port().to_string()),
         Action::AddAddress { port, address } | Action::RepairAddress { port, address } => {
             set(table(port), format!("{port}|{address}"), fields([]))
         }
-        Action::DeleteAddress(owned) => delete(
-            table(owned.port()),
-            format!("{}|{}", owned.port(), owned.address()),
-        ),
+        Action::DeleteAddress(owned) => {
+            delete(table(owned.port()), format!("{}|{}", owned.port(), owned.address()))
+        }
         _ => return None,
     })
 }

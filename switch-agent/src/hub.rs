@@ -116,10 +116,7 @@ impl Default for Hub {
 
 impl Hub {
     pub fn new(metrics: Metrics, limits: Limits) -> Hub {
-        let folds = Folds {
-            machines: MachineTable::new(limits),
-            timelines: Timelines::default(),
-        };
+        let folds = Folds { machines: MachineTable::new(limits), timelines: Timelines::default() };
         Hub(Arc::new(Shared {
             origin: Instant::now(),
             folds: Mutex::new(folds),
@@ -162,11 +159,7 @@ impl Hub {
     pub fn port(&self, port: &PortName) -> PortView {
         let folds = self.lock();
         PortView {
-            machines: folds
-                .machines
-                .machines(port)
-                .map(|(mac, m)| MachineView::new(mac, m))
-                .collect(),
+            machines: folds.machines.machines(port).map(|(mac, m)| MachineView::new(mac, m)).collect(),
             lldp: folds.machines.lldp(port).cloned(),
         }
     }
@@ -196,10 +189,7 @@ impl Hub {
         let now = self.0.origin.elapsed();
         let before = folds.machines.counters().clone();
         let (changes, entry) = fold(&mut folds, now, at.as_millisecond());
-        self.0
-            .metrics
-            .machines
-            .counted(&before, folds.machines.counters());
+        self.0.metrics.machines.counted(&before, folds.machines.counters());
         // Told under the lock too: followers see changes in the order they happened. A send without
         // followers fails, and that is fine.
         for change in changes {
@@ -247,20 +237,11 @@ mod tests {
         assert_eq!(told[0]["change"], "appeared");
         assert_eq!(told[1]["stage"], "first-rs");
         assert_eq!(told[2]["change"], "moved");
-        assert_eq!(
-            (&told[2]["from"], &told[2]["port"]),
-            (&"Ethernet0".into(), &"Ethernet4".into())
-        );
-        assert_eq!(
-            hub.lookup("525400000001".parse().unwrap()),
-            Some("Ethernet4".parse().unwrap())
-        );
+        assert_eq!((&told[2]["from"], &told[2]["port"]), (&"Ethernet0".into(), &"Ethernet4".into()));
+        assert_eq!(hub.lookup("525400000001".parse().unwrap()), Some("Ethernet4".parse().unwrap()));
         let text = metrics.encode();
         assert!(text.contains("switch_agent_machine_moves_total 1"), "{text}");
-        assert!(
-            text.contains("switch_agent_machine_sightings_total{source=\"rs\"} 2"),
-            "{text}"
-        );
+        assert!(text.contains("switch_agent_machine_sightings_total{source=\"rs\"} 2"), "{text}");
     }
 
     #[tokio::test]
@@ -275,29 +256,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_running_hub_forgets_an_unplugged_machine_and_stops_when_told() {
-        let limits = Limits {
-            carrier_debounce: Duration::from_millis(50),
-            ..Limits::default()
-        };
+        let limits = Limits { carrier_debounce: Duration::from_millis(50), ..Limits::default() };
         let hub = Hub::new(Metrics::default(), limits);
         hub.observe(solicit("Ethernet0"));
-        hub.observe(MachineEvent::Carrier {
-            port: "Ethernet0".parse().unwrap(),
-            up: false,
-        });
+        hub.observe(MachineEvent::Carrier { port: "Ethernet0".parse().unwrap(), up: false });
         let mut events = hub.subscribe();
         let cancel = CancellationToken::new();
         let running = tokio::spawn(hub.clone().run(cancel.clone()));
-        let event = tokio::time::timeout(Duration::from_secs(5), events.recv())
-            .await
-            .unwrap()
-            .unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
         assert_eq!(serde_json::to_value(&event).unwrap()["reason"], "unplugged");
         assert!(hub.homes().is_empty());
         cancel.cancel();
-        tokio::time::timeout(Duration::from_secs(5), running)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
     }
 }

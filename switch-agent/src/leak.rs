@@ -154,10 +154,7 @@ impl Leak {
                 Err(failure) => {
                     let reason = chain(failure);
                     warn!(lines, reason, "FRR not configured; will be tried again");
-                    let wait = BACKOFF
-                        .0
-                        .saturating_mul(1 << state.failures.min(6))
-                        .min(BACKOFF.1);
+                    let wait = BACKOFF.0.saturating_mul(1 << state.failures.min(6)).min(BACKOFF.1);
                     state.failures = state.failures.saturating_add(1);
                     state.failure = Some(reason);
                     state.not_before = Some(Instant::now() + wait);

@@ -59,9 +59,8 @@ impl Lifecycle {
             Ended::TaskLost(task) => error!(task, "a task ended that never should; stopping"),
         }
         self.stop.cancel();
-        let drained = tokio::time::timeout(STOP_DEADLINE, async {
-            while self.tasks.join_next().await.is_some() {}
-        });
+        let drained =
+            tokio::time::timeout(STOP_DEADLINE, async { while self.tasks.join_next().await.is_some() {} });
         if drained.await.is_err() {
             warn!(deadline_s = STOP_DEADLINE.as_secs(), "tasks did not stop in time");
         }

@@ -55,18 +55,13 @@ impl From<LogLevel> for LevelFilter {
 
 /// Installs the subscriber. Called once; a second call changes nothing.
 pub fn install(level: LogLevel, format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from(level))
-        .with_target(false);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::from(level)).with_target(false);
     // A second installation only happens in tests that share a process.
     match format {
-        LogFormat::Text => builder.with_writer(io::stderr).try_init().ok(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_writer(io::stderr)
-            .try_init()
-            .ok(),
+        LogFormat::Text => {
+            builder.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).try_init().ok()
+        }
+        LogFormat::Json => builder.json().flatten_event(true).with_writer(io::stderr).try_init().ok(),
         LogFormat::Syslog => builder
             .without_time()
             .with_level(false)
@@ -96,18 +91,11 @@ impl Syslog {
         });
         let container = std::env::var("CONTAINER_NAME").unwrap_or_else(|_| "boot-network".to_owned());
         let tag = format!("{container}#switch-agent[{}]", std::process::id());
-        Syslog {
-            socket: socket.ok(),
-            tag,
-        }
+        Syslog { socket: socket.ok(), tag }
     }
 
     fn line(&self, severity: u8) -> SyslogLine<'_> {
-        SyslogLine {
-            syslog: self,
-            severity,
-            text: Vec::new(),
-        }
+        SyslogLine { syslog: self, severity, text: Vec::new() }
     }
 }
 

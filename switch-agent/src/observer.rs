@@ -38,11 +38,8 @@ impl Observer {
     pub async fn observe(&self, memory: Memory) -> Observed {
         let config = source(self.config.read().await);
         let ports = interfaces(config.known(), &memory.ledger);
-        let (state, appl, kernel) = tokio::join!(
-            self.state.read_state(),
-            self.state.read_appl(&ports),
-            self.kernel.snapshot()
-        );
+        let (state, appl, kernel) =
+            tokio::join!(self.state.read_state(), self.state.read_appl(&ports), self.kernel.snapshot());
         Observed {
             config,
             state: source(state),
@@ -90,9 +87,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Interfaces whose rows matter: every port of the switch, and what the ledger has.
 fn interfaces(config: Option<&ConfigDb>, ledger: &Ledger) -> BTreeSet<PortName> {
     let tables = ["PORT", "PORTCHANNEL", "BOOT_NETWORK_PORT"];
-    let rows = tables
-        .iter()
-        .flat_map(|table| config.into_iter().flat_map(move |config| config.table(table)));
+    let rows = tables.iter().flat_map(|table| config.into_iter().flat_map(move |config| config.table(table)));
     let named = rows.filter_map(|(key, _)| key.parse().ok());
     named.chain(ledger.ports.keys().cloned()).collect()
 }

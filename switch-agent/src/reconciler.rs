@@ -147,8 +147,7 @@ impl Reconciler {
         let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
         let degraded = status.verdict == Verdict::Degraded;
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
-        self.publish(state, actions, status, reasons, started)
-            .await;
+        self.publish(state, actions, status, reasons, started).await;
         (acted, degraded)
     }
 
@@ -222,8 +221,7 @@ impl Reconciler {
         for action in actions {
             if let Action::DeleteInterface(owned) = action {
                 let port = owned.port().clone();
-                self.hub
-                    .observe(switch_agent_core::machines::MachineEvent::Released { port });
+                self.hub.observe(switch_agent_core::machines::MachineEvent::Released { port });
             }
         }
     }
@@ -237,39 +235,23 @@ impl Reconciler {
         started: Instant,
     ) {
         let duration = started.elapsed();
-        let unix_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         state.since.update(&status, unix_s);
         state.logged.changes(&status);
         self.count(&status, duration);
-        let rows = publish::status_rows(
-            &status,
-            &state.since,
-            &self.hub,
-            state.generation,
-            unix_s,
-        );
+        let rows = publish::status_rows(&status, &state.since, &self.hub, state.generation, unix_s);
         if let Err(failure) = self.status_rows.publish(&rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }
         let plan_json = plan_json(&actions, &status);
         let pass = PassInfo {
-            reason: reasons
-                .iter()
-                .map(|reason| format!("{reason:?}"))
-                .collect::<Vec<_>>()
-                .join(","),
+            reason: reasons.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>().join(","),
             duration,
             finished_at: jiff::Timestamp::now(),
             actions: actions.len(),
         };
-        let snapshot = Snapshot {
-            status,
-            plan_json,
-            pass: Some(pass),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let snapshot =
+            Snapshot { status, plan_json, pass: Some(pass), version: env!("CARGO_PKG_VERSION").to_owned() };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
@@ -280,7 +262,10 @@ impl Reconciler {
         self.metrics.reconcile.set_objects("row", "rejected", rejected);
         self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
         self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
-        let leaks = status.partitions.values().map(|partition| (&partition.partition, &partition.vrf, &partition.leak));
+        let leaks = status
+            .partitions
+            .values()
+            .map(|partition| (&partition.partition, &partition.vrf, &partition.leak));
         self.metrics.frr.set_leaks(leaks);
     }
 }
@@ -297,32 +282,19 @@ impl State {
 }
 
 fn interest(desired: &Desired) -> Interest {
-    let vrfs = desired
-        .partitions
-        .values()
-        .map(|partition| (partition.vrf.clone(), partition.leak_vrf.clone()));
+    let vrfs =
+        desired.partitions.values().map(|partition| (partition.vrf.clone(), partition.leak_vrf.clone()));
     let leaks = |port: &&switch_agent_core::desired::DesiredPort| {
         desired
             .partition_of(port)
             .is_some_and(|partition| partition.leak && !partition.leak_prefixes.is_empty())
     };
-    let exported = desired
-        .ports
-        .values()
-        .filter(leaks)
-        .map(|port| port.prefix)
-        .collect();
-    Interest {
-        vrfs: vrfs.collect(),
-        exported,
-    }
+    let exported = desired.ports.values().filter(leaks).map(|port| port.prefix).collect();
+    Interest { vrfs: vrfs.collect(), exported }
 }
 
 fn leaks_settled(status: &Status) -> bool {
     let settled =
         |leak: &LeakStatus| matches!(leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered);
-    status
-        .partitions
-        .values()
-        .all(|partition| settled(&partition.leak))
+    status.partitions.values().all(|partition| settled(&partition.leak))
 }

@@ -33,11 +33,7 @@ pub struct Waker(Arc<Shared>);
 
 impl Waker {
     pub fn wake(&self, reason: Reason) {
-        self.0
-            .reasons
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(reason);
+        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner).insert(reason);
         self.0.notify.notify_one();
     }
 

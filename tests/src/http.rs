@@ -33,22 +33,12 @@ pub(crate) struct Response {
 
 impl<'a> Request<'a> {
     pub(crate) fn get(path: &'a str) -> Self {
-        Self {
-            method: "GET",
-            path,
-            headers: Vec::new(),
-            body: String::new(),
-        }
+        Self { method: "GET", path, headers: Vec::new(), body: String::new() }
     }
 
     pub(crate) fn post(path: &'a str, body: impl Into<String>) -> Self {
-        Self {
-            method: "POST",
-            path,
-            headers: Vec::new(),
-            body: body.into(),
-        }
-        .header("content-type", "application/json")
+        Self { method: "POST", path, headers: Vec::new(), body: body.into() }
+            .header("content-type", "application/json")
     }
 
     pub(crate) fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
@@ -65,17 +55,13 @@ impl<'a> Request<'a> {
     /// Sends the request over a unix socket.
     pub(crate) fn send_unix(&self, path: &Path) -> Result<Response> {
         let stream = UnixStream::connect(path).context(|| format!("connect to {}", path.display()))?;
-        stream
-            .set_read_timeout(Some(TIMEOUT))
-            .context(|| "timeout".into())?;
+        stream.set_read_timeout(Some(TIMEOUT)).context(|| "timeout".into())?;
         self.exchange(stream, "localhost")
     }
 
     fn exchange(&self, mut stream: impl Read + Write, host: &str) -> Result<Response> {
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n",
-            self.method, self.path
-        );
+        let mut text =
+            format!("{} {} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n", self.method, self.path);
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -105,16 +91,9 @@ pub(crate) fn address(ip: Ipv6Addr, port: u16, scope: u32) -> SocketAddrV6 {
 fn read_response(stream: impl Read) -> io::Result<Response> {
     let mut reader = BufReader::new(stream.take(BODY_MAX));
     let status = read_line(&mut reader)?;
-    let status = status
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("no HTTP status line: {status:?}"),
-            )
-        })?;
+    let status = status.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP status line: {status:?}"))
+    })?;
     let mut headers = Vec::new();
     loop {
         let line = read_line(&mut reader)?;
@@ -123,14 +102,8 @@ fn read_response(stream: impl Read) -> io::Result<Response> {
         };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut response = Response {
-        status,
-        headers,
-        body: String::new(),
-    };
-    let chunked = response
-        .header("transfer-encoding")
-        .is_some_and(|value| value.contains("chunked"));
+    let mut response = Response { status, headers, body: String::new() };
+    let chunked = response.header("transfer-encoding").is_some_and(|value| value.contains("chunked"));
     let mut body = Vec::new();
     if chunked {
         loop {
@@ -143,10 +116,7 @@ fn read_response(stream: impl Read) -> io::Result<Response> {
                 break;
             }
         }
-    } else if let Some(length) = response
-        .header("content-length")
-        .and_then(|value| value.parse().ok())
-    {
+    } else if let Some(length) = response.header("content-length").and_then(|value| value.parse().ok()) {
         (&mut reader).take(length).read_to_end(&mut body)?;
     } else {
         reader.read_to_end(&mut body)?;
@@ -158,20 +128,14 @@ fn read_response(stream: impl Read) -> io::Result<Response> {
 fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "connection closed before the reply",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed before the reply"));
     }
     Ok(line.trim_end().to_owned())
 }
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> Result<Value> {

@@ -46,13 +46,7 @@ const fn socket(
     index: u16,
     partition: &'static str,
 ) -> Socket {
-    Socket {
-        leaf,
-        port,
-        alias,
-        index,
-        partition,
-    }
+    Socket { leaf, port, alias, index, partition }
 }
 
 /// Front-panel ports of the boot network. Ethernet8 is spare: no cable.
@@ -121,16 +115,8 @@ impl Lab {
             Machine::new(Ns("m3"), "52:54:00:00:00:03", SOCKETS[3]),
             Machine::new(Ns("m4"), "52:54:00:00:00:04", SOCKETS[4]),
         ];
-        let leaves = [
-            Leaf::new(Ns("leaf1"), &root, &bin),
-            Leaf::new(Ns("leaf2"), &root, &bin),
-        ];
-        Ok(Self {
-            leaves,
-            machines,
-            root,
-            bin,
-        })
+        let leaves = [Leaf::new(Ns("leaf1"), &root, &bin), Leaf::new(Ns("leaf2"), &root, &bin)];
+        Ok(Self { leaves, machines, root, bin })
     }
 
     pub(crate) fn leaf_of(&self, socket: &Socket) -> &Leaf {
@@ -177,10 +163,7 @@ impl Lab {
         command.arg(format!("--net=/run/netns/{}", leaf.ns.0));
         command.arg(self.bin.join("switch-agent")).args(arguments);
         command
-            .env(
-                "SWITCH_AGENT_DATABASE_CONFIG",
-                leaf.run_dir().join("database_config.json"),
-            )
+            .env("SWITCH_AGENT_DATABASE_CONFIG", leaf.run_dir().join("database_config.json"))
             .env("SWITCH_AGENT_ADMIN_SOCKET", leaf.run_dir().join("admin.sock"))
             .env("SWITCH_AGENT_STATE_DIR", leaf.run_dir().join("state"))
             .env("SWITCH_AGENT_VTYSH", format!("vtysh -N {}", leaf.ns.0));
@@ -190,16 +173,9 @@ impl Lab {
 
 /// Output of a command that must succeed.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .context(|| format!("{command:?}"))?;
+    let output = command.stdin(Stdio::null()).output().context(|| format!("{command:?}"))?;
     if !output.status.success() {
-        fail!(
-            "{command:?}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        fail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -31,11 +31,7 @@ pub(crate) struct Leaf {
 
 impl Leaf {
     pub(crate) fn new(ns: Ns, root: &Path, bin: &Path) -> Self {
-        Self {
-            ns,
-            root: root.to_owned(),
-            bin: bin.to_owned(),
-        }
+        Self { ns, root: root.to_owned(), bin: bin.to_owned() }
     }
 
     pub(crate) fn run_dir(&self) -> PathBuf {
@@ -43,15 +39,9 @@ impl Leaf {
     }
 
     pub(crate) fn redis(&self, database: i64) -> Result<redis::Connection> {
-        let url = format!(
-            "unix://{}?db={database}",
-            self.run_dir().join("redis.sock").display()
-        );
+        let url = format!("unix://{}?db={database}", self.run_dir().join("redis.sock").display());
         let what = || format!("Redis of {}", self.ns.0);
-        redis::Client::open(url)
-            .context(what)?
-            .get_connection()
-            .context(what)
+        redis::Client::open(url).context(what)?.get_connection().context(what)
     }
 
     /// Every hash of the database.
@@ -70,37 +60,27 @@ impl Leaf {
     }
 
     pub(crate) fn row(&self, database: i64, key: &str) -> Result<BTreeMap<String, String>> {
-        self.redis(database)?
-            .hgetall(key)
-            .context(|| format!("{key} of {}", self.ns.0))
+        self.redis(database)?.hgetall(key).context(|| format!("{key} of {}", self.ns.0))
     }
 
     /// Writes one CONFIG_DB row in one command.
     pub(crate) fn configure(&self, key: &str, fields: &[(&str, &str)]) -> Result<()> {
-        self.redis(CONFIG_DB)?
-            .hset_multiple(key, fields)
-            .context(|| format!("write {key}"))
+        self.redis(CONFIG_DB)?.hset_multiple(key, fields).context(|| format!("write {key}"))
     }
 
     pub(crate) fn unconfigure(&self, keys: &[&str]) -> Result<()> {
-        self.redis(CONFIG_DB)?
-            .del(keys)
-            .context(|| format!("delete {keys:?}"))
+        self.redis(CONFIG_DB)?.del(keys).context(|| format!("delete {keys:?}"))
     }
 
     /// Puts back rows as they were, and removes those that were not there.
     pub(crate) fn restore(&self, before: &Rows, tables: &[&str]) -> Result<()> {
         let in_tables = |key: &String| tables.iter().any(|table| key.split('|').next() == Some(*table));
         let now = self.rows(CONFIG_DB)?;
-        for key in now
-            .keys()
-            .filter(|key| in_tables(key) && now.get(*key) != before.get(*key))
-        {
+        for key in now.keys().filter(|key| in_tables(key) && now.get(*key) != before.get(*key)) {
             self.unconfigure(&[key])?;
         }
-        for (key, fields) in before
-            .iter()
-            .filter(|(key, fields)| in_tables(key) && now.get(*key) != Some(fields))
+        for (key, fields) in
+            before.iter().filter(|(key, fields)| in_tables(key) && now.get(*key) != Some(fields))
         {
             let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             self.configure(key, &fields)?;
@@ -123,10 +103,7 @@ impl Leaf {
     pub(crate) fn list(&self, path: &str, name: &str) -> Result<Vec<Value>> {
         let value = self.admin_json(path)?;
         let list = if value.is_array() { &value } else { &value[name] };
-        Ok(list
-            .as_array()
-            .context(|| format!("{path} is no list: {value}"))?
-            .clone())
+        Ok(list.as_array().context(|| format!("{path} is no list: {value}"))?.clone())
     }
 
     pub(crate) fn port(&self, port: &str) -> Result<Value> {
@@ -136,22 +113,14 @@ impl Leaf {
     /// The port is in `phase`.
     pub(crate) fn expect_phase(&self, port: &str, phase: &str) -> Result<()> {
         let entry = self.port(port)?;
-        ensure!(
-            entry["phase"] == phase,
-            "{} {port} is not {phase}: {entry}",
-            self.ns.0
-        );
+        ensure!(entry["phase"] == phase, "{} {port} is not {phase}: {entry}", self.ns.0);
         Ok(())
     }
 
     /// The agent is ready and says that everything wanted is there.
     pub(crate) fn converged(&self) -> Result<()> {
         let status = self.admin_json("/v1/status")?;
-        ensure!(
-            verdict(&status) == Some("converged"),
-            "{} has not converged: {status}",
-            self.ns.0
-        );
+        ensure!(verdict(&status) == Some("converged"), "{} has not converged: {status}", self.ns.0);
         Ok(())
     }
 
@@ -178,9 +147,7 @@ impl Leaf {
     pub(crate) fn agent_pid(&self) -> Result<Pid> {
         let path = self.run_dir().join("agent.pid");
         let text = fs::read_to_string(&path).context(|| path.display().to_string())?;
-        Ok(Pid::from_raw(
-            text.trim().parse().context(|| format!("pid {text:?}"))?,
-        ))
+        Ok(Pid::from_raw(text.trim().parse().context(|| format!("pid {text:?}"))?))
     }
 
     /// Ends the agent and waits until the process is gone.
@@ -188,11 +155,7 @@ impl Leaf {
         let pid = self.agent_pid()?;
         kill(pid, signal).context(|| format!("{signal} to the agent of {}", self.ns.0))?;
         wait::until(wait::seconds(10), || {
-            ensure!(
-                !alive(pid),
-                "the agent of {} is still there after {signal}",
-                self.ns.0
-            );
+            ensure!(!alive(pid), "the agent of {} is still there after {signal}", self.ns.0);
             Ok(())
         })
     }
@@ -222,19 +185,14 @@ impl Leaf {
     pub(crate) fn agent_memory_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.agent_pid()?);
         let text = fs::read_to_string(&path).context(|| path.clone())?;
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context(|| "no VmRSS".into())?;
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context(|| "no VmRSS".into())?;
         let value = line.split_whitespace().nth(1).unwrap_or_default();
         value.parse().context(|| line.to_owned())
     }
 }
 
 pub(crate) fn verdict(status: &Value) -> Option<&str> {
-    status["verdict"]
-        .as_str()
-        .or_else(|| status["status"]["verdict"].as_str())
+    status["verdict"].as_str().or_else(|| status["status"]["verdict"].as_str())
 }
 
 fn alive(pid: Pid) -> bool {

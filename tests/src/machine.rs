@@ -54,11 +54,9 @@ impl Machine {
     pub(crate) fn address(&self) -> Result<Ipv6Addr> {
         match self.addresses()?[..] {
             [address] => Ok(address),
-            ref other => fail!(
-                "{} has {} global addresses instead of one: {other:?}",
-                self.ns.0,
-                other.len()
-            ),
+            ref other => {
+                fail!("{} has {} global addresses instead of one: {other:?}", self.ns.0, other.len())
+            }
         }
     }
 
@@ -70,20 +68,9 @@ impl Machine {
             .map(|octet| u16::from_str_radix(octet, 16))
             .collect::<std::result::Result<_, _>>()
             .context(|| self.mac.into())?;
-        let [a, b, c, d, e, f] = octets[..] else {
-            fail!("{} is no MAC", self.mac)
-        };
+        let [a, b, c, d, e, f] = octets[..] else { fail!("{} is no MAC", self.mac) };
         let (first, last) = (((a ^ 2) << 8) | b, (e << 8) | f);
-        Ok(Ipv6Addr::new(
-            0xfe80,
-            0,
-            0,
-            0,
-            first,
-            (c << 8) | 0xff,
-            0xfe00 | d,
-            last,
-        ))
+        Ok(Ipv6Addr::new(0xfe80, 0, 0, 0, first, (c << 8) | 0xff, 0xfe00 | d, last))
     }
 
     /// Next hop of the default route: the router's link-local address.
@@ -105,8 +92,7 @@ impl Machine {
 
     /// `GET path` of the discovery proxy at any address; link-local ones are reached through the NIC.
     pub(crate) fn get_at(&self, address: Ipv6Addr, path: &str) -> Result<Response> {
-        self.ns
-            .run(|| Request::get(path).send(http::address(address, PROXY_PORT, scope_of(address)?)))
+        self.ns.run(|| Request::get(path).send(http::address(address, PROXY_PORT, scope_of(address)?)))
     }
 
     pub(crate) fn boot_document(&self) -> Result<Value> {
@@ -117,10 +103,7 @@ impl Machine {
     pub(crate) fn token(&self) -> Result<String> {
         let request = Request::post("/v1/token", "{}").header("boot-token", "request");
         let reply = self.send(&request)?.expect(200)?.json()?;
-        Ok(reply["token"]
-            .as_str()
-            .context(|| format!("no token in {reply}"))?
-            .to_owned())
+        Ok(reply["token"].as_str().context(|| format!("no token in {reply}"))?.to_owned())
     }
 
     /// Tries to open a TCP connection.
@@ -138,8 +121,7 @@ impl Machine {
     }
 
     pub(crate) fn set_up(&self, up: bool) -> Result<()> {
-        self.ns
-            .run(|| sys::set_link_up(NIC, up).context(|| format!("{NIC} up={up}")))
+        self.ns.run(|| sys::set_link_up(NIC, up).context(|| format!("{NIC} up={up}")))
     }
 
     /// A restart at its home: the link goes away for a moment on both ends, addresses and routes are
@@ -150,10 +132,7 @@ impl Machine {
 
     /// Boots with another MAC: a machine that no switch has seen.
     pub(crate) fn reboot_as(&self, mac: [u8; 6]) -> Result<()> {
-        self.reboot_with(|| {
-            self.ns
-                .run(|| sys::set_mac(NIC, mac).context(|| "set the MAC".into()))
-        })
+        self.reboot_with(|| self.ns.run(|| sys::set_mac(NIC, mac).context(|| "set the MAC".into())))
     }
 
     fn reboot_with(&self, while_down: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -233,9 +212,7 @@ fn default_router() -> Result<Ipv6Addr> {
 }
 
 fn parse_hex_address(hex: &str) -> Result<Ipv6Addr> {
-    u128::from_str_radix(hex, 16)
-        .map(Ipv6Addr::from)
-        .context(|| format!("address {hex:?}"))
+    u128::from_str_radix(hex, 16).map(Ipv6Addr::from).context(|| format!("address {hex:?}"))
 }
 
 #[cfg(test)]

@@ -56,11 +56,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run {
-            filter,
-            no_settle,
-            result,
-        } => Lab::from_environment().and_then(|lab| runner::run(lab, &filter, !no_settle, result.as_deref())),
+        Command::Run { filter, no_settle, result } => {
+            Lab::from_environment().and_then(|lab| runner::run(lab, &filter, !no_settle, result.as_deref()))
+        }
         Command::List => {
             runner::list();
             Ok(true)

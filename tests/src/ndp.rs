@@ -47,12 +47,7 @@ impl Watch {
             let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
             move || record(&socket, &seen, &stop)
         });
-        Ok(Self {
-            seen,
-            stop,
-            thread: Some(thread),
-            started: Instant::now(),
-        })
+        Ok(Self { seen, stop, thread: Some(thread), started: Instant::now() })
     }
 
     pub(crate) fn advertisements(&self) -> Vec<Advertisement> {
@@ -63,10 +58,7 @@ impl Watch {
     pub(crate) fn check_unbroken(&self, gap_max: Duration) -> Result<()> {
         let mut last = self.started;
         for advertisement in self.advertisements() {
-            ensure!(
-                advertisement.router_lifetime > 0,
-                "a zero-lifetime advertisement was sent"
-            );
+            ensure!(advertisement.router_lifetime > 0, "a zero-lifetime advertisement was sent");
             let gap = advertisement.at.duration_since(last);
             ensure!(gap <= gap_max, "no advertisement for {gap:?}");
             last = advertisement.at;
@@ -78,16 +70,9 @@ impl Watch {
 
     /// The final advertisement of a port that leaves was seen.
     pub(crate) fn expect_final(&self) -> Result<()> {
-        match self
-            .advertisements()
-            .iter()
-            .any(|advertisement| advertisement.router_lifetime == 0)
-        {
+        match self.advertisements().iter().any(|advertisement| advertisement.router_lifetime == 0) {
             true => Ok(()),
-            false => fail!(
-                "no zero-lifetime advertisement in {} seen",
-                self.advertisements().len()
-            ),
+            false => fail!("no zero-lifetime advertisement in {} seen", self.advertisements().len()),
         }
     }
 }
@@ -117,9 +102,7 @@ fn record(socket: &Socket, seen: &Mutex<Vec<Advertisement>>, stop: &AtomicBool) 
             continue;
         };
         if let Some(advertisement) = Advertisement::parse(&buffer[..length], Instant::now()) {
-            seen.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(advertisement);
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(advertisement);
         }
     }
 }
@@ -133,12 +116,7 @@ mod tests {
         // RFC 4861 4.2: hop limit 64, lifetime 1800 s; then a source link-layer address option.
         let mut bytes = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
         bytes.extend([1, 1, 0x52, 0x54, 0, 0, 0, 1]);
-        assert_eq!(
-            Advertisement::parse(&bytes, Instant::now())
-                .unwrap()
-                .router_lifetime,
-            1800
-        );
+        assert_eq!(Advertisement::parse(&bytes, Instant::now()).unwrap().router_lifetime, 1800);
     }
 
     #[test]

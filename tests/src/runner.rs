@@ -25,10 +25,7 @@ pub(crate) fn list() {
 
 /// Runs the selected cases; `true` when none failed.
 pub(crate) fn run(lab: Lab, filter: &str, settle: bool, result_file: Option<&Path>) -> Result<bool> {
-    let selected: Vec<Case> = cases::all()
-        .into_iter()
-        .filter(|case| case.name().contains(filter))
-        .collect();
+    let selected: Vec<Case> = cases::all().into_iter().filter(|case| case.name().contains(filter)).collect();
     if selected.is_empty() {
         return Err(Failure(format!("no case is named like {filter:?}")));
     }
@@ -70,21 +67,13 @@ fn run_case(lab: &Arc<Lab>, case: Case) -> Outcome {
         Err(mpsc::RecvTimeoutError::Timeout) => Err(Failure(format!("still running after {:?}", case.limit))),
         Err(mpsc::RecvTimeoutError::Disconnected) => Err(Failure("the case panicked".into())),
     };
-    Outcome {
-        name: case.name(),
-        elapsed: start.elapsed(),
-        result,
-    }
+    Outcome { name: case.name(), elapsed: start.elapsed(), result }
 }
 
 fn report(outcome: &Outcome) {
     match &outcome.result {
         Ok(()) => println!("ok {} ({} ms)", outcome.name, outcome.elapsed.as_millis()),
-        Err(reason) => println!(
-            "FAILED {}: {reason} ({} ms)",
-            outcome.name,
-            outcome.elapsed.as_millis()
-        ),
+        Err(reason) => println!("FAILED {}: {reason} ({} ms)", outcome.name, outcome.elapsed.as_millis()),
     }
 }
 

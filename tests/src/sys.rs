@@ -28,20 +28,11 @@ fn request(name: &str, value: c_int) -> io::Result<InterfaceRequest> {
     }
     let mut bytes = [0; libc::IFNAMSIZ];
     bytes[..name.len()].copy_from_slice(name.as_bytes());
-    Ok(InterfaceRequest {
-        name: bytes,
-        value,
-        rest: [0; 20],
-    })
+    Ok(InterfaceRequest { name: bytes, value, rest: [0; 20] })
 }
 
 fn control_socket() -> io::Result<OwnedFd> {
-    Ok(socket(
-        AddressFamily::Unix,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?)
+    Ok(socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
 fn ioctl(code: c_ulong, request: &mut InterfaceRequest) -> io::Result<()> {
@@ -49,11 +40,7 @@ fn ioctl(code: c_ulong, request: &mut InterfaceRequest) -> io::Result<()> {
     // SAFETY: `request` is a live, exclusive `struct ifreq`-sized buffer (40 bytes on 64-bit Linux), and
     // the codes used in this module read and write nothing beyond it.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), code as _, request) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets `IFF_UP` of an interface of the calling thread's network namespace.
@@ -62,11 +49,7 @@ pub(crate) fn set_link_up(name: &str, up: bool) -> io::Result<()> {
     ioctl(libc::SIOCGIFFLAGS, &mut flags)?;
     // `ifr_flags` is a short at the start of the union.
     let current = flags.value & 0xffff;
-    flags.value = if up {
-        current | libc::IFF_UP
-    } else {
-        current & !libc::IFF_UP
-    };
+    flags.value = if up { current | libc::IFF_UP } else { current & !libc::IFF_UP };
     ioctl(libc::SIOCSIFFLAGS, &mut flags)
 }
 

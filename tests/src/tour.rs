@@ -21,26 +21,14 @@ pub(crate) fn run_all(lab: &Lab) -> Result<bool> {
         println!("$ switch-agent show macs      # on {}", leaf.ns.0);
         let table = run(&mut lab.agent_command(leaf, &["show", "macs"]))?;
         print!("{table}");
-        for machine in lab
-            .machines
-            .iter()
-            .filter(|machine| lab.leaf_of(&machine.home).ns == leaf.ns)
-        {
-            ensure!(
-                table.contains(machine.mac),
-                "the table of {} lacks {}",
-                leaf.ns.0,
-                machine.mac
-            );
+        for machine in lab.machines.iter().filter(|machine| lab.leaf_of(&machine.home).ns == leaf.ns) {
+            ensure!(table.contains(machine.mac), "the table of {} lacks {}", leaf.ns.0, machine.mac);
         }
     }
     let (first, port) = (&lab.machines[0], lab.machines[0].home.port);
     title("How m1 booted");
     println!("$ switch-agent show timeline {port}      # on leaf1");
-    print!(
-        "{}",
-        run(&mut lab.agent_command(lab.leaf_of(&first.home), &["show", "timeline", port]))?
-    );
+    print!("{}", run(&mut lab.agent_command(lab.leaf_of(&first.home), &["show", "timeline", port]))?);
     let held = reachability(lab)?;
     by_hand(lab)?;
     Ok(held)
@@ -59,9 +47,7 @@ fn boot(machine: &Machine) -> Result<()> {
         let token = machine.token()?;
         let call = Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
         wait::until(wait::seconds(10), || machine.send(&call)?.expect(200))?;
-        machine
-            .send(&Request::post("/v1/events", r#"{"stage":"booted"}"#))?
-            .expect(202)?;
+        machine.send(&Request::post("/v1/events", r#"{"stage":"booted"}"#))?.expect(202)?;
         Ok(())
     };
     steps().map_err(named)
@@ -76,47 +62,20 @@ struct Place {
 }
 
 fn places(lab: &Lab, machine: &Machine) -> Result<Vec<Place>> {
-    let place = |name, address, port, allowed| Place {
-        name,
-        address,
-        port,
-        allowed,
-    };
-    let far = if machine.home.leaf == 1 {
-        &lab.machines[2]
-    } else {
-        &lab.machines[0]
-    };
-    let other = lab
-        .machines
-        .iter()
-        .find(|other| other.home.partition != machine.home.partition);
+    let place = |name, address, port, allowed| Place { name, address, port, allowed };
+    let far = if machine.home.leaf == 1 { &lab.machines[2] } else { &lab.machines[0] };
+    let other = lab.machines.iter().find(|other| other.home.partition != machine.home.partition);
     let mut places = vec![
         place("discovery proxy, link-local", machine.router()?, PROXY_PORT, true),
-        place(
-            "discovery proxy, ::1 of the /64",
-            machine.home.router(),
-            PROXY_PORT,
-            true,
-        ),
+        place("discovery proxy, ::1 of the /64", machine.home.router(), PROXY_PORT, true),
         place("control API through the leak", API, API_PORT, true),
         place("tenant service", TENANT, WITNESS_PORT, false),
         place("spine (underlay)", SPINE_LOOPBACK, WITNESS_PORT, false),
-        place(
-            "the switch's own services",
-            machine.home.router(),
-            WITNESS_PORT,
-            false,
-        ),
+        place("the switch's own services", machine.home.router(), WITNESS_PORT, false),
         place("machine on the other leaf", far.address()?, 22, false),
     ];
     if let Some(other) = other {
-        places.push(place(
-            "router of the other partition",
-            other.home.router(),
-            PROXY_PORT,
-            false,
-        ));
+        places.push(place("router of the other partition", other.home.router(), PROXY_PORT, false));
     }
     Ok(places)
 }
@@ -130,19 +89,12 @@ fn reachability(lab: &Lab) -> Result<bool> {
         let places = places(lab, machine)?;
         // All at once: what is out of reach ends by timeout.
         let outcomes = thread::scope(|scope| {
-            let attempts: Vec<_> = places
-                .iter()
-                .map(|place| scope.spawn(|| machine.reach(place.address, place.port)))
-                .collect();
-            attempts
-                .into_iter()
-                .map(|attempt| attempt.join())
-                .collect::<Vec<_>>()
+            let attempts: Vec<_> =
+                places.iter().map(|place| scope.spawn(|| machine.reach(place.address, place.port))).collect();
+            attempts.into_iter().map(|attempt| attempt.join()).collect::<Vec<_>>()
         });
         for (row, (place, outcome)) in places.into_iter().zip(outcomes).enumerate() {
-            let Ok(outcome) = outcome else {
-                fail!("an attempt panicked")
-            };
+            let Ok(outcome) = outcome else { fail!("an attempt panicked") };
             let connected = outcome? == Reach::Connected;
             held &= connected == place.allowed;
             let cell = match (connected, place.allowed) {
@@ -180,10 +132,7 @@ fn by_hand(lab: &Lab) -> Result<()> {
         );
     }
     let machine = &lab.machines[0];
-    println!(
-        "  curl 'http://[{}%25eth0]:{PROXY_PORT}/v1/boot'",
-        machine.router()?
-    );
+    println!("  curl 'http://[{}%25eth0]:{PROXY_PORT}/v1/boot'", machine.router()?);
     println!("  curl 'http://[{}]:{PROXY_PORT}/v1/boot'", machine.home.router());
     println!(
         "  curl -X POST -H 'Boot-Token: request' -d '{{}}' 'http://[{}]:{PROXY_PORT}/v1/token'",

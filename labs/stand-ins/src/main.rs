@@ -1,7 +1,7 @@
 //! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
 
-mod swss;
 mod control_api;
+mod swss;
 
 use std::process::ExitCode;
 
@@ -24,10 +24,7 @@ enum StandIn {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),

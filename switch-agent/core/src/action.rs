@@ -27,11 +27,7 @@ pub enum Action {
     /// Closes the port's listener, its connections and its tokens. Precondition: it is open.
     CloseService { port: PortName },
     /// Takes `fe80::1` off a port that leaves. Precondition: the kernel has it, CAP_NET_ADMIN.
-    RemoveConvenienceLinkLocal {
-        port: PortName,
-        ifindex: u32,
-        address: Ipv6Addr,
-    },
+    RemoveConvenienceLinkLocal { port: PortName, ifindex: u32, address: Ipv6Addr },
     /// Deletes an address row. Precondition: it exists, no service runs on it.
     DeleteAddress(OwnedAddress),
     /// Deletes a base row. Precondition: it exists, no address row of the port exists in CONFIG_DB or
@@ -57,11 +53,7 @@ pub enum Action {
     /// Adds `unreachable default` to the VRF's table. Precondition: CAP_NET_ADMIN, the device exists.
     AddUnreachableDefault { vrf: VrfName, table: u32 },
     /// Adds `fe80::1` to a bound port. Precondition: CAP_NET_ADMIN.
-    AddConvenienceLinkLocal {
-        port: PortName,
-        ifindex: u32,
-        address: Ipv6Addr,
-    },
+    AddConvenienceLinkLocal { port: PortName, ifindex: u32, address: Ipv6Addr },
     /// Configures (or with `None` drops) the client of the control API.
     SetUpstream(Option<UpstreamSpec>),
     /// Opens the port's listener, or updates what it tells. Precondition: binding and address observed.

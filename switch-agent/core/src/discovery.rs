@@ -13,6 +13,7 @@ pub mod limits;
 pub mod rules;
 pub mod target;
 pub mod upstream;
+pub mod validity;
 
 pub use limits::Limits;
 pub use rules::{InvalidPathRule, PathRule, allows, default_rules};

@@ -49,32 +49,17 @@ pub enum MachineEvent {
     /// Carrier of the port, as the kernel reports it. A bind makes it flap within a millisecond.
     Carrier { port: PortName, up: bool },
     /// A valid Router Solicitation; `address` is `None` when it came from `::`.
-    Solicit {
-        port: PortName,
-        mac: MacAddr,
-        address: Option<Ipv6Addr>,
-    },
+    Solicit { port: PortName, mac: MacAddr, address: Option<Ipv6Addr> },
     /// A Router Advertisement left the port.
     Advertised { port: PortName },
     /// The kernel's neighbour table has (or confirmed) this entry.
-    Neighbor {
-        port: PortName,
-        mac: MacAddr,
-        address: Ipv6Addr,
-    },
+    Neighbor { port: PortName, mac: MacAddr, address: Ipv6Addr },
     /// The entry went away or failed.
     NeighborGone { port: PortName, address: Ipv6Addr },
     /// LLDP rows of all ports as they are now (a snapshot: ports without a neighbour are absent).
-    Lldp {
-        neighbors: Vec<(PortName, LldpNeighbor)>,
-    },
+    Lldp { neighbors: Vec<(PortName, LldpNeighbor)> },
     /// A request reached the proxy.
-    Proxy {
-        port: PortName,
-        mac: Option<MacAddr>,
-        address: Ipv6Addr,
-        step: ProxyStep,
-    },
+    Proxy { port: PortName, mac: Option<MacAddr>, address: Ipv6Addr, step: ProxyStep },
     /// The port left the boot network: its machines are forgotten.
     Released { port: PortName },
 }

@@ -22,10 +22,7 @@ pub struct InvalidName {
 }
 
 fn invalid(value: &str, wanted: &'static str) -> InvalidName {
-    InvalidName {
-        value: value.to_owned(),
-        wanted,
-    }
+    InvalidName { value: value.to_owned(), wanted }
 }
 
 macro_rules! string_name {
@@ -98,10 +95,7 @@ impl PortKind {
 
 impl PortName {
     pub fn kind(&self) -> PortKind {
-        PortKind::ALL
-            .into_iter()
-            .find(|kind| self.0.starts_with(kind.prefix()))
-            .unwrap_or(PortKind::Ethernet)
+        PortKind::ALL.into_iter().find(|kind| self.0.starts_with(kind.prefix())).unwrap_or(PortKind::Ethernet)
     }
 
     /// `Loopback<number>`.
@@ -110,10 +104,7 @@ impl PortName {
     }
 
     fn number(&self) -> u32 {
-        self.0
-            .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-            .parse()
-            .unwrap_or(u32::MAX)
+        self.0.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse().unwrap_or(u32::MAX)
     }
 }
 
@@ -121,9 +112,7 @@ impl FromStr for PortName {
     type Err = InvalidName;
     fn from_str(value: &str) -> Result<Self, InvalidName> {
         const WANTED: &str = "a port name (Ethernet<n> or PortChannel<n>, at most 15 bytes)";
-        let kind = PortKind::ALL
-            .into_iter()
-            .find(|kind| value.starts_with(kind.prefix()));
+        let kind = PortKind::ALL.into_iter().find(|kind| value.starts_with(kind.prefix()));
         let digits = kind.map_or("", |kind| &value[kind.prefix().len()..]);
         // SONiC's own tools create port channels with leading zeros (PortChannel0001).
         let canonical = kind == Some(PortKind::PortChannel) || digits == "0" || !digits.starts_with('0');
@@ -132,11 +121,7 @@ impl FromStr for PortName {
             && canonical
             && value.len() <= 15
             && digits.parse::<u32>().is_ok();
-        if ok {
-            Ok(PortName(value.to_owned()))
-        } else {
-            Err(invalid(value, WANTED))
-        }
+        if ok { Ok(PortName(value.to_owned())) } else { Err(invalid(value, WANTED)) }
     }
 }
 
@@ -168,15 +153,9 @@ impl FromStr for VrfName {
         const WANTED: &str = "a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)";
         let rest = value.strip_prefix("Vrf").unwrap_or("");
         let ok = !rest.is_empty()
-            && rest
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
             && value.len() <= VRF_NAME_LEN_MAX;
-        if ok {
-            Ok(VrfName(value.to_owned()))
-        } else {
-            Err(invalid(value, WANTED))
-        }
+        if ok { Ok(VrfName(value.to_owned())) } else { Err(invalid(value, WANTED)) }
     }
 }
 
@@ -191,10 +170,7 @@ impl VrfName {
         }
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = Sha256::digest(partition.as_str().as_bytes());
-        let hash: String = digest[..7]
-            .iter()
-            .map(|b| char::from(ALPHABET[usize::from(b & 31)]))
-            .collect();
+        let hash: String = digest[..7].iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect();
         VrfName(format!("{BOOT_VRF_PREFIX}-{hash}"))
     }
 }
@@ -211,15 +187,9 @@ impl FromStr for PartitionId {
         const WANTED: &str = "a partition id ([A-Za-z0-9][A-Za-z0-9._-]*, at most 64 bytes)";
         let first_ok = value.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         let ok = first_ok
-            && value
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && value.len() <= 64;
-        if ok {
-            Ok(PartitionId(value.to_owned()))
-        } else {
-            Err(invalid(value, WANTED))
-        }
+        if ok { Ok(PartitionId(value.to_owned())) } else { Err(invalid(value, WANTED)) }
     }
 }
 
@@ -269,12 +239,7 @@ impl FromStr for MacAddr {
         let digits: Vec<u8> = value
             .bytes()
             .filter(|b| !matches!(b, b':' | b'-' | b'.'))
-            .map(|b| {
-                char::from(b)
-                    .to_digit(16)
-                    .and_then(|d| u8::try_from(d).ok())
-                    .unwrap_or(0xff)
-            })
+            .map(|b| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0xff))
             .collect();
         if !spelled || digits.len() != 12 || digits.contains(&0xff) {
             return Err(invalid(value, WANTED));
@@ -321,24 +286,15 @@ mod tests {
 
     #[test]
     fn port_names_order_naturally_and_reject_nonsense() {
-        let mut ports: Vec<PortName> = ["PortChannel1", "Ethernet12", "Ethernet4"]
-            .iter()
-            .map(|p| p.parse().unwrap())
-            .collect();
+        let mut ports: Vec<PortName> =
+            ["PortChannel1", "Ethernet12", "Ethernet4"].iter().map(|p| p.parse().unwrap()).collect();
         ports.sort();
         assert_eq!(
             ports.iter().map(PortName::as_str).collect::<Vec<_>>(),
             ["Ethernet4", "Ethernet12", "PortChannel1"]
         );
-        for bad in [
-            "",
-            "eth0",
-            "Ethernet",
-            "Ethernet01",
-            "Ethernet-1",
-            "Ethernet0|x",
-            "Ethernet99999999999",
-        ] {
+        for bad in ["", "eth0", "Ethernet", "Ethernet01", "Ethernet-1", "Ethernet0|x", "Ethernet99999999999"]
+        {
             assert!(bad.parse::<PortName>().is_err(), "{bad}");
         }
         assert!("PortChannel0001".parse::<PortName>().is_ok());
@@ -359,29 +315,14 @@ mod tests {
 
     #[test]
     fn macs_parse_in_every_usual_spelling() {
-        for text in [
-            "52:54:00:AB:00:01",
-            "52-54-00-ab-00-01",
-            "5254.00ab.0001",
-            "525400ab0001",
-        ] {
+        for text in ["52:54:00:AB:00:01", "52-54-00-ab-00-01", "5254.00ab.0001", "525400ab0001"] {
             assert_eq!(text.parse::<MacAddr>().unwrap().to_string(), "52:54:00:ab:00:01");
         }
-        for bad in [
-            "",
-            "52:54:00:ab:00",
-            "52:54:00:ab:00:0g",
-            "5:254:00:ab:00:01",
-            "52:54-00:ab:00:01",
-        ] {
+        for bad in ["", "52:54:00:ab:00", "52:54:00:ab:00:0g", "5:254:00:ab:00:01", "52:54-00:ab:00:01"] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
         assert_eq!(
-            "52:54:00:ab:00:01"
-                .parse::<MacAddr>()
-                .unwrap()
-                .eui64_link_local()
-                .to_string(),
+            "52:54:00:ab:00:01".parse::<MacAddr>().unwrap().eui64_link_local().to_string(),
             "fe80::5054:ff:feab:1"
         );
     }
@@ -395,9 +336,6 @@ mod tests {
         let single: Ipv6Net = "2001:db8::/64".parse().unwrap();
         assert_eq!(port_prefix(single, 0).unwrap().to_string(), "2001:db8::/64");
         assert_eq!(port_prefix(single, 1), None);
-        assert_eq!(
-            router_interface_address(port_prefix(base, 7).unwrap()).to_string(),
-            "2001:db8:0:7::1/64"
-        );
+        assert_eq!(router_interface_address(port_prefix(base, 7).unwrap()).to_string(), "2001:db8:0:7::1/64");
     }
 }

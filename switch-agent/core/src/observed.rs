@@ -133,10 +133,7 @@ impl Link {
             .filter(Ipv6Addr::is_unicast_link_local)
             .filter(|address| *address != CONVENIENCE_LINK_LOCAL);
         let eui64 = self.mac.map(MacAddr::eui64_link_local);
-        candidates
-            .clone()
-            .find(|address| Some(*address) == eui64)
-            .or_else(|| candidates.next())
+        candidates.clone().find(|address| Some(*address) == eui64).or_else(|| candidates.next())
     }
 }
 

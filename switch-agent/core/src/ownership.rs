@@ -149,24 +149,14 @@ mod tests {
         assert!(ledger.owned_interface(&port, &vrf("VrfBoot-p1")).is_some());
         ledger.ports.insert(
             port.clone(),
-            LedgerPort {
-                vrf: vrf("VrfBoot-p1"),
-                addresses: vec![address],
-                base_row: true,
-            },
+            LedgerPort { vrf: vrf("VrfBoot-p1"), addresses: vec![address], base_row: true },
         );
         assert!(ledger.owned_interface(&port, &vrf("VrfBoot-p1")).is_some());
         assert!(ledger.owned_interface(&port, &vrf("Vrf7")).is_none());
         // The address row is still ours to take away, whoever owns the base row now.
+        assert!(ledger.owned_address(&port, Some(&vrf("Vrf7")), address, &[]).is_some());
         assert!(
-            ledger
-                .owned_address(&port, Some(&vrf("Vrf7")), address, &[])
-                .is_some()
-        );
-        assert!(
-            ledger
-                .owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap(), &[])
-                .is_none()
+            ledger.owned_address(&port, Some(&vrf("Vrf7")), "2001:db8::2/64".parse().unwrap(), &[]).is_none()
         );
     }
 }

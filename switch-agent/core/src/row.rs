@@ -39,11 +39,7 @@ pub const CONFIG_TABLES: [&str; 17] = [
 
 impl ConfigDb {
     pub fn table(&self, name: &str) -> impl Iterator<Item = (&str, &Fields)> {
-        self.tables
-            .get(name)
-            .into_iter()
-            .flatten()
-            .map(|(key, fields)| (key.as_str(), fields))
+        self.tables.get(name).into_iter().flatten().map(|(key, fields)| (key.as_str(), fields))
     }
 
     pub fn row(&self, table: &str, key: &str) -> Option<&Fields> {
@@ -51,10 +47,7 @@ impl ConfigDb {
     }
 
     pub fn insert(&mut self, table: &str, key: &str, fields: Fields) {
-        self.tables
-            .entry(table.to_owned())
-            .or_default()
-            .insert(key.to_owned(), fields);
+        self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), fields);
     }
 
     pub fn remove(&mut self, table: &str, key: &str) -> Option<Fields> {
@@ -69,10 +62,7 @@ impl ConfigDb {
 
 /// Builds [`Fields`] from pairs; `fields([])` is SONiC's empty row.
 pub fn fields<const N: usize>(pairs: [(&str, &str); N]) -> Fields {
-    pairs
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Drops the `NULL` placeholder that keeps an empty row alive in redis.

@@ -134,32 +134,18 @@ impl SimSwitch {
             if subscription.is_empty() || !self.running.contains(daemon) {
                 continue;
             }
-            steps.push(Step::Deliver {
-                daemon: *daemon,
-                table,
-                batch: Batch::All,
-            });
+            steps.push(Step::Deliver { daemon: *daemon, table, batch: Batch::All });
             if subscription.spans_transactions() {
-                steps.push(Step::Deliver {
-                    daemon: *daemon,
-                    table,
-                    batch: Batch::First,
-                });
+                steps.push(Step::Deliver { daemon: *daemon, table, batch: Batch::First });
             }
         }
         for table in ApplTable::ALL {
-            let waiting = self
-                .world
-                .produced
-                .get(&table)
-                .is_some_and(|queue| !queue.is_empty());
+            let waiting = self.world.produced.get(&table).is_some_and(|queue| !queue.is_empty());
             if waiting && self.running.contains(&Daemon::Orchagent) {
                 steps.push(Step::Pop(table));
             }
         }
-        let retries = Daemon::ALL
-            .into_iter()
-            .filter(|daemon| self.worth_retrying(*daemon));
+        let retries = Daemon::ALL.into_iter().filter(|daemon| self.worth_retrying(*daemon));
         steps.extend(retries.map(Step::Retry));
         steps
     }
@@ -167,9 +153,7 @@ impl SimSwitch {
     fn port_steps(&self, steps: &mut Vec<Step>) {
         let world = &self.world;
         if world.models_ports && self.running.contains(&Daemon::Orchagent) {
-            let configured = ["PORT", "PORTCHANNEL"]
-                .into_iter()
-                .flat_map(|table| world.config.table(table));
+            let configured = ["PORT", "PORTCHANNEL"].into_iter().flat_map(|table| world.config.table(table));
             let missing = configured.filter(|(port, _)| !world.kernel.links.contains_key(*port));
             steps.extend(missing.map(|(port, _)| Step::CreatePort(port.to_owned())));
             let surplus = world.kernel.links.iter().filter(|(name, link)| {
@@ -189,11 +173,9 @@ impl SimSwitch {
                 Daemon::Portsyncd => false,
                 Daemon::Vlanmgrd => self.vlanmgrd.tasks.worth_retrying(generation),
                 Daemon::Vrfmgrd => self.vrfmgrd.tasks.worth_retrying(generation),
-                Daemon::Intfmgrd => self
-                    .intfmgrd
-                    .tasks
-                    .values()
-                    .any(|tasks| tasks.worth_retrying(generation)),
+                Daemon::Intfmgrd => {
+                    self.intfmgrd.tasks.values().any(|tasks| tasks.worth_retrying(generation))
+                }
                 Daemon::Orchagent => self.orchagent.worth_retrying(generation),
             }
     }
@@ -281,22 +263,10 @@ impl SimSwitch {
         for table in daemon.config_tables() {
             let subscription = Subscription::default();
             self.subscriptions.insert((daemon, table), subscription);
-            let keys: Vec<String> = self
-                .world
-                .config
-                .table(table)
-                .map(|(key, _)| key.to_owned())
-                .collect();
+            let keys: Vec<String> = self.world.config.table(table).map(|(key, _)| key.to_owned()).collect();
             for key in keys {
-                let notification = Notification {
-                    op: Op::Set,
-                    key,
-                    transaction: self.transaction,
-                };
-                self.subscriptions
-                    .entry((daemon, table))
-                    .or_default()
-                    .push(notification);
+                let notification = Notification { op: Op::Set, key, transaction: self.transaction };
+                self.subscriptions.entry((daemon, table)).or_default().push(notification);
             }
         }
         self.world.generation += 1;
@@ -381,11 +351,7 @@ impl SimSwitch {
     }
 
     pub fn links(&self) -> impl Iterator<Item = (&str, &SimLink)> {
-        self.world
-            .kernel
-            .links
-            .iter()
-            .map(|(name, link)| (name.as_str(), link))
+        self.world.kernel.links.iter().map(|(name, link)| (name.as_str(), link))
     }
 
     pub fn link(&self, name: &str) -> Option<&SimLink> {

@@ -126,9 +126,7 @@ pub struct Boot {
 impl Boot {
     /// The machine ran something that speaks to the agent: more than firmware.
     fn is_up(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| matches!(entry.stage, Stage::Token | Stage::Event(_)))
+        self.entries.iter().any(|entry| matches!(entry.stage, Stage::Token | Stage::Event(_)))
     }
 }
 
@@ -158,10 +156,7 @@ pub struct Timelines {
 
 impl Timelines {
     pub fn new(limits: TimelineLimits) -> Timelines {
-        Timelines {
-            limits,
-            ports: BTreeMap::new(),
-        }
+        Timelines { limits, ports: BTreeMap::new() }
     }
 
     /// Folds one event; the port and the new entry where it made one.
@@ -199,27 +194,17 @@ impl Timelines {
 
     /// The boots of a port, oldest first.
     pub fn boots(&self, port: &PortName) -> impl DoubleEndedIterator<Item = &Boot> {
-        self.ports
-            .get(port)
-            .into_iter()
-            .flat_map(|timeline| timeline.boots.iter())
+        self.ports.get(port).into_iter().flat_map(|timeline| timeline.boots.iter())
     }
 
     /// Ports that have at least one boot.
     pub fn ports(&self) -> impl Iterator<Item = &PortName> {
-        self.ports
-            .iter()
-            .filter(|(_, timeline)| !timeline.boots.is_empty())
-            .map(|(name, _)| name)
+        self.ports.iter().filter(|(_, timeline)| !timeline.boots.is_empty()).map(|(name, _)| name)
     }
 
     /// Follows carrier; whether a boot starts with it.
     fn carrier(&mut self, port: &PortName, up: bool, now: Duration) -> bool {
-        let TimelineLimits {
-            carrier_debounce,
-            carrier_flap,
-            ..
-        } = self.limits;
+        let TimelineLimits { carrier_debounce, carrier_flap, .. } = self.limits;
         let timeline = self.ports.entry(port.clone()).or_default();
         let before = timeline.carrier;
         timeline.carrier = match (up, before) {
@@ -232,10 +217,7 @@ impl Timelines {
             (true, Carrier::Down(None)) => true,
             (true, Carrier::Down(Some(since))) => {
                 let lost = now.saturating_sub(since);
-                let restarted = timeline
-                    .boots
-                    .back()
-                    .is_none_or(|boot| boot.ended || boot.is_up());
+                let restarted = timeline.boots.back().is_none_or(|boot| boot.ended || boot.is_up());
                 lost >= carrier_debounce || lost >= carrier_flap && restarted
             }
             _ => false,
@@ -247,15 +229,12 @@ fn proxy_stage(step: &ProxyStep) -> Option<(Stage, Option<String>)> {
     match step {
         ProxyStep::Seen => None,
         ProxyStep::Config => Some((Stage::Config, None)),
-        ProxyStep::Token { machine_id } => Some((
-            Stage::Token,
-            machine_id.as_deref().map(|id| printable(id, DETAIL_LEN_MAX)),
-        )),
+        ProxyStep::Token { machine_id } => {
+            Some((Stage::Token, machine_id.as_deref().map(|id| printable(id, DETAIL_LEN_MAX))))
+        }
         ProxyStep::Api { status } => Some((Stage::Api, Some(status.to_string()))),
         ProxyStep::Event { stage, message } => {
-            let detail = message
-                .as_deref()
-                .map(|message| printable(message, DETAIL_LEN_MAX));
+            let detail = message.as_deref().map(|message| printable(message, DETAIL_LEN_MAX));
             Some((Stage::Event(printable(stage, STAGE_LEN_MAX)), detail))
         }
     }
@@ -263,10 +242,7 @@ fn proxy_stage(step: &ProxyStep) -> Option<(Stage, Option<String>)> {
 
 /// What a machine wrote, fit for one line of a terminal.
 fn printable(text: &str, len_max: usize) -> String {
-    text.chars()
-        .take(len_max)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().take(len_max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl PortTimeline {
@@ -331,20 +307,10 @@ impl Boot {
         let since_start_ms = ms(now.saturating_sub(self.started_at));
         let since_previous_ms =
             since_start_ms.saturating_sub(self.entries.last().map_or(0, |entry| entry.since_start_ms));
-        let entry = Entry {
-            stage,
-            unix_ms,
-            since_start_ms,
-            since_previous_ms,
-            count: 1,
-            detail,
-        };
+        let entry = Entry { stage, unix_ms, since_start_ms, since_previous_ms, count: 1, detail };
         self.entries.push(entry.clone());
         if self.entries.len() > entries_max
-            && let Some(oldest) = self
-                .entries
-                .iter()
-                .position(|entry| matches!(entry.stage, Stage::Event(_)))
+            && let Some(oldest) = self.entries.iter().position(|entry| matches!(entry.stage, Stage::Event(_)))
         {
             self.entries.remove(oldest);
             self.dropped += 1;

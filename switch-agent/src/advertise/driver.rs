@@ -92,10 +92,7 @@ impl<W: Wire> Driver<W> {
 
     /// The earliest deadline of all ports.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.entries
-            .values()
-            .filter_map(|entry| entry.advertiser.next_deadline())
-            .min()
+        self.entries.values().filter_map(|entry| entry.advertiser.next_deadline()).min()
     }
 
     /// Takes in what the handle was told. Links first: a port that is set now knows its carrier.
@@ -123,11 +120,7 @@ impl<W: Wire> Driver<W> {
         } else {
             self.links.insert(ifindex, change.carrier);
         }
-        let Some(entry) = self
-            .by_ifindex
-            .get(&ifindex)
-            .and_then(|port| self.entries.get_mut(port))
-        else {
+        let Some(entry) = self.by_ifindex.get(&ifindex).and_then(|port| self.entries.get_mut(port)) else {
             return;
         };
         if change.was_down {
@@ -159,12 +152,7 @@ impl<W: Wire> Driver<W> {
                 self.by_ifindex.insert(spec.ifindex, port.clone());
                 let seed = self.seed ^ u64::from(spec.ifindex).rotate_left(32);
                 let advertiser = Advertiser::new(spec, carrier, seed, now);
-                let entry = Entry {
-                    advertiser,
-                    announced: false,
-                    failing: false,
-                    foreign: None,
-                };
+                let entry = Entry { advertiser, announced: false, failing: false, foreign: None };
                 self.entries.insert(port.clone(), entry);
             }
         }
@@ -176,11 +164,7 @@ impl<W: Wire> Driver<W> {
         let Some(entry) = self.entries.get(port) else {
             return;
         };
-        let mut snapshot = self
-            .outputs
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = self.outputs.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         if entry.advertiser.is_done() {
             snapshot.remove(port);
             drop(snapshot);
@@ -195,10 +179,7 @@ impl<W: Wire> Driver<W> {
         } else if entry.advertiser.is_ceasing() {
             snapshot.insert(port.clone(), AdvertiserState::Ceasing);
         } else {
-            snapshot.insert(
-                port.clone(),
-                AdvertiserState::Running(entry.advertiser.spec().clone()),
-            );
+            snapshot.insert(port.clone(), AdvertiserState::Running(entry.advertiser.spec().clone()));
         }
     }
 
@@ -307,10 +288,7 @@ impl Entry {
         let metrics = &outputs.metrics.advertise;
         if let Err(error) = sent {
             self.advertiser.transmit_failed(now);
-            metrics.send_failed(
-                port,
-                format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or(0))),
-            );
+            metrics.send_failed(port, format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or(0))));
             if !std::mem::replace(&mut self.failing, true) {
                 tracing::warn!(port = %port, error = %error, "cannot send advertisements, trying again");
             }
@@ -328,9 +306,7 @@ impl Entry {
             metrics.multicast_at(port, unix_time);
         }
         if !std::mem::replace(&mut self.announced, true) && !self.advertiser.is_ceasing() {
-            outputs
-                .hub
-                .observe(MachineEvent::Advertised { port: port.clone() });
+            outputs.hub.observe(MachineEvent::Advertised { port: port.clone() });
         }
     }
 }

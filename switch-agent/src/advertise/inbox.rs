@@ -39,30 +39,15 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn command(&self, port: PortName, command: Command) {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .commands
-            .insert(port, command);
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).commands.insert(port, command);
         self.notify.notify_one();
     }
 
     pub(super) fn link(&self, event: LinkEvent) {
         let carrier = event.carrier && !event.gone;
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_down = !carrier
-            || pending
-                .links
-                .get(&event.ifindex)
-                .is_some_and(|change| change.was_down);
-        pending.links.insert(
-            event.ifindex,
-            LinkChange {
-                carrier,
-                was_down,
-                gone: event.gone,
-            },
-        );
+        let was_down = !carrier || pending.links.get(&event.ifindex).is_some_and(|change| change.was_down);
+        pending.links.insert(event.ifindex, LinkChange { carrier, was_down, gone: event.gone });
         drop(pending);
         self.notify.notify_one();
     }
@@ -82,46 +67,19 @@ mod tests {
     use super::*;
 
     fn event(carrier: bool, gone: bool) -> LinkEvent {
-        LinkEvent {
-            ifindex: 3,
-            name: "Ethernet4".to_owned(),
-            carrier,
-            link_local: None,
-            gone,
-        }
+        LinkEvent { ifindex: 3, name: "Ethernet4".to_owned(), carrier, link_local: None, gone }
     }
 
     #[test]
     fn a_flap_between_two_looks_is_not_lost() {
         let inbox = Inbox::default();
         inbox.link(event(true, false));
-        assert_eq!(
-            inbox.take().links[&3],
-            LinkChange {
-                carrier: true,
-                was_down: false,
-                gone: false
-            }
-        );
+        assert_eq!(inbox.take().links[&3], LinkChange { carrier: true, was_down: false, gone: false });
         inbox.link(event(false, false));
         inbox.link(event(true, false));
-        assert_eq!(
-            inbox.take().links[&3],
-            LinkChange {
-                carrier: true,
-                was_down: true,
-                gone: false
-            }
-        );
+        assert_eq!(inbox.take().links[&3], LinkChange { carrier: true, was_down: true, gone: false });
         inbox.link(event(true, true));
-        assert_eq!(
-            inbox.take().links[&3],
-            LinkChange {
-                carrier: false,
-                was_down: true,
-                gone: true
-            }
-        );
+        assert_eq!(inbox.take().links[&3], LinkChange { carrier: false, was_down: true, gone: true });
         assert_eq!(inbox.take(), Pending::default());
     }
 

@@ -59,11 +59,7 @@ impl ConfigStore {
         self.require_initialized().await?;
         let keys = self
             .database
-            .keys(|key| {
-                self.database
-                    .split_key(key)
-                    .is_some_and(|(table, _)| CONFIG_TABLES.contains(&table))
-            })
+            .keys(|key| self.database.split_key(key).is_some_and(|(table, _)| CONFIG_TABLES.contains(&table)))
             .await?;
         let mut config = ConfigDb::default();
         for (key, fields) in self.database.hashes(&keys).await? {
@@ -79,11 +75,7 @@ impl ConfigStore {
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(INITIALIZED_KEY);
         let (value,): (Option<String>,) = self.database.query("GET", &pipeline).await?;
-        if value.as_deref() == Some("1") {
-            Ok(())
-        } else {
-            Err(ConfigDbError::NotInitialized)
-        }
+        if value.as_deref() == Some("1") { Ok(()) } else { Err(ConfigDbError::NotInitialized) }
     }
 
     /// Writes one row in a single HSET: daemons see it whole.
@@ -132,10 +124,8 @@ impl ConfigStore {
 
     /// Wakes the reconciler whenever a row of our tables may have changed. Ends when cancelled.
     pub async fn follow(self, waker: Waker, cancel: CancellationToken) {
-        let patterns: BTreeSet<String> = CONFIG_TABLES
-            .iter()
-            .map(|table| self.database.key(table, "*"))
-            .collect();
+        let patterns: BTreeSet<String> =
+            CONFIG_TABLES.iter().map(|table| self.database.key(table, "*")).collect();
         let patterns = patterns.into_iter().chain([INITIALIZED_KEY.to_owned()]).collect();
         let report = |_: Change<'_>| waker.wake(Reason::ConfigDb);
         follow(self.database, patterns, report, cancel).await;

@@ -28,6 +28,7 @@ mod process;
 mod show;
 
 pub use drop_in::{DropInError, load_templates, write_drop_in};
+use process::Output;
 pub use process::ProcessError;
 
 /// Lines per process: keeps one call well under the timeout, and the command line under the kernel's limit.
@@ -35,12 +36,8 @@ const LINES_PER_CALL_MAX: usize = 256;
 /// How long a running configuration that somebody else changed must stand still before a repair.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// Pauses between attempts while another session holds mgmtd's lock.
-const LOCK_RETRIES: [Duration; 4] = [
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+const LOCK_RETRIES: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrrError {
@@ -58,13 +55,8 @@ pub enum FrrError {
         #[source]
         source: Box<FrrError>,
     },
-    #[error("{command} answered {found} of {wanted} requests: {text}")]
-    Incomplete {
-        command: String,
-        wanted: usize,
-        found: usize,
-        text: String,
-    },
+    #[error("vtysh answered {found} of {wanted} requests: {text}")]
+    Incomplete { wanted: usize, found: usize, text: String },
     #[error("FRR answers `{request}` with: {text}")]
     Answer { request: String, text: String },
     #[error("FRR refused a line: {text}")]
@@ -86,15 +78,10 @@ impl Candidates {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect();
         match setting {
             "none" => Ok(Candidates(Vec::new())),
-            "auto" => Ok(Candidates(vec![
-                words("vtysh"),
-                words("docker exec -i bgp vtysh"),
-            ])),
+            "auto" => Ok(Candidates(vec![words("vtysh"), words("docker exec -i bgp vtysh")])),
             _ => command_line::split(setting)
                 .map(|command| Candidates(vec![command]))
-                .ok_or_else(|| FrrError::CommandLine {
-                    setting: setting.to_owned(),
-                }),
+                .ok_or_else(|| FrrError::CommandLine { setting: setting.to_owned() }),
         }
     }
 }
@@ -115,7 +102,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Records a reading. Returns whether it is as the one before.
+    /// Records a reading.
     fn read(&mut self, text: &str, now: Instant) {
         match &self.seen {
             Some((before, since)) if before == text => {
@@ -177,25 +164,20 @@ impl Vtysh {
             return Ok(FrrObserved::default());
         }
         let survey = show::Survey::new(vrfs, exported);
-        let text = self.run(&survey.requests()).await?;
-        let (running_config, answers) = show::split_answers(&text, &survey.requests())?;
+        let requests = survey.requests();
+        let output = self.run(&requests).await?;
+        let (running_config, answers) = show::split_answers(&output, &requests)?;
         self.memory().read(running_config, Instant::now());
         let mut observed = survey.evaluate(running_config, &answers);
 
         let missing = missing_imports(&observed, vrfs);
         if !missing.is_empty() {
-            let requests: Vec<String> = missing
-                .iter()
-                .map(|(_, leak_vrf, prefix)| show::bgp_route(leak_vrf, *prefix))
-                .collect();
-            let text = self.run(&requests).await?;
-            let answers = show::parse_answers(&text, &requests)?;
+            let requests: Vec<String> =
+                missing.iter().map(|(_, leak_vrf, prefix)| show::bgp_route(leak_vrf, *prefix)).collect();
+            let output = self.run(&requests).await?;
+            let answers = show::parse_answers(&output.text, &output.errors, &requests)?;
             for ((vrf, _, prefix), answer) in missing.iter().zip(&answers) {
-                if let Some(routes) = observed
-                    .routes
-                    .get_mut(vrf)
-                    .filter(|_| show::has_best_path(answer))
-                {
+                if let Some(routes) = observed.routes.get_mut(vrf).filter(|_| show::has_best_path(answer)) {
                     routes.importable.insert(*prefix);
                 }
             }
@@ -248,25 +230,17 @@ impl Vtysh {
     async fn settle(&self) -> Result<bool, FrrError> {
         let (settled, seen, drift) = {
             let memory = self.memory();
-            (
-                memory.settled || memory.applied_since,
-                memory.seen.clone(),
-                memory.applied_once,
-            )
+            (memory.settled || memory.applied_since, memory.seen.clone(), memory.applied_once)
         };
         let Some((before, since)) = seen.filter(|_| !settled) else {
             return Ok(false);
         };
         tokio::time::sleep(SETTLE_TIME.saturating_sub(since.elapsed())).await;
         let requests = [show::RUNNING_CONFIG.to_owned()];
-        let text = self.run(&requests).await?;
-        let (now, _) = show::split_answers(&text, &requests)?;
+        let output = self.run(&requests).await?;
+        let (now, _) = show::split_answers(&output, &requests)?;
         self.memory().read(now, Instant::now());
-        if now == before {
-            Ok(drift)
-        } else {
-            Err(FrrError::Changing)
-        }
+        if now == before { Ok(drift) } else { Err(FrrError::Changing) }
     }
 
     async fn configure(&self, lines: &[String]) -> Result<(), FrrError> {
@@ -274,8 +248,8 @@ impl Vtysh {
         requests.extend(lines.iter().map(|line| line.trim().to_owned()));
         let mut pauses = LOCK_RETRIES.iter();
         loop {
-            let text = self.run(&requests).await?;
-            match show::complaint(&text) {
+            let output = self.run(&requests).await?;
+            match show::complaint(&output.text).or_else(|| show::complaint(&output.errors)) {
                 None => return Ok(()),
                 Some(text) if show::is_lock_race(&text) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
@@ -301,7 +275,7 @@ impl Vtysh {
 
     /// Runs vtysh with one `-c` per request, through the client that answered last, else the first that
     /// answers. Returns its output; its exit code means nothing unless it could not reach the daemons.
-    async fn run(&self, requests: &[String]) -> Result<String, FrrError> {
+    async fn run(&self, requests: &[String]) -> Result<Output, FrrError> {
         let arguments: Vec<&str> = requests.iter().flat_map(|request| ["-c", request]).collect();
         let known = self.memory().candidate;
         let mut first_error = None;
@@ -310,15 +284,12 @@ impl Vtysh {
                 continue;
             }
             match process::run(command, &arguments, self.timeout).await {
-                Ok(text) => {
+                Ok(output) => {
                     self.memory().candidate = Some(index);
-                    return Ok(text);
+                    return Ok(output);
                 }
                 Err(source) => {
-                    let error = FrrError::Process {
-                        command: command.join(" "),
-                        source,
-                    };
+                    let error = FrrError::Process { command: command.join(" "), source };
                     first_error.get_or_insert(error);
                 }
             }
@@ -329,17 +300,8 @@ impl Vtysh {
         if known.is_some() || self.candidates.0.len() == 1 {
             return Err(error);
         }
-        let tried = self
-            .candidates
-            .0
-            .iter()
-            .map(|command| command.join(" "))
-            .collect::<Vec<_>>()
-            .join(", ");
-        Err(FrrError::Unavailable {
-            tried,
-            source: Box::new(error),
-        })
+        let tried = self.candidates.0.iter().map(|command| command.join(" ")).collect::<Vec<_>>().join(", ");
+        Err(FrrError::Unavailable { tried, source: Box::new(error) })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -355,11 +317,8 @@ fn calls(stage: &[String]) -> impl Iterator<Item = &[String]> {
             return None;
         }
         let closes = |line: &String| !line.starts_with(' ') && line.starts_with("exit");
-        let opens = |line: &String| {
-            ["vrf ", "router ", "route-map "]
-                .iter()
-                .any(|word| line.starts_with(word))
-        };
+        let opens =
+            |line: &String| ["vrf ", "router ", "route-map "].iter().any(|word| line.starts_with(word));
         let mut inside = false;
         let mut cut = rest.len();
         for (index, line) in rest.iter().enumerate() {
@@ -388,11 +347,7 @@ fn missing_imports(
             .get(vrf)
             .map(|routes| routes.imported.keys().copied().collect())
             .unwrap_or_default();
-        let entries = running
-            .prefix_lists
-            .get(&prefix_list_name(vrf))
-            .into_iter()
-            .flatten();
+        let entries = running.prefix_lists.get(&prefix_list_name(vrf)).into_iter().flatten();
         let wanted = entries.filter_map(|(_, entry)| entry.strip_prefix("permit ")?.parse::<Ipv6Net>().ok());
         missing.extend(
             wanted

@@ -50,10 +50,7 @@ pub enum KernelError {
         source: std::io::Error,
     },
     #[error("no answer to \"{operation}\" within {timeout:?}")]
-    Timeout {
-        operation: &'static str,
-        timeout: Duration,
-    },
+    Timeout { operation: &'static str, timeout: Duration },
     #[error("{operation}: changed under every one of {attempts} attempts")]
     Interrupted { operation: &'static str, attempts: u32 },
     #[error("cannot read the process's capabilities")]
@@ -91,18 +88,12 @@ impl KernelHandle {
     /// As [`KernelHandle::snapshot`].
     pub async fn neighbors(&self, ifindex: u32) -> Result<BTreeMap<Ipv6Addr, MacAddr>, KernelError> {
         let present = snapshot::neighbors(&NetlinkSocket::open()?, Some(ifindex)).await?;
-        Ok(present
-            .into_iter()
-            .map(|neighbor| (neighbor.address, neighbor.mac))
-            .collect())
+        Ok(present.into_iter().map(|neighbor| (neighbor.address, neighbor.mac)).collect())
     }
 
     /// The link-layer address of a neighbour, from the cache that [`KernelHandle::follow`] keeps. No I/O.
     pub fn neighbor_mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
-        self.neighbors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .mac(ifindex, address)
+        self.neighbors.lock().unwrap_or_else(PoisonError::into_inner).mac(ifindex, address)
     }
 
     /// Adds `unreachable default` with [`UNREACHABLE_METRIC`] to an IPv6 routing table. Needs CAP_NET_ADMIN;
@@ -113,11 +104,7 @@ impl KernelHandle {
     pub async fn add_unreachable_default(&self, table: u32) -> Result<(), KernelError> {
         let request = RouteNetlinkMessage::NewRoute(unreachable_default(table));
         let result = NetlinkSocket::open()?
-            .acknowledged(
-                "add an unreachable default route",
-                request,
-                NLM_F_CREATE | NLM_F_EXCL,
-            )
+            .acknowledged("add an unreachable default route", request, NLM_F_CREATE | NLM_F_EXCL)
             .await;
         unless(result, &[Errno::EEXIST])
     }
@@ -128,9 +115,8 @@ impl KernelHandle {
     /// The kernel refused or did not answer.
     pub async fn remove_unreachable_default(&self, table: u32) -> Result<(), KernelError> {
         let request = RouteNetlinkMessage::DelRoute(unreachable_default(table));
-        let result = NetlinkSocket::open()?
-            .acknowledged("remove an unreachable default route", request, 0)
-            .await;
+        let result =
+            NetlinkSocket::open()?.acknowledged("remove an unreachable default route", request, 0).await;
         unless(result, &[Errno::ESRCH, Errno::ENOENT])
     }
 
@@ -153,9 +139,7 @@ impl KernelHandle {
     /// The kernel refused or did not answer.
     pub async fn remove_link_local(&self, ifindex: u32) -> Result<(), KernelError> {
         let request = RouteNetlinkMessage::DelAddress(link_local(ifindex, CONVENIENCE_LINK_LOCAL));
-        let result = NetlinkSocket::open()?
-            .acknowledged("remove a link-local address", request, 0)
-            .await;
+        let result = NetlinkSocket::open()?.acknowledged("remove a link-local address", request, 0).await;
         unless(result, &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
     }
 }
@@ -174,10 +158,7 @@ fn unreachable_default(table: u32) -> RouteMessage {
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unreachable;
-    message.attributes = vec![
-        RouteAttribute::Table(table),
-        RouteAttribute::Priority(UNREACHABLE_METRIC),
-    ];
+    message.attributes = vec![RouteAttribute::Table(table), RouteAttribute::Priority(UNREACHABLE_METRIC)];
     message
 }
 

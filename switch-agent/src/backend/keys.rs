@@ -34,10 +34,7 @@ pub enum KeyError {
     #[error("{path} is readable by others (mode {mode:o}); it must be 0600")]
     Mode { path: PathBuf, mode: u32 },
     #[error("{path} is no Ed25519 key in PKCS#8: {reason}")]
-    Key {
-        path: PathBuf,
-        reason: ring::error::KeyRejected,
-    },
+    Key { path: PathBuf, reason: ring::error::KeyRejected },
     #[error("the system gives no random numbers")]
     Random,
 }
@@ -60,9 +57,7 @@ pub struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("Signer").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -89,10 +84,7 @@ impl Signer {
             return Err(KeyError::Mode { path, mode });
         }
         let mut der = Vec::new();
-        opened
-            .take(FILE_LEN_MAX)
-            .read_to_end(&mut der)
-            .map_err(file("read", &path))?;
+        opened.take(FILE_LEN_MAX).read_to_end(&mut der).map_err(file("read", &path))?;
         let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|reason| KeyError::Key { path, reason })?;
         let kid = thumbprint(pair.public_key().as_ref());
         Ok(Signer { pair, kid })
@@ -164,9 +156,7 @@ fn create(state_dir: &Path, path: &Path) -> Result<(), KeyError> {
     fs::remove_file(&temporary).ok();
     linked?;
     // The name must survive a power cut: a new key would make every statement of before unverifiable.
-    File::open(state_dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(file("sync", state_dir))
+    File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(file("sync", state_dir))
 }
 
 #[cfg(test)]
@@ -191,10 +181,7 @@ mod tests {
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::set_permissions(dir.join(FILE_NAME), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            Signer::load_or_create(&dir),
-            Err(KeyError::Mode { mode: 0o644, .. })
-        ));
+        assert!(matches!(Signer::load_or_create(&dir), Err(KeyError::Mode { mode: 0o644, .. })));
         fs::remove_dir_all(dir).unwrap();
     }
 
@@ -203,41 +190,25 @@ mod tests {
         let dir = directory("verify");
         let signer = Signer::load_or_create(&dir).unwrap();
         let other = Signer::load_or_create(&dir.join("other")).unwrap();
-        let text = signer
-            .sign_jws(JwsKind::MachineToken, &serde_json::json!({"a": 1}))
-            .unwrap();
+        let text = signer.sign_jws(JwsKind::MachineToken, &serde_json::json!({"a": 1})).unwrap();
         let claims: serde_json::Value = signer.verify(JwsKind::MachineToken, &text).unwrap();
         assert_eq!(claims, serde_json::json!({"a": 1}));
         let fails =
             |signer: &Signer, kind, text: &str| signer.verify::<serde_json::Value>(kind, text).unwrap_err();
-        assert!(matches!(
-            fails(&signer, JwsKind::Identity, &text),
-            VerifyError::Kind
-        ));
-        assert!(matches!(
-            fails(&other, JwsKind::MachineToken, &text),
-            VerifyError::Signature
-        ));
+        assert!(matches!(fails(&signer, JwsKind::Identity, &text), VerifyError::Kind));
+        assert!(matches!(fails(&other, JwsKind::MachineToken, &text), VerifyError::Signature));
         let forged = text.replacen(&text[..20], "", 1);
-        assert!(matches!(
-            fails(&signer, JwsKind::MachineToken, &forged),
-            VerifyError::Malformed(_)
-        ));
+        assert!(matches!(fails(&signer, JwsKind::MachineToken, &forged), VerifyError::Malformed(_)));
         let (head, rest) = text.split_once('.').unwrap();
         let (_, signature) = rest.split_once('.').unwrap();
         let forged = format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"a":2}"#));
-        assert!(matches!(
-            fails(&signer, JwsKind::MachineToken, &forged),
-            VerifyError::Signature
-        ));
+        assert!(matches!(fails(&signer, JwsKind::MachineToken, &forged), VerifyError::Signature));
         fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn the_thumbprint_is_that_of_rfc_8037() {
-        let x = URL_SAFE_NO_PAD
-            .decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")
-            .unwrap();
+        let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
         assert_eq!(thumbprint(&x), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 }

@@ -71,10 +71,7 @@ impl Default for Batch {
 impl Batch {
     pub fn frames(&self) -> impl Iterator<Item = Received<'_>> {
         self.slots.iter().take(self.filled).map(|slot| {
-            let age = slot
-                .meta
-                .stamp
-                .map_or(Duration::ZERO, |stamp| self.received_at.saturating_sub(stamp));
+            let age = slot.meta.stamp.map_or(Duration::ZERO, |stamp| self.received_at.saturating_sub(stamp));
             Received {
                 ifindex: slot.meta.ifindex,
                 frame: slot.frame(),
@@ -98,9 +95,7 @@ impl PacketSocket {
         // No frame is received before `bind` names a protocol, so none gets past the filter.
         let kind = Type::RAW.nonblocking().cloexec();
         let socket = Socket::new(Domain::PACKET, kind, None::<Protocol>).map_err(step("open"))?;
-        socket
-            .attach_filter(&filter::router_discovery())
-            .map_err(step("attach the filter"))?;
+        socket.attach_filter(&filter::router_discovery()).map_err(step("attach the filter"))?;
         sys::set_auxdata(socket.as_fd()).map_err(step("ask for checksum states"))?;
         // Linux before 4.20 does not know the option; the filter drops outgoing frames as well.
         sys::set_ignore_outgoing(socket.as_fd()).ok();
@@ -112,9 +107,7 @@ impl PacketSocket {
             .map_err(step("size the receive buffer"))?;
         socket.set_priority(PRIORITY).map_err(step("set the priority"))?;
         sys::bind_all_ports(socket.as_fd()).map_err(step("bind"))?;
-        sys::register(socket)
-            .map(PacketSocket)
-            .map_err(step("register with the runtime"))
+        sys::register(socket).map(PacketSocket).map_err(step("register with the runtime"))
     }
 
     /// Waits for frames and takes a bounded number of them. Cancel-safe: frames stay in the socket.

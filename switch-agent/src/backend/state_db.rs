@@ -44,10 +44,7 @@ pub struct StateStore {
 
 impl StateStore {
     pub fn new(databases: &Databases) -> StateStore {
-        StateStore {
-            state_db: databases.state_db.clone(),
-            appl_db: databases.appl_db.clone(),
-        }
+        StateStore { state_db: databases.state_db.clone(), appl_db: databases.appl_db.clone() }
     }
 
     /// STATE_DB as far as the agent needs it.
@@ -56,12 +53,8 @@ impl StateStore {
     /// STATE_DB cannot be read.
     pub async fn read_state(&self) -> Result<StateDb, DatabaseError> {
         let db = &self.state_db;
-        let keys = db
-            .keys(|key| {
-                db.split_key(key)
-                    .is_some_and(|(table, _)| STATE_TABLES.contains(&table))
-            })
-            .await?;
+        let keys =
+            db.keys(|key| db.split_key(key).is_some_and(|(table, _)| STATE_TABLES.contains(&table))).await?;
         let mut state = StateDb::default();
         // Existence is all that counts for these; only the rest needs its fields.
         let (plain, hashes): (BTreeSet<String>, BTreeSet<String>) =
@@ -98,16 +91,10 @@ impl StateStore {
         pipeline.cmd("SMEMBERS").arg(INTF_KEY_SET);
         pipeline.cmd("EXISTS").arg(db.key("PORT_TABLE", "PortInitDone"));
         let (members, port_init_done): (Vec<Vec<u8>>, bool) = db.query("SMEMBERS", &pipeline).await?;
-        let keys: Vec<String> = ports
-            .iter()
-            .map(|port| db.key("INTF_TABLE", port.as_str()))
-            .collect();
+        let keys: Vec<String> = ports.iter().map(|port| db.key("INTF_TABLE", port.as_str())).collect();
         let existing = db.existing(&keys).await?;
-        let intf_table = ports
-            .iter()
-            .zip(&keys)
-            .filter(|(_, key)| existing.contains(key.as_str()))
-            .map(|(port, _)| port);
+        let intf_table =
+            ports.iter().zip(&keys).filter(|(_, key)| existing.contains(key.as_str())).map(|(port, _)| port);
         Ok(ApplDb {
             intf_table: intf_table.cloned().collect(),
             intf_key_set: members
@@ -122,10 +109,7 @@ impl StateStore {
     /// [`StateStore::read_appl`] shows, and `lldp` whenever an LLDP row was written: lldp_syncd rewrites
     /// every row each ten seconds, which must not cost a pass. Ends when cancelled.
     pub async fn follow(self, waker: Waker, lldp: Arc<Notify>, cancel: CancellationToken) {
-        let state_patterns = STATE_TABLES
-            .iter()
-            .map(|table| self.state_db.key(table, "*"))
-            .collect();
+        let state_patterns = STATE_TABLES.iter().map(|table| self.state_db.key(table, "*")).collect();
         let lldp_prefix = self.appl_db.key(LLDP_TABLE, "");
         let appl_patterns = vec![
             self.appl_db.key("INTF_TABLE", "*"),
@@ -169,15 +153,11 @@ fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
     let is = |field: &str, value: &str| fields.get(field).is_some_and(|found| found == value);
     match (table, row.parse::<PortName>()) {
         ("INTERFACE_TABLE", Ok(port)) => {
-            state
-                .interface_table
-                .insert(port, fields.get("vrf").cloned().unwrap_or_default());
+            state.interface_table.insert(port, fields.get("vrf").cloned().unwrap_or_default());
         }
         ("PORT_TABLE", Ok(port)) => {
-            let port_state = PortState {
-                state_ok: is("state", "ok"),
-                oper_up: is("netdev_oper_status", "up"),
-            };
+            let port_state =
+                PortState { state_ok: is("state", "ok"), oper_up: is("netdev_oper_status", "up") };
             state.port_table.insert(port, port_state);
         }
         // teamsyncd calls it oper_status, and has no netdev_oper_status.

@@ -59,23 +59,11 @@ impl StateDir {
     /// # Errors
     /// It cannot be created or is no directory.
     pub fn open(path: &Path) -> Result<StateDir, StateDirError> {
-        let failed = |action| {
-            move |source| StateDirError::Io {
-                action,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("create"))?;
+        let failed = |action| move |source| StateDirError::Io { action, path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
         // It holds the identity key: an existing directory is closed to others too.
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("protect"))?;
-        Ok(StateDir {
-            path: path.to_owned(),
-        })
+        Ok(StateDir { path: path.to_owned() })
     }
 
     pub fn path(&self) -> &Path {
@@ -84,13 +72,7 @@ impl StateDir {
 
     fn file(&self, name: &str) -> Result<PathBuf, StateDirError> {
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-        if plain {
-            Ok(self.path.join(name))
-        } else {
-            Err(StateDirError::Name {
-                name: name.to_owned(),
-            })
-        }
+        if plain { Ok(self.path.join(name)) } else { Err(StateDirError::Name { name: name.to_owned() }) }
     }
 
     /// The bytes of the file `name`, or `None` when there is none. Blocks.
@@ -103,26 +85,15 @@ impl StateDir {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(StateDirError::Io {
-                    action: "open",
-                    path,
-                    source,
-                });
+                return Err(StateDirError::Io { action: "open", path, source });
             }
         };
         let mut bytes = Vec::new();
         if let Err(source) = file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
-            return Err(StateDirError::Io {
-                action: "read",
-                path,
-                source,
-            });
+            return Err(StateDirError::Io { action: "read", path, source });
         }
         if bytes.len() as u64 > FILE_SIZE_MAX {
-            return Err(StateDirError::TooLarge {
-                path,
-                limit: FILE_SIZE_MAX,
-            });
+            return Err(StateDirError::TooLarge { path, limit: FILE_SIZE_MAX });
         }
         Ok(Some(bytes))
     }
@@ -166,13 +137,8 @@ impl StateDir {
             Ok(ledger) => Ok(LoadedLedger::Loaded(ledger)),
             Err(error) => {
                 let path = self.path.join(LEDGER_FILE);
-                std::fs::rename(&path, self.path.join(BROKEN_LEDGER_FILE)).map_err(|source| {
-                    StateDirError::Io {
-                        action: "move aside",
-                        path,
-                        source,
-                    }
-                })?;
+                std::fs::rename(&path, self.path.join(BROKEN_LEDGER_FILE))
+                    .map_err(|source| StateDirError::Io { action: "move aside", path, source })?;
                 Ok(LoadedLedger::Broken(error.to_string()))
             }
         }
@@ -183,10 +149,8 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::store`].
     pub fn store_ledger(&self, ledger: &Ledger) -> Result<(), StateDirError> {
-        let mut bytes = serde_json::to_vec_pretty(ledger).map_err(|source| StateDirError::Encode {
-            name: LEDGER_FILE.to_owned(),
-            source,
-        })?;
+        let mut bytes = serde_json::to_vec_pretty(ledger)
+            .map_err(|source| StateDirError::Encode { name: LEDGER_FILE.to_owned(), source })?;
         bytes.push(b'\n');
         self.store(LEDGER_FILE, &bytes)
     }
@@ -213,9 +177,7 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         assert_eq!(dir.load_ledger().unwrap(), LoadedLedger::Absent);
         let mut ledger = Ledger::default();
-        ledger
-            .vrfs
-            .insert("VrfBoot-p1".parse().unwrap(), VrfOrigin::Created);
+        ledger.vrfs.insert("VrfBoot-p1".parse().unwrap(), VrfOrigin::Created);
         let port = LedgerPort {
             vrf: "VrfBoot-p1".parse().unwrap(),
             addresses: vec!["2001:db8::1/64".parse().unwrap()],
@@ -227,11 +189,7 @@ mod tests {
         assert_eq!(mode(&path.join(LEDGER_FILE)), 0o600);
         let again = StateDir::open(&path).unwrap();
         assert_eq!(again.load_ledger().unwrap(), LoadedLedger::Loaded(ledger));
-        assert_eq!(
-            std::fs::read_dir(&path).unwrap().count(),
-            1,
-            "no temporary file stays"
-        );
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "no temporary file stays");
     }
 
     #[test]
@@ -246,8 +204,7 @@ mod tests {
     fn a_broken_ledger_is_moved_aside() {
         let temp = TempDir::new();
         let dir = StateDir::open(temp.path()).unwrap();
-        dir.store(LEDGER_FILE, b"{\"vrfs\": {\"nonsense name\": \"created\"}}")
-            .unwrap();
+        dir.store(LEDGER_FILE, b"{\"vrfs\": {\"nonsense name\": \"created\"}}").unwrap();
         assert!(matches!(dir.load_ledger().unwrap(), LoadedLedger::Broken(_)));
         assert_eq!(dir.load_ledger().unwrap(), LoadedLedger::Absent);
         assert!(temp.path().join(BROKEN_LEDGER_FILE).exists());
@@ -258,10 +215,7 @@ mod tests {
         let temp = TempDir::new();
         let dir = StateDir::open(temp.path()).unwrap();
         for bad in ["", "../x", "/etc/x", ".x", "a/b"] {
-            assert!(
-                matches!(dir.store(bad, b""), Err(StateDirError::Name { .. })),
-                "{bad}"
-            );
+            assert!(matches!(dir.store(bad, b""), Err(StateDirError::Name { .. })), "{bad}");
             assert!(matches!(dir.load(bad), Err(StateDirError::Name { .. })), "{bad}");
         }
         assert_eq!(dir.load("key").unwrap(), None);

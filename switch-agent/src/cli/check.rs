@@ -41,35 +41,23 @@ pub enum CheckError {
         source: serde_json::Error,
     },
     #[error("{} is not a config_db.json: {at} must be {wanted}", path.display())]
-    Shape {
-        path: PathBuf,
-        at: String,
-        wanted: &'static str,
-    },
+    Shape { path: PathBuf, at: String, wanted: &'static str },
     #[error("cannot write the report")]
     Write(#[source] io::Error),
 }
 
 /// Reads a `config_db.json` as CONFIG_DB would hold it.
 pub fn read_file(path: &Path) -> Result<ConfigDb, CheckError> {
-    let failed = |source| CheckError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| CheckError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
         Box::new(File::open(path).map_err(failed)?)
     };
-    reader
-        .take(FILE_LEN_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    reader.take(FILE_LEN_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_LEN_MAX {
-        return Err(CheckError::TooLong {
-            path: path.to_owned(),
-        });
+        return Err(CheckError::TooLong { path: path.to_owned() });
     }
     parse(&text, path)
 }
@@ -77,31 +65,16 @@ pub fn read_file(path: &Path) -> Result<ConfigDb, CheckError> {
 /// Parses the text of a `config_db.json`; `path` is for messages. Tables that the agent does not read are
 /// skipped whatever they hold.
 fn parse(text: &str, path: &Path) -> Result<ConfigDb, CheckError> {
-    let root: Value = serde_json::from_str(text).map_err(|source| CheckError::Syntax {
-        path: path.to_owned(),
-        source,
-    })?;
-    let shape = |at: String, wanted| CheckError::Shape {
-        path: path.to_owned(),
-        at,
-        wanted,
-    };
-    let root = root
-        .as_object()
-        .ok_or_else(|| shape("the document".to_owned(), "an object of tables"))?;
+    let root: Value =
+        serde_json::from_str(text).map_err(|source| CheckError::Syntax { path: path.to_owned(), source })?;
+    let shape = |at: String, wanted| CheckError::Shape { path: path.to_owned(), at, wanted };
+    let root = root.as_object().ok_or_else(|| shape("the document".to_owned(), "an object of tables"))?;
     let mut config = ConfigDb::default();
-    for (table, rows) in root
-        .iter()
-        .filter(|(table, _)| CONFIG_TABLES.contains(&table.as_str()))
-    {
-        let rows = rows
-            .as_object()
-            .ok_or_else(|| shape(table.clone(), "an object of rows"))?;
+    for (table, rows) in root.iter().filter(|(table, _)| CONFIG_TABLES.contains(&table.as_str())) {
+        let rows = rows.as_object().ok_or_else(|| shape(table.clone(), "an object of rows"))?;
         for (key, row) in rows {
             let at = format!("{table}|{key}");
-            let row = row
-                .as_object()
-                .ok_or_else(|| shape(at.clone(), "an object of fields"))?;
+            let row = row.as_object().ok_or_else(|| shape(at.clone(), "an object of fields"))?;
             let fields = fields(row)
                 .map_err(|field| shape(format!("{at}: {field}"), "a string, a number, or a list of these"))?;
             config.insert(table, key, without_placeholder(fields));
@@ -119,11 +92,7 @@ fn fields(row: &Map<String, Value>) -> Result<Fields, &str> {
             Value::Array(items) => {
                 let items: Option<Vec<String>> = items.iter().map(scalar).collect();
                 let joined = items.ok_or(name.as_str())?.join(",");
-                let name = if name.ends_with('@') {
-                    name.clone()
-                } else {
-                    format!("{name}@")
-                };
+                let name = if name.ends_with('@') { name.clone() } else { format!("{name}@") };
                 fields.insert(name, joined);
             }
             _ => {
@@ -145,11 +114,7 @@ fn scalar(value: &Value) -> Option<String> {
 /// Judges `config`, writes the report, and returns the exit code: 0, or [`EXIT_BAD_INPUT`].
 pub fn run(config: &ConfigDb, json: bool, out: &mut impl Write) -> Result<u8, CheckError> {
     let report = check(config);
-    let written = if json {
-        write_json(&report, out)
-    } else {
-        write_text(&report, out)
-    };
+    let written = if json { write_json(&report, out) } else { write_text(&report, out) };
     written.map_err(CheckError::Write)?;
     Ok(if report.ok { 0 } else { EXIT_BAD_INPUT })
 }
@@ -163,11 +128,7 @@ fn write_text(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
     let global = &report.global;
     let upstream = global.upstream.as_ref().map_or_else(|| "none".to_owned(), url);
     let admin = if global.admin_up { "up" } else { "down" };
-    writeln!(
-        out,
-        "switch {}: admin_status {admin}, control API {upstream}",
-        global.switch_id
-    )?;
+    writeln!(out, "switch {}: admin_status {admin}, control API {upstream}", global.switch_id)?;
     for partition in &report.partitions {
         write_partition(partition, out)?;
         let members = |port: &&CheckedPort| port.partition == partition.partition;
@@ -193,16 +154,8 @@ fn write_text(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_partition(partition: &CheckedPartition, out: &mut impl Write) -> io::Result<()> {
-    let managed = if partition.manage_vrf {
-        ""
-    } else {
-        " (managed by others)"
-    };
-    let roles = if partition.roles.is_empty() {
-        "none".to_owned()
-    } else {
-        partition.roles.join(", ")
-    };
+    let managed = if partition.manage_vrf { "" } else { " (managed by others)" };
+    let roles = if partition.roles.is_empty() { "none".to_owned() } else { partition.roles.join(", ") };
     write!(
         out,
         "partition {}: VRF {}{managed}, prefix {}, roles: {roles}",
@@ -216,33 +169,16 @@ fn write_partition(partition: &CheckedPartition, out: &mut impl Write) -> io::Re
 }
 
 fn write_port(port: &CheckedPort, out: &mut impl Write) -> io::Result<()> {
-    let alias = port
-        .alias_if_different()
-        .map(|alias| format!(" ({alias})"))
-        .unwrap_or_default();
+    let alias = port.alias_if_different().map(|alias| format!(" ({alias})")).unwrap_or_default();
     let down = if port.admin_up { "" } else { ", admin_status down" };
-    let foreign = port
-        .foreign
-        .as_ref()
-        .map(|why| format!(", foreign: {why}"))
-        .unwrap_or_default();
-    writeln!(
-        out,
-        "  {}{alias}: {}, router {}{down}{foreign}",
-        port.port, port.prefix, port.router
-    )
+    let foreign = port.foreign.as_ref().map(|why| format!(", foreign: {why}")).unwrap_or_default();
+    writeln!(out, "  {}{alias}: {}, router {}{down}{foreign}", port.port, port.prefix, port.router)
 }
 
 fn url(upstream: &UpstreamSpec) -> String {
-    let host = if upstream.host.contains(':') {
-        format!("[{}]", upstream.host)
-    } else {
-        upstream.host.clone()
-    };
-    format!(
-        "https://{host}:{}{} via VRF {}",
-        upstream.port, upstream.base, upstream.vrf
-    )
+    let host =
+        if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.clone() };
+    format!("https://{host}:{}{} via VRF {}", upstream.port, upstream.base, upstream.vrf)
 }
 
 #[cfg(test)]
@@ -287,15 +223,9 @@ mod tests {
 
     #[test]
     fn the_sample_of_the_yang_module_holds() {
-        let (code, text) = output(
-            include_str!("../../../sonic-package/yang/samples/config_db.json"),
-            false,
-        );
+        let (code, text) = output(include_str!("../../../sonic-package/yang/samples/config_db.json"), false);
         assert_eq!(code, 0, "{text}");
-        assert!(
-            text.ends_with("partitions: 2, ports: 3 (0 foreign), warnings: 0, rejected: 0\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("partitions: 2, ports: 3 (0 foreign), warnings: 0, rejected: 0\n"), "{text}");
     }
 
     #[test]
@@ -343,14 +273,8 @@ mod tests {
     fn unusable_files_say_where() {
         for (text, message) in [
             ("{", "config_db.json is not JSON"),
-            (
-                "[]",
-                "config_db.json is not a config_db.json: the document must be an object of tables",
-            ),
-            (
-                r#"{"PORT": 1}"#,
-                "config_db.json is not a config_db.json: PORT must be an object of rows",
-            ),
+            ("[]", "config_db.json is not a config_db.json: the document must be an object of tables"),
+            (r#"{"PORT": 1}"#, "config_db.json is not a config_db.json: PORT must be an object of rows"),
             (
                 r#"{"PORT": {"Ethernet0": "x"}}"#,
                 "config_db.json is not a config_db.json: PORT|Ethernet0 must be an object of fields",

@@ -55,11 +55,7 @@ impl ClientError {
     pub fn is_bad_input(&self) -> bool {
         matches!(
             self,
-            ClientError::BadInput(_)
-                | ClientError::Refused {
-                    status: StatusCode::BAD_REQUEST,
-                    ..
-                }
+            ClientError::BadInput(_) | ClientError::Refused { status: StatusCode::BAD_REQUEST, .. }
         )
     }
 }
@@ -86,9 +82,7 @@ impl Drop for Answer {
 
 impl AdminClient {
     pub fn new(socket: &Path) -> AdminClient {
-        AdminClient {
-            socket: socket.to_owned(),
-        }
+        AdminClient { socket: socket.to_owned() }
     }
 
     pub fn socket(&self) -> &Path {
@@ -98,17 +92,11 @@ impl AdminClient {
     /// Starts a request; the answer's body is not read yet.
     pub(crate) async fn open(&self, path: &str) -> Result<Answer, ClientError> {
         let socket = || self.socket.clone();
-        let http = |source| ClientError::Http {
-            socket: socket(),
-            source,
-        };
+        let http = |source| ClientError::Http { socket: socket(), source };
         let begin = async {
             let stream = UnixStream::connect(&self.socket)
                 .await
-                .map_err(|source| ClientError::Connect {
-                    socket: socket(),
-                    source,
-                })?;
+                .map_err(|source| ClientError::Connect { socket: socket(), source })?;
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
             let connection = tokio::spawn(async move {
                 // Its error reaches the request too.
@@ -119,15 +107,9 @@ impl AdminClient {
                 .body(Empty::<Bytes>::new())
                 .map_err(|error| ClientError::BadInput(error.to_string()))?;
             let answer = sender.send_request(request).await.map_err(http)?;
-            Ok(Answer {
-                status: answer.status(),
-                body: answer.into_body(),
-                connection,
-            })
+            Ok(Answer { status: answer.status(), body: answer.into_body(), connection })
         };
-        timeout(ANSWER_TIMEOUT, begin)
-            .await
-            .map_err(|_| ClientError::Timeout { socket: socket() })?
+        timeout(ANSWER_TIMEOUT, begin).await.map_err(|_| ClientError::Timeout { socket: socket() })?
     }
 
     /// Status and whole body of an answer, whatever the status.
@@ -136,13 +118,8 @@ impl AdminClient {
         let body = Limited::new(&mut answer.body, ANSWER_SIZE_MAX).collect();
         let body = timeout(ANSWER_TIMEOUT, body)
             .await
-            .map_err(|_| ClientError::Timeout {
-                socket: self.socket.clone(),
-            })?
-            .map_err(|source| ClientError::Body {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|_| ClientError::Timeout { socket: self.socket.clone() })?
+            .map_err(|source| ClientError::Body { path: path.to_owned(), source })?;
         Ok((answer.status, body.to_bytes()))
     }
 
@@ -152,18 +129,13 @@ impl AdminClient {
     /// [`ClientError::Refused`] carries the agent's own message.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
         let (status, body) = self.fetch(path).await?;
-        let value: Value = serde_json::from_slice(&body).map_err(|error| ClientError::Body {
-            path: path.to_owned(),
-            source: error.into(),
-        })?;
+        let value: Value = serde_json::from_slice(&body)
+            .map_err(|error| ClientError::Body { path: path.to_owned(), source: error.into() })?;
         if status.is_success() {
             return Ok(value);
         }
         let message = value["error"]["message"].as_str().unwrap_or("no reason given");
-        Err(ClientError::Refused {
-            status,
-            message: message.to_owned(),
-        })
+        Err(ClientError::Refused { status, message: message.to_owned() })
     }
 }
 

@@ -41,15 +41,7 @@ const PARTS: [(&str, &str); 7] = [
 /// Runs `dump`.
 pub async fn dump(args: DumpArgs) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    run(
-        &args,
-        &mut Output {
-            out: &mut out,
-            err: &mut err,
-        },
-    )
-    .await
-    .into()
+    run(&args, &mut Output { out: &mut out, err: &mut err }).await.into()
 }
 
 pub(super) async fn run(args: &DumpArgs, output: &mut Output<'_>) -> Outcome {
@@ -79,17 +71,10 @@ pub(super) async fn run(args: &DumpArgs, output: &mut Output<'_>) -> Outcome {
         }
     }
     let mut timelines = Map::new();
-    for port in document
-        .get("ports")
-        .map(|ports| items(ports, "ports"))
-        .unwrap_or_default()
-    {
+    for port in document.get("ports").map(|ports| items(ports, "ports")).unwrap_or_default() {
         if let Some(port) = port["port"].as_str() {
             let timeline = client.get(&format!("/v1/ports/{}/timeline", segment(port))).await;
-            timelines.insert(
-                port.to_owned(),
-                timeline.unwrap_or_else(|e| json!({ "error": e.to_string() })),
-            );
+            timelines.insert(port.to_owned(), timeline.unwrap_or_else(|e| json!({ "error": e.to_string() })));
         }
     }
     document.insert("timelines".to_owned(), Value::Object(timelines));
@@ -103,11 +88,7 @@ pub(super) async fn run(args: &DumpArgs, output: &mut Output<'_>) -> Outcome {
     let mut document = Value::Object(document);
     blank_secrets(&mut document);
     output.print(&pretty(&document)).ok();
-    if outcome == Outcome::Ok {
-        Outcome::Ok
-    } else {
-        Outcome::Failed
-    }
+    if outcome == Outcome::Ok { Outcome::Ok } else { Outcome::Failed }
 }
 
 const BLANK: &str = "(removed)";

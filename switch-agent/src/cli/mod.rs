@@ -74,9 +74,7 @@ pub(crate) struct Output<'a> {
 impl Output<'_> {
     /// Prints the result. A reader that went away (`| head`) is no failure.
     pub(crate) fn print(&mut self, text: &str) -> io::Result<()> {
-        self.out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())
     }
 
     /// Prints an error with its causes on one line, and classifies it.
@@ -89,10 +87,6 @@ impl Output<'_> {
         }
         // There is nowhere left to report a broken standard error.
         writeln!(self.err, "{line}").ok();
-        if error.is_bad_input() {
-            Outcome::BadInput
-        } else {
-            Outcome::Failed
-        }
+        if error.is_bad_input() { Outcome::BadInput } else { Outcome::Failed }
     }
 }

@@ -1,7 +1,7 @@
 //! `render-frr`: the FRR configuration that the agent would want, for people and for templates of others.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use switch_agent_core::desired::Desired;
@@ -58,33 +58,6 @@ pub fn text(config: &ConfigDb, args: &RenderArgs, templates: &Templates) -> Resu
     let asn = args.asn.or_else(configured).ok_or(RenderFailure::Asn)?;
     let spec = full_frr_spec(&Desired::from_config(config));
     render(&spec, asn, args.router_id, templates).map_err(RenderFailure::Template)
-}
-
-/// A templates directory that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read {}", path.display())]
-pub struct TemplatesError {
-    path: PathBuf,
-    #[source]
-    source: std::io::Error,
-}
-
-/// The built-in templates, with those of a directory (`*.j2`) in place of their namesakes.
-pub fn load_templates(directory: Option<&Path>) -> Result<Templates, TemplatesError> {
-    let mut templates = Templates::default();
-    let Some(directory) = directory else { return Ok(templates) };
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TemplatesError { path, source }
-    };
-    for entry in std::fs::read_dir(directory).map_err(failed(directory))? {
-        let path = entry.map_err(failed(directory))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        if let (Some(name), true) = (name, path.extension().is_some_and(|ext| ext == "j2")) {
-            templates.insert(name, std::fs::read_to_string(&path).map_err(failed(&path))?);
-        }
-    }
-    Ok(templates)
 }
 
 #[cfg(test)]

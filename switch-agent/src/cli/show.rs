@@ -72,10 +72,7 @@ pub enum Show {
 /// Runs `show`.
 pub async fn show(args: ShowArgs) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let mut output = Output {
-        out: &mut out,
-        err: &mut err,
-    };
+    let mut output = Output { out: &mut out, err: &mut err };
     run(&args, &mut output).await.into()
 }
 
@@ -85,11 +82,7 @@ pub(super) async fn run(args: &ShowArgs, output: &mut Output<'_>) -> Outcome {
         Ok(answer) => answer,
         Err(error) => return output.fail(&error),
     };
-    let text = if args.client.json {
-        pretty(&answer)
-    } else {
-        render(&args.what, &answer)
-    };
+    let text = if args.client.json { pretty(&answer) } else { render(&args.what, &answer) };
     // A reader that went away is no failure.
     output.print(&text).ok();
     let converged = answer["verdict"] == "converged" && answer["ready"] == true;
@@ -127,9 +120,7 @@ fn render(what: &Show, answer: &Value) -> String {
 
 /// JSON for people and for `jq` alike.
 pub(super) fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
-        .unwrap_or_default()
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
 }
 
 pub(super) fn status_text(status: &Value) -> String {
@@ -138,14 +129,7 @@ pub(super) fn status_text(status: &Value) -> String {
         text.push_str(&format!("{title:<13}{value}\n"));
     };
     line("Verdict", field(&status["verdict"]));
-    line(
-        "Ready",
-        if status["ready"] == true {
-            "yes".to_owned()
-        } else {
-            words(status, "unready")
-        },
-    );
+    line("Ready", if status["ready"] == true { "yes".to_owned() } else { words(status, "unready") });
     line("Version", field(&status["version"]));
     let pass = &status["pass"];
     line(
@@ -180,26 +164,10 @@ pub(super) fn status_text(status: &Value) -> String {
         items(status, key).iter().map(row).collect()
     };
     let rejected = ["row", "field", "value", "rule"];
-    section(
-        "Rejected",
-        &["Row", "Field", "Value", "Allowed"],
-        rows("rejected", &rejected),
-    );
-    section(
-        "Warnings",
-        &["Row", "Field", "Value", "Warning"],
-        rows("warnings", &rejected),
-    );
-    section(
-        "Conflicts",
-        &["Object", "Port", "Reason"],
-        rows("conflicts", &["object", "port", "reason"]),
-    );
-    section(
-        "Waiting",
-        &["Object", "Port", "On"],
-        rows("waiting", &["object", "port", "on"]),
-    );
+    section("Rejected", &["Row", "Field", "Value", "Allowed"], rows("rejected", &rejected));
+    section("Warnings", &["Row", "Field", "Value", "Warning"], rows("warnings", &rejected));
+    section("Conflicts", &["Object", "Port", "Reason"], rows("conflicts", &["object", "port", "reason"]));
+    section("Waiting", &["Object", "Port", "On"], rows("waiting", &["object", "port", "on"]));
     text
 }
 
@@ -213,45 +181,19 @@ pub(super) fn ports_summary(status: &Value) -> String {
         .map(|(phase, count)| format!("{phase} {count}"))
         .collect();
     let total = field(&status["ports"]["total"]);
-    if counts.is_empty() {
-        total
-    } else {
-        format!("{total} ({})", counts.join(", "))
-    }
+    if counts.is_empty() { total } else { format!("{total} ({})", counts.join(", ")) }
 }
 
 fn ports_text(answer: &Value) -> String {
-    let header = [
-        "Port",
-        "Alias",
-        "Partition",
-        "VRF",
-        "Phase",
-        "Oper",
-        "Prefix",
-        "Machines",
-        "Remarks",
-    ];
+    let header = ["Port", "Alias", "Partition", "VRF", "Phase", "Oper", "Prefix", "Machines", "Remarks"];
     let mut table = Table::new(&header);
     for port in items(answer, "ports") {
         let machines: Vec<String> = items(port, "machines").iter().map(|m| field(&m["mac"])).collect();
-        let remark = if port["error"].is_null() {
-            &port["waiting_on"]
-        } else {
-            &port["error"]
-        };
-        let mut row: Vec<String> = [
-            "port",
-            "alias",
-            "partition",
-            "vrf",
-            "phase",
-            "oper_status",
-            "prefix",
-        ]
-        .iter()
-        .map(|name| field(&port[*name]))
-        .collect();
+        let remark = if port["error"].is_null() { &port["waiting_on"] } else { &port["error"] };
+        let mut row: Vec<String> = ["port", "alias", "partition", "vrf", "phase", "oper_status", "prefix"]
+            .iter()
+            .map(|name| field(&port[*name]))
+            .collect();
         row.extend([machines.join("\n"), field(remark)]);
         table.row(row);
     }
@@ -259,29 +201,14 @@ fn ports_text(answer: &Value) -> String {
 }
 
 fn macs_text(macs: &[Value]) -> String {
-    let header = [
-        "MAC",
-        "Port",
-        "Alias",
-        "Partition",
-        "Addresses",
-        "Machine ID",
-        "Sources",
-        "Last seen",
-    ];
+    let header = ["MAC", "Port", "Alias", "Partition", "Addresses", "Machine ID", "Sources", "Last seen"];
     let mut table = Table::new(&header);
     for entry in macs {
         for port in items(entry, "ports") {
-            let machines = items(port, "machines")
-                .iter()
-                .filter(|m| m["mac"] == entry["mac"]);
+            let machines = items(port, "machines").iter().filter(|m| m["mac"] == entry["mac"]);
             for machine in machines {
                 let list = |key: &str, separator: &str| {
-                    items(machine, key)
-                        .iter()
-                        .map(field)
-                        .collect::<Vec<_>>()
-                        .join(separator)
+                    items(machine, key).iter().map(field).collect::<Vec<_>>().join(separator)
                 };
                 table.row(vec![
                     field(&entry["mac"]),
@@ -300,40 +227,21 @@ fn macs_text(macs: &[Value]) -> String {
 }
 
 fn partitions_text(answer: &Value) -> String {
-    let mut table = Table::new(&[
-        "Partition",
-        "VRF",
-        "Prefix",
-        "VRF ready",
-        "Ports ready",
-        "Leak",
-        "Remarks",
-    ]);
+    let mut table =
+        Table::new(&["Partition", "VRF", "Prefix", "VRF ready", "Ports ready", "Leak", "Remarks"]);
     for partition in items(answer, "partitions") {
         let leak = &partition["leak"];
         let leak = match leak["detail"].as_str() {
             Some(detail) => format!("{}: {}", field(&leak["state"]), printable(detail)),
             None => field(&leak["state"]),
         };
-        let remark = if partition["error"].is_null() {
-            "waiting_on"
-        } else {
-            "error"
-        };
+        let remark = if partition["error"].is_null() { "waiting_on" } else { "error" };
         table.row(vec![
             field(&partition["partition"]),
             field(&partition["vrf"]),
             field(&partition["prefix"]),
-            if partition["vrf_ready"] == true {
-                "yes".to_owned()
-            } else {
-                "no".to_owned()
-            },
-            format!(
-                "{}/{}",
-                field(&partition["ports_ready"]),
-                field(&partition["ports"])
-            ),
+            if partition["vrf_ready"] == true { "yes".to_owned() } else { "no".to_owned() },
+            format!("{}/{}", field(&partition["ports_ready"]), field(&partition["ports"])),
             leak,
             field(&partition[remark]),
         ]);
@@ -344,10 +252,7 @@ fn partitions_text(answer: &Value) -> String {
 fn timeline_text(answer: &Value, all: bool) -> String {
     let boots = items(answer, "boots");
     if boots.is_empty() {
-        return format!(
-            "No machine booted on {} since the agent started.\n",
-            field(&answer["port"])
-        );
+        return format!("No machine booted on {} since the agent started.\n", field(&answer["port"]));
     }
     let shown = if all { boots } else { &boots[..1] };
     let boot_text = |boot: &Value| {
@@ -382,10 +287,7 @@ pub(super) fn field(value: &Value) -> String {
 }
 
 fn words(value: &Value, key: &str) -> String {
-    format!(
-        "no: {}",
-        items(value, key).iter().map(field).collect::<Vec<_>>().join("; ")
-    )
+    format!("no: {}", items(value, key).iter().map(field).collect::<Vec<_>>().join("; "))
 }
 
 /// A time without its fraction of a second.

@@ -10,10 +10,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(header: &[&'static str]) -> Table {
-        Table {
-            header: header.to_vec(),
-            rows: Vec::new(),
-        }
+        Table { header: header.to_vec(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -24,22 +21,14 @@ impl Table {
         let mut widths: Vec<usize> = self.header.iter().map(|title| title.len()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell
-                    .lines()
-                    .map(|line| line.chars().count())
-                    .fold(*width, usize::max);
+                *width = cell.lines().map(|line| line.chars().count()).fold(*width, usize::max);
             }
         }
         let mut text = String::new();
         let header: Vec<String> = self.header.iter().map(|title| (*title).to_owned()).collect();
         let dashes: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
         for row in [&header, &dashes].into_iter().chain(&self.rows) {
-            let height = row
-                .iter()
-                .map(|cell| cell.lines().count())
-                .max()
-                .unwrap_or(0)
-                .max(1);
+            let height = row.iter().map(|cell| cell.lines().count()).max().unwrap_or(0).max(1);
             for n in 0..height {
                 let line = row.iter().zip(&widths).map(|(cell, width)| {
                     let part = printable(cell.lines().nth(n).unwrap_or_default());
@@ -56,9 +45,7 @@ impl Table {
 
 /// Text from outside, without what could steer a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

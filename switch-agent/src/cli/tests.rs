@@ -27,19 +27,8 @@ async fn show_with(socket: &Path, words: &[&str]) -> Ran {
     let socket = socket.to_str().unwrap();
     let words: Vec<&str> = words.iter().copied().chain(["--admin-socket", socket]).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let outcome = show::run(
-        &parse(&words).unwrap(),
-        &mut Output {
-            out: &mut out,
-            err: &mut err,
-        },
-    )
-    .await;
-    Ran {
-        outcome,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
+    let outcome = show::run(&parse(&words).unwrap(), &mut Output { out: &mut out, err: &mut err }).await;
+    Ran { outcome, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
 #[tokio::test]
@@ -93,10 +82,7 @@ INTERFACE|Ethernet4  Ethernet4  STATE_DB VRF_TABLE|VrfBoot-p1
 #[tokio::test]
 async fn status_exits_zero_only_when_converged() {
     let rig = Rig::new(snapshot()).await;
-    assert_eq!(
-        show_with(&rig.socket, &["status", "--json"]).await.outcome,
-        Outcome::Failed
-    );
+    assert_eq!(show_with(&rig.socket, &["status", "--json"]).await.outcome, Outcome::Failed);
     let mut converged = snapshot();
     converged.status.verdict = Verdict::Converged;
     rig.snapshots.send(Arc::new(converged)).unwrap();
@@ -128,26 +114,12 @@ async fn macs_and_timelines_are_found_or_refused() {
     let ran = show_with(&rig.socket, &["timeline", "Eth1/1", "--all"]).await;
     assert_eq!(ran.outcome, Outcome::Ok);
     let lines: Vec<&str> = ran.out.lines().collect();
-    assert!(
-        lines[0].starts_with("Ethernet0, boot 1, started 2"),
-        "{}",
-        ran.out
-    );
-    assert!(
-        lines[4].starts_with("first-rs  0.000 s  0.000 s  1"),
-        "{}",
-        ran.out
-    );
+    assert!(lines[0].starts_with("Ethernet0, boot 1, started 2"), "{}", ran.out);
+    assert!(lines[4].starts_with("first-rs  0.000 s  0.000 s  1"), "{}", ran.out);
     assert!(lines[6].starts_with("token "), "{}", ran.out);
     let ran = show_with(&rig.socket, &["timeline", "Ethernet4"]).await;
-    assert_eq!(
-        ran.out,
-        "No machine booted on Ethernet4 since the agent started.\n"
-    );
-    assert_eq!(
-        show_with(&rig.socket, &["timeline", "Ethernet48"]).await.outcome,
-        Outcome::Failed
-    );
+    assert_eq!(ran.out, "No machine booted on Ethernet4 since the agent started.\n");
+    assert_eq!(show_with(&rig.socket, &["timeline", "Ethernet48"]).await.outcome, Outcome::Failed);
 }
 
 #[tokio::test]
@@ -155,8 +127,7 @@ async fn an_agent_that_does_not_run_is_named_by_its_socket() {
     let ran = show_with(Path::new("/nonexistent/admin.sock"), &["status"]).await;
     assert_eq!((ran.outcome, ran.out.as_str()), (Outcome::Failed, ""));
     assert!(
-        ran.err
-            .starts_with("switch-agent: cannot reach the agent at /nonexistent/admin.sock"),
+        ran.err.starts_with("switch-agent: cannot reach the agent at /nonexistent/admin.sock"),
         "{}",
         ran.err
     );
@@ -167,23 +138,12 @@ async fn an_agent_that_does_not_run_is_named_by_its_socket() {
 async fn a_dump_is_one_document_also_without_an_agent() {
     let rig = Rig::new(snapshot()).await;
     sightings(&rig.hub);
-    for (socket, outcome) in [
-        (rig.socket.as_path(), Outcome::Ok),
-        (Path::new("/nonexistent"), Outcome::Failed),
-    ] {
+    for (socket, outcome) in
+        [(rig.socket.as_path(), Outcome::Ok), (Path::new("/nonexistent"), Outcome::Failed)]
+    {
         let args = parse::<DumpArgs>(&["--admin-socket", socket.to_str().unwrap()]).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        assert_eq!(
-            dump::run(
-                &args,
-                &mut Output {
-                    out: &mut out,
-                    err: &mut err
-                }
-            )
-            .await,
-            outcome
-        );
+        assert_eq!(dump::run(&args, &mut Output { out: &mut out, err: &mut err }).await, outcome);
         let document: Value = serde_json::from_slice(&out).unwrap();
         if outcome == Outcome::Ok {
             assert_eq!(document["ports"]["ports"][0]["port"], "Ethernet0");
@@ -191,12 +151,7 @@ async fn a_dump_is_one_document_also_without_an_agent() {
             assert_eq!(document["plan"]["plan"], json!({ "actions": [] }));
             assert!(document["metrics"].as_str().unwrap().ends_with("# EOF\n"));
         } else {
-            assert!(
-                document["status"]["error"]
-                    .as_str()
-                    .unwrap()
-                    .contains("/nonexistent")
-            );
+            assert!(document["status"]["error"].as_str().unwrap().contains("/nonexistent"));
         }
     }
 }
@@ -233,13 +188,9 @@ async fn watch_prints_changes_until_its_reader_goes() {
     let socket = rig.socket.to_str().unwrap();
     let args = parse::<WatchArgs>(&["--port", "Ethernet0", "--admin-socket", socket]).unwrap();
     let (mut out, mut err) = (OneLine::default(), Vec::new());
-    let mut output = Output {
-        out: &mut out,
-        err: &mut err,
-    };
-    let outcome = tokio::time::timeout(Duration::from_secs(10), watch::run(&args, &mut output))
-        .await
-        .unwrap();
+    let mut output = Output { out: &mut out, err: &mut err };
+    let outcome =
+        tokio::time::timeout(Duration::from_secs(10), watch::run(&args, &mut output)).await.unwrap();
     sighting.abort();
     assert_eq!(outcome, Outcome::Ok);
     let line = String::from_utf8(out.0).unwrap();
@@ -257,11 +208,6 @@ fn command_lines_and_help() {
     ShowArgs::augment_args(Command::new("show")).debug_assert();
     WatchArgs::augment_args(Command::new("watch")).debug_assert();
     DumpArgs::augment_args(Command::new("dump")).debug_assert();
-    let help = ShowArgs::augment_args(Command::new("show"))
-        .render_long_help()
-        .to_string();
-    assert!(
-        help.contains("Exit codes:") && help.contains("Examples:"),
-        "{help}"
-    );
+    let help = ShowArgs::augment_args(Command::new("show")).render_long_help().to_string();
+    assert!(help.contains("Exit codes:") && help.contains("Examples:"), "{help}");
 }

@@ -44,10 +44,7 @@ const EVENT_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Runs `watch` until interrupted.
 pub async fn watch(args: WatchArgs) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let mut output = Output {
-        out: &mut out,
-        err: &mut err,
-    };
+    let mut output = Output { out: &mut out, err: &mut err };
     tokio::select! {
         outcome = run(&args, &mut output) => outcome.into(),
         _ = tokio::signal::ctrl_c() => Outcome::Ok.into(),
@@ -68,10 +65,7 @@ pub(super) async fn run(args: &WatchArgs, output: &mut Output<'_>) -> Outcome {
             }
             Ok(answer) => {
                 let message = "the agent takes no more followers now".to_owned();
-                let error = ClientError::Refused {
-                    status: answer.status,
-                    message,
-                };
+                let error = ClientError::Refused { status: answer.status, message };
                 let outcome = output.fail(&error);
                 if !connected {
                     return outcome;
@@ -116,9 +110,7 @@ fn json_line(name: &str, data: Value) -> String {
 
 /// One event as text: time, port, what happened.
 pub(super) fn line(name: &str, data: &Value) -> Option<String> {
-    let at = data["at"]
-        .as_str()
-        .or_else(|| data["pass"]["finished_at"].as_str());
+    let at = data["at"].as_str().or_else(|| data["pass"]["finished_at"].as_str());
     let at = at.map_or_else(|| "-".to_owned(), seconds);
     let text = match name {
         "status" => format!(
@@ -131,35 +123,19 @@ pub(super) fn line(name: &str, data: &Value) -> Option<String> {
         "machine" => machine_text(data)?,
         "timeline" => {
             let detail = field(&data["detail"]);
-            let detail = if detail.is_empty() {
-                detail
-            } else {
-                format!(" ({detail})")
-            };
-            format!(
-                "boot: {} after {}{detail}",
-                field(&data["stage"]),
-                duration(&data["since_start_ms"])
-            )
+            let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
+            format!("boot: {} after {}{detail}", field(&data["stage"]), duration(&data["since_start_ms"]))
         }
         "lagged" => format!("{} events lost: too slow", field(&data["dropped"])),
         _ => return None,
     };
-    let port = if data["port"].is_string() {
-        field(&data["port"])
-    } else {
-        "-".to_owned()
-    };
+    let port = if data["port"].is_string() { field(&data["port"]) } else { "-".to_owned() };
     Some(format!("{at:<20}  {port:<14}  {text}"))
 }
 
 fn port_text(data: &Value) -> String {
     let or = |value: &Value, word: &str| {
-        if value.is_null() {
-            word.to_owned()
-        } else {
-            field(value)
-        }
+        if value.is_null() { word.to_owned() } else { field(value) }
     };
     let mut text = format!(
         "{} -> {}, link {}",
@@ -179,11 +155,9 @@ fn machine_text(data: &Value) -> Option<String> {
     let mac = field(&data["mac"]);
     Some(match data["change"].as_str()? {
         "appeared" => format!("machine {mac} appeared ({})", field(&data["source"])),
-        "moved" => format!(
-            "machine {mac} moved here from {} ({})",
-            field(&data["from"]),
-            field(&data["source"])
-        ),
+        "moved" => {
+            format!("machine {mac} moved here from {} ({})", field(&data["from"]), field(&data["source"]))
+        }
         "removed" => format!("machine {mac} gone ({})", field(&data["reason"])),
         // Every new address and source: in the JSON, not worth a line.
         _ => return None,
@@ -217,12 +191,7 @@ impl EventParser {
 
 fn parse_event(block: &[u8]) -> Option<(String, Value)> {
     let block = std::str::from_utf8(block).ok()?;
-    let value = |name: &str| {
-        block
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim_start)
-    };
+    let value = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
     let name = value("event:")?.to_owned();
     Some((name, serde_json::from_str(value("data:")?).ok()?))
 }
@@ -245,12 +214,7 @@ pub(super) mod tests {
     impl Follower {
         pub(crate) async fn new(client: &AdminClient) -> Follower {
             let answer = client.open("/v1/events").await.unwrap();
-            Follower {
-                answer,
-                parser: EventParser::default(),
-                waiting: [].into(),
-                names: Vec::new(),
-            }
+            Follower { answer, parser: EventParser::default(), waiting: [].into(), names: Vec::new() }
         }
 
         /// The data of the next event of this name; others are skipped.
@@ -282,10 +246,7 @@ pub(super) mod tests {
             events.extend(parser.feed(&stream[split..]));
             assert_eq!(
                 events,
-                [
-                    ("port".to_owned(), json!({ "port": "Ethernet0" })),
-                    ("x".to_owned(), json!({}))
-                ]
+                [("port".to_owned(), json!({ "port": "Ethernet0" })), ("x".to_owned(), json!({}))]
             );
         }
     }

@@ -38,16 +38,19 @@ use self::files::LastGood;
 use crate::backend::keys::Signer;
 use crate::http::listener::connection::serve;
 use crate::http::listener::wire::{Activity, Wire};
-use crate::http::listener::{Accepted, ListenerError, Room, accept_loop, open};
+use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::http::upstream::{self, Upstream};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::wake::Waker;
+use crate::wake::{Reason, Waker};
 
 /// How long closing a port waits for its tasks, which are all cancelled by then.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How often the master of a port is looked at, where the kernel cuts the port off and where it does not.
+const FILTERED_INTERVAL: Duration = Duration::from_secs(2);
+const CHECKED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The kernel's neighbour table, as far as the proxy asks it.
 pub trait NeighborTable: Send + Sync + 'static {
@@ -124,23 +127,27 @@ pub struct PortState {
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
     requests: Mutex<Bucket>,
+    ingress: Ingress,
+    device: String,
 }
 
 impl PortState {
+    /// Whether what arrives on the listener now came through the port's VRF.
+    pub(crate) fn in_its_vrf(&self) -> bool {
+        match self.ingress {
+            Ingress::Filtered => true,
+            Ingress::Checked => through_vrf(&self.listener, &self.device),
+        }
+    }
+
     pub(crate) fn context(&self) -> Arc<PortContext> {
-        self.context
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts a request against the port's rate.
     pub(crate) fn take_request(&self) -> Result<(), Duration> {
         let now = self.shared.origin.elapsed();
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(now)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 }
 
@@ -185,10 +192,7 @@ impl Discovery {
             origin: Instant::now(),
             device,
         };
-        Discovery {
-            shared: Arc::new(shared),
-            ports: Arc::default(),
-        }
+        Discovery { shared: Arc::new(shared), ports: Arc::default() }
     }
 
     fn ports(&self) -> MutexGuard<'_, Ports> {
@@ -203,11 +207,7 @@ impl Discovery {
         if self.shared.cancel.is_cancelled() {
             return Err(ServiceError::Stopping);
         }
-        let same_listener = self
-            .ports()
-            .open
-            .get(&port)
-            .map(|open| open.state.listener == service.listener);
+        let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
         match same_listener {
             Some(true) => self.update(service.context),
             Some(false) => {
@@ -236,13 +236,11 @@ impl Discovery {
         let port = service.listener.port.clone();
         let limits = self.shared.limits.clone();
         let device = self.shared.device.unwrap_or(port.as_str());
-        let listener = match open(&service.listener, device, &limits) {
-            Ok(listener) => listener,
+        let (listener, ingress) = match open(&service.listener, device, &limits) {
+            Ok(opened) => opened,
             Err(source) => {
                 let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
-                self.ports()
-                    .errors
-                    .insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
+                self.ports().errors.insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
                 return Err(ServiceError::Listener { port, source });
             }
         };
@@ -252,22 +250,54 @@ impl Discovery {
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
+            ingress,
+            device: device.to_owned(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
-        let room = Room {
-            port: Arc::new(Semaphore::new(limits.port_connections)),
-            all: self.shared.room.clone(),
-        };
+        let room =
+            Room { port: Arc::new(Semaphore::new(limits.port_connections)), all: self.shared.room.clone() };
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
         }));
-        tracing::info!(%port, "discovery proxy opened");
+        if ingress == Ingress::Checked {
+            tracing::warn!(%port, "no CAP_NET_ADMIN: the port's VRF is checked by polling, not by the kernel");
+        }
+        tasks.spawn(self.clone().watch_ingress(state.clone(), cancel.clone()));
+        tracing::info!(%port, ?ingress, "discovery proxy opened");
         let mut ports = self.ports();
         ports.errors.remove(&port);
         ports.open.insert(port, OpenPort { state, cancel, tasks });
         Ok(())
+    }
+
+    /// Closes the service of a port that left its VRF (its token must not be good when it returns), and
+    /// leaves it to the reconciler to open it again.
+    async fn watch_ingress(self, state: Arc<PortState>, cancel: CancellationToken) {
+        let interval = match state.ingress {
+            Ingress::Filtered => FILTERED_INTERVAL,
+            Ingress::Checked => CHECKED_INTERVAL,
+        };
+        let watching = async {
+            while through_vrf(&state.listener, &state.device) {
+                tokio::time::sleep(interval).await;
+            }
+        };
+        if cancel.run_until_cancelled(watching).await.is_none() {
+            return;
+        }
+        cancel.cancel();
+        let port = state.listener.port.clone();
+        let mut ports = self.ports();
+        if ports.open.get(&port).is_some_and(|open| Arc::ptr_eq(&open.state, &state)) {
+            ports.open.remove(&port);
+            ports.errors.insert(port.clone(), "the port left its VRF".to_owned());
+            self.shared.tokens.revoke(&port);
+        }
+        drop(ports);
+        tracing::info!(%port, "discovery proxy closed: the port left its VRF");
+        self.shared.waker.wake(Reason::Service);
     }
 
     /// Closes the service of a port: its listener, its connections, its token.
@@ -299,24 +329,15 @@ impl Discovery {
         let ports = self.ports();
         let services = ports.open.iter().map(|(port, open)| {
             let context = (*open.state.context()).clone();
-            (
-                port.clone(),
-                PortService {
-                    listener: open.state.listener.clone(),
-                    context,
-                },
-            )
+            (port.clone(), PortService { listener: open.state.listener.clone(), context })
         });
         (services.collect(), ports.errors.clone())
     }
 
     fn refresh_boot_prefixes(&self) {
         let ports = self.ports();
-        let mut prefixes: Vec<_> = ports
-            .open
-            .values()
-            .map(|open| open.state.context().settings.prefix)
-            .collect();
+        let mut prefixes: Vec<_> =
+            ports.open.values().map(|open| open.state.context().settings.prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
         self.shared.policy.set_boot_prefixes(prefixes);
@@ -325,12 +346,7 @@ impl Discovery {
     /// Configures the client of the control API, or with `None` drops it. Requests under way go on with
     /// the client they started with.
     pub async fn set_upstream(&self, spec: Option<UpstreamSpec>) {
-        if self
-            .shared
-            .current_upstream()
-            .map(|upstream| upstream.spec().clone())
-            == spec
-        {
+        if self.shared.current_upstream().map(|upstream| upstream.spec().clone()) == spec {
             return;
         }
         let shared = self.shared.clone();
@@ -338,9 +354,7 @@ impl Discovery {
             None => None,
             Some(spec) => {
                 let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits)))
-                    .await
-                    .ok()
+                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits))).await.ok()
             }
         };
         let made = made.map(|upstream| {
@@ -370,17 +384,16 @@ impl Discovery {
 async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
     let shared = port.shared.clone();
     let name = port.listener.port.clone();
+    if !port.in_its_vrf() {
+        return shared.metrics.proxy.rejected("left-vrf");
+    }
     shared.metrics.proxy.connection_opened(&name);
     let metrics = shared.metrics.clone();
     let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {
         metrics.proxy.rejected(refusal.as_str());
     });
     let activity = Arc::new(Activity::default());
-    let service = MachineService {
-        port,
-        peer: accepted.peer,
-        activity: activity.clone(),
-    };
+    let service = MachineService { port, peer: accepted.peer, activity: activity.clone() };
     serve(wire, service, activity, &shared.limits, cancel).await;
     shared.metrics.proxy.connection_closed(&name);
     drop(accepted.permits);

@@ -4,7 +4,10 @@
 //! by it and nothing else reaches it, whatever address the machine dialled. A classic BPF filter on top
 //! drops every segment that did not come through the VRF's device, so that the kernel cuts the port (and
 //! every connection accepted before) off at the moment it leaves its VRF, without waiting for netlink.
-//! Neither needs a capability.
+//!
+//! Binding needs no capability. The filter needs CAP_NET_ADMIN on kernels that let nobody else filter TCP;
+//! without it the port's master is looked up for every connection and request, and twice a second
+//! ([`Ingress::Checked`]).
 
 pub mod connection;
 pub mod wire;
@@ -38,11 +41,7 @@ pub enum ListenerError {
         source: io::Error,
     },
     #[error("{device} has interface index {found:?}, not {wanted}: it was deleted or made anew")]
-    Device {
-        device: String,
-        found: Option<u32>,
-        wanted: u32,
-    },
+    Device { device: String, found: Option<u32>, wanted: u32 },
 }
 
 /// `skb->dev->ifindex == ifindex`. At this point of the receive path that device is the VRF for an enslaved
@@ -60,8 +59,30 @@ fn ingress_filter(ifindex: u32) -> [SockFilter; 4] {
     ]
 }
 
+/// What keeps a port that left its VRF from being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingress {
+    /// The kernel drops its segments.
+    Filtered,
+    /// The kernel does not let this process filter; [`through_vrf`] has to be asked.
+    Checked,
+}
+
+/// Whether the port's device is still the one that was bound, and enslaved to its VRF. A device that is
+/// its own "VRF" needs no master.
+pub fn through_vrf(spec: &ListenerSpec, device: &str) -> bool {
+    let read = |path: String| std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
+    let same = read(format!("/sys/class/net/{device}/ifindex")) == Some(spec.ifindex);
+    let unslaved = spec.vrf_ifindex == spec.ifindex;
+    same && (unslaved || read(format!("/sys/class/net/{device}/master/ifindex")) == Some(spec.vrf_ifindex))
+}
+
 /// Opens the listener of a port. `device` is the name of the port's netdev. For use in a runtime.
-pub fn open(spec: &ListenerSpec, device: &str, limits: &Limits) -> Result<TcpListener, ListenerError> {
+pub fn open(
+    spec: &ListenerSpec,
+    device: &str,
+    limits: &Limits,
+) -> Result<(TcpListener, Ingress), ListenerError> {
     let failed = |step| {
         let device = device.to_owned();
         move |source| ListenerError::Socket { step, device, source }
@@ -70,37 +91,28 @@ pub fn open(spec: &ListenerSpec, device: &str, limits: &Limits) -> Result<TcpLis
         Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).map_err(failed("make a socket"))?;
     socket.set_nonblocking(true).map_err(failed("set O_NONBLOCK"))?;
     socket.set_only_v6(true).map_err(failed("set IPV6_V6ONLY"))?;
-    socket
-        .set_reuse_address(true)
-        .map_err(failed("set SO_REUSEADDR"))?;
-    socket
-        .bind_device(Some(device.as_bytes()))
-        .map_err(failed("set SO_BINDTODEVICE"))?;
+    socket.set_reuse_address(true).map_err(failed("set SO_REUSEADDR"))?;
+    socket.bind_device(Some(device.as_bytes())).map_err(failed("set SO_BINDTODEVICE"))?;
     // The kernel resolved the name just now; only the interface that was asked for will do.
     let found = if_nametoindex(device).ok();
     if found != Some(spec.ifindex) {
-        return Err(ListenerError::Device {
-            device: device.to_owned(),
-            found,
-            wanted: spec.ifindex,
-        });
+        return Err(ListenerError::Device { device: device.to_owned(), found, wanted: spec.ifindex });
     }
-    socket
-        .attach_filter(&ingress_filter(spec.vrf_ifindex))
-        .map_err(failed("set SO_ATTACH_FILTER"))?;
+    let ingress = match socket.attach_filter(&ingress_filter(spec.vrf_ifindex)) {
+        Ok(()) => Ingress::Filtered,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ingress::Checked,
+        Err(source) => return Err(failed("set SO_ATTACH_FILTER")(source)),
+    };
     // Inherited by accepted sockets. A machine is one hop away: what is told to it (tokens above all)
     // cannot be passed on by a machine that routes for others.
-    socket
-        .set_unicast_hops_v6(1)
-        .map_err(failed("set IPV6_UNICAST_HOPS"))?;
+    socket.set_unicast_hops_v6(1).map_err(failed("set IPV6_UNICAST_HOPS"))?;
     socket.set_tcp_nodelay(true).map_err(failed("set TCP_NODELAY"))?;
-    socket
-        .set_tcp_user_timeout(Some(limits.write_stall_timeout))
-        .map_err(failed("set TCP_USER_TIMEOUT"))?;
+    socket.set_tcp_user_timeout(Some(limits.write_stall_timeout)).map_err(failed("set TCP_USER_TIMEOUT"))?;
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, spec.tcp_port));
     socket.bind(&SockAddr::from(address)).map_err(failed("bind"))?;
     socket.listen(BACKLOG).map_err(failed("listen"))?;
-    TcpListener::from_std(socket.into()).map_err(failed("register the socket"))
+    let listener = TcpListener::from_std(socket.into()).map_err(failed("register the socket"))?;
+    Ok((listener, ingress))
 }
 
 /// An accepted connection, counted against both limits until it is dropped.
@@ -144,11 +156,7 @@ pub async fn accept_loop(
             };
             let SocketAddr::V6(peer) = peer else { continue };
             SockRef::from(&stream).set_keepalive(true).ok();
-            accepted(Accepted {
-                stream,
-                peer,
-                permits: [port_permit, permit],
-            });
+            accepted(Accepted { stream, peer, permits: [port_permit, permit] });
         }
     };
     cancel.run_until_cancelled(accept).await;

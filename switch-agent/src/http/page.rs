@@ -36,9 +36,7 @@ pub(crate) fn render(status: &Value, ports: &Value) -> String {
         text(&status["machines"]),
         text(&status["partitions"]),
         text(&status["version"]),
-        status["pass"]["finished_at"]
-            .as_str()
-            .map_or_else(|| "none yet".to_owned(), escape),
+        status["pass"]["finished_at"].as_str().map_or_else(|| "none yet".to_owned(), escape),
     );
     problems(&mut page, status);
     port_table(&mut page, ports);
@@ -59,10 +57,7 @@ fn problems(page: &mut String, status: &Value) {
     }
     for (key, word) in [("rejected", "rejected"), ("warnings", "warning")] {
         lines.extend(items(key).map(|row| {
-            let field = row["field"]
-                .as_str()
-                .map(|field| format!(" {}", escape(field)))
-                .unwrap_or_default();
+            let field = row["field"].as_str().map(|field| format!(" {}", escape(field))).unwrap_or_default();
             format!("{word}: {}{field}: {}", text(&row["row"]), text(&row["rule"]))
         }));
     }
@@ -88,16 +83,9 @@ fn port_table(page: &mut String, ports: &Value) {
     for port in ports["ports"].as_array().into_iter().flatten() {
         let phase = text(&port["phase"]);
         let name = text(&port["port"]);
-        let machines: Vec<String> = port["machines"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|m| text(&m["mac"]))
-            .collect();
-        let remark = port["error"]
-            .as_str()
-            .or_else(|| port["waiting_on"].as_str())
-            .unwrap_or_default();
+        let machines: Vec<String> =
+            port["machines"].as_array().into_iter().flatten().map(|m| text(&m["mac"])).collect();
+        let remark = port["error"].as_str().or_else(|| port["waiting_on"].as_str()).unwrap_or_default();
         let _ = write!(
             page,
             "<tr><td><a href=\"v1/ports/{name}/timeline\">{name}</a><td>{}<td>{}<td>{}<td class=\"{}\">{phase}\

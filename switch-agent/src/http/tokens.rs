@@ -75,10 +75,7 @@ pub struct Tokens {
 
 /// Unix time in seconds.
 pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Tokens {
@@ -119,16 +116,9 @@ impl Tokens {
             mac,
             machine_id: machine_id.clone(),
         };
-        let token = self
-            .signer
-            .sign_jws(JwsKind::MachineToken, &claims)
-            .map_err(MintError::Sign)?;
-        self.table()
-            .mint(binding(listener, mac), jti, machine_id, self.now(), self.ttl)?;
-        Ok(Minted {
-            token,
-            expires_at: claims.exp,
-        })
+        let token = self.signer.sign_jws(JwsKind::MachineToken, &claims).map_err(MintError::Sign)?;
+        self.table().mint(binding(listener, mac), jti, machine_id, self.now(), self.ttl)?;
+        Ok(Minted { token, expires_at: claims.exp })
     }
 
     /// Checks the token that a request on the port presents.
@@ -141,8 +131,7 @@ impl Tokens {
     ) -> Result<MachineClaims, Unauthorized> {
         let claims: MachineClaims = self.signer.verify(JwsKind::MachineToken, token)?;
         check_machine(&claims, port, mac)?;
-        self.table()
-            .check(&binding(listener, mac), &claims.jti, self.now())?;
+        self.table().check(&binding(listener, mac), &claims.jti, self.now())?;
         Ok(claims)
     }
 
@@ -164,10 +153,5 @@ impl Tokens {
 }
 
 fn binding(listener: &ListenerSpec, mac: MacAddr) -> Binding {
-    Binding {
-        port: listener.port.clone(),
-        vrf: listener.vrf.clone(),
-        ifindex: listener.ifindex,
-        mac,
-    }
+    Binding { port: listener.port.clone(), vrf: listener.vrf.clone(), ifindex: listener.ifindex, mac }
 }

@@ -23,7 +23,7 @@ use switch_agent_core::discovery::Limits;
 use switch_agent_core::service::UpstreamState;
 use tokio_util::sync::CancellationToken;
 
-use self::files::{Credentials, FileError, Stamp};
+use self::files::{Credentials, Expiry, FileError, Stamp};
 use self::resolve::{AddressPolicy, PolicyResolver, RefusedAddress};
 use crate::http::discovery::body::RequestBody;
 use crate::metrics::Metrics;
@@ -74,6 +74,7 @@ struct Built {
     client: Option<HyperClient>,
     /// The agent's own token, for its own calls; never a machine's.
     agent_token: Option<Arc<str>>,
+    expiry: Expiry,
     stamp: Stamp,
     error: Option<String>,
 }
@@ -94,16 +95,11 @@ impl Upstream {
         let built = Built {
             client: None,
             agent_token: None,
+            expiry: Expiry::default(),
             stamp: Stamp::default(),
             error: None,
         };
-        let upstream = Upstream {
-            spec,
-            policy,
-            limits,
-            built: RwLock::new(built),
-            building: Mutex::new(()),
-        };
+        let upstream = Upstream { spec, policy, limits, built: RwLock::new(built), building: Mutex::new(()) };
         upstream.refresh();
         upstream
     }
@@ -126,15 +122,17 @@ impl Upstream {
     }
 
     pub fn state(&self) -> UpstreamState {
-        UpstreamState {
-            spec: self.spec.clone(),
-            error: self.read().error.clone(),
-        }
+        UpstreamState { spec: self.spec.clone(), error: self.read().error.clone() }
     }
 
     /// The agent's own bearer token (`control_api_token_file`).
     pub fn agent_token(&self) -> Option<Arc<str>> {
         self.read().agent_token.clone()
+    }
+
+    /// When the certificates in use expire.
+    pub fn expiry(&self) -> Expiry {
+        self.read().expiry
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Built> {
@@ -148,10 +146,7 @@ impl Upstream {
         let stamp = Stamp::of(&self.spec);
         let (unchanged, was) = {
             let built = self.read();
-            (
-                built.stamp == stamp && (built.client.is_some() || built.error.is_some()),
-                built.error.clone(),
-            )
+            (built.stamp == stamp && (built.client.is_some() || built.error.is_some()), built.error.clone())
         };
         // Files that could not be used are tried again: what was missing may be a file they refer to.
         if unchanged && was.is_none() {
@@ -165,9 +160,10 @@ impl Upstream {
         let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
         built.stamp = stamp;
         built.error = match outcome {
-            Ok((client, Credentials { agent_token, .. })) => {
+            Ok((client, Credentials { agent_token, expiry, .. })) => {
                 built.client = Some(client);
                 built.agent_token = agent_token;
+                built.expiry = expiry;
                 None
             }
             Err(error) => Some(chain(&error)),
@@ -215,10 +211,7 @@ impl Upstream {
                 (None, error) => return Err(UpstreamError::Unusable(error.clone().unwrap_or_default())),
             }
         };
-        client
-            .request(request)
-            .await
-            .map_err(|error| classify(&error, error.is_connect()))
+        client.request(request).await.map_err(|error| classify(&error, error.is_connect()))
     }
 }
 
@@ -227,11 +220,12 @@ pub async fn watch(upstream: Arc<Upstream>, metrics: Metrics, waker: Waker, canc
     let watching = async {
         loop {
             metrics.proxy.upstream_usable(upstream.state().error.is_none());
+            let expiry = upstream.expiry();
+            metrics.proxy.certificate_expiry("ca", expiry.ca);
+            metrics.proxy.certificate_expiry("client", expiry.client);
             tokio::time::sleep(POLL_INTERVAL).await;
             let looked = upstream.clone();
-            let changed = tokio::task::spawn_blocking(move || looked.refresh())
-                .await
-                .unwrap_or(false);
+            let changed = tokio::task::spawn_blocking(move || looked.refresh()).await.unwrap_or(false);
             if changed {
                 match upstream.state().error {
                     Some(error) => tracing::warn!(%error, "control API files are not usable"),
@@ -263,9 +257,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
         if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);
         }
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         if let Some(found) = inner.and_then(|inner| find::<T>(inner)) {
             return Some(found);
         }
@@ -281,9 +273,5 @@ fn classify(error: &(dyn Error + 'static), connecting: bool) -> UpstreamError {
     if let Some(tls) = find::<rustls::Error>(error) {
         return UpstreamError::Tls(tls.to_string());
     }
-    if connecting {
-        UpstreamError::Connect(chain(error))
-    } else {
-        UpstreamError::Exchange(chain(error))
-    }
+    if connecting { UpstreamError::Connect(chain(error)) } else { UpstreamError::Exchange(chain(error)) }
 }

@@ -42,15 +42,12 @@ struct ErrnoLabels {
 }
 
 fn port_label(port: &PortName) -> PortLabel {
-    PortLabel {
-        port: port.to_string(),
-    }
+    PortLabel { port: port.to_string() }
 }
 
 /// From 50 µs, where an idle switch answers, to the 3 s of a rate limit.
-const ANSWER_BUCKETS: [f64; 12] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 0.5, 1.0, 3.5,
-];
+const ANSWER_BUCKETS: [f64; 12] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 0.5, 1.0, 3.5];
 
 #[derive(Debug)]
 pub struct AdvertiseMetrics {
@@ -128,19 +125,12 @@ impl AdvertiseMetrics {
             TransmitKind::Unicast => "unicast",
             TransmitKind::Final => "final",
         };
-        self.ra_sent
-            .get_or_create(&SentLabels {
-                port: port.to_string(),
-                r#type,
-            })
-            .inc();
+        self.ra_sent.get_or_create(&SentLabels { port: port.to_string(), r#type }).inc();
     }
 
     /// An advertisement left for all nodes, at this Unix time.
     pub fn multicast_at(&self, port: &PortName, unix_time: Duration) {
-        self.ra_last_multicast
-            .get_or_create(&port_label(port))
-            .set(unix_time.as_secs_f64());
+        self.ra_last_multicast.get_or_create(&port_label(port)).set(unix_time.as_secs_f64());
     }
 
     /// A solicitation was answered after this time.
@@ -150,22 +140,12 @@ impl AdvertiseMetrics {
 
     /// `errno` is the symbolic name.
     pub fn send_failed(&self, port: &PortName, errno: String) {
-        self.ra_send_errors
-            .get_or_create(&ErrnoLabels {
-                port: port.to_string(),
-                errno,
-            })
-            .inc();
+        self.ra_send_errors.get_or_create(&ErrnoLabels { port: port.to_string(), errno }).inc();
     }
 
     /// `source` is `unspecified`, `link_local` or `global`.
     pub fn solicited(&self, port: &PortName, source: &'static str) {
-        self.rs_received
-            .get_or_create(&SourceLabels {
-                port: port.to_string(),
-                source,
-            })
-            .inc();
+        self.rs_received.get_or_create(&SourceLabels { port: port.to_string(), source }).inc();
     }
 
     pub fn suppressed(&self, port: &PortName) {
@@ -173,12 +153,7 @@ impl AdvertiseMetrics {
     }
 
     pub fn invalid(&self, port: &PortName, reason: &'static str) {
-        self.ndp_invalid
-            .get_or_create(&ReasonLabels {
-                port: port.to_string(),
-                reason,
-            })
-            .inc();
+        self.ndp_invalid.get_or_create(&ReasonLabels { port: port.to_string(), reason }).inc();
     }
 
     pub fn foreign(&self, port: &PortName) {

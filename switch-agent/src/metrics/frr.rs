@@ -63,11 +63,7 @@ impl FrrMetrics {
             "State of a partition's leak; 1 for the state it is in",
             metrics.leak_state.clone(),
         );
-        registry.register(
-            "frr_applies",
-            "Deltas sent to FRR by outcome",
-            metrics.applies.clone(),
-        );
+        registry.register("frr_applies", "Deltas sent to FRR by outcome", metrics.applies.clone());
         registry.register(
             "frr_last_applied_timestamp_seconds",
             "When FRR last took a delta, Unix time; 0 before the first",
@@ -82,11 +78,7 @@ impl FrrMetrics {
     }
 
     pub(crate) fn applied(&self, outcome: Outcome) {
-        self.applies
-            .get_or_create(&ApplyLabels {
-                outcome: outcome.as_str(),
-            })
-            .inc();
+        self.applies.get_or_create(&ApplyLabels { outcome: outcome.as_str() }).inc();
         if outcome == Outcome::Ok {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.last_applied.set(now.as_secs_f64());
@@ -106,14 +98,8 @@ impl FrrMetrics {
         for (partition, vrf, status) in leaks {
             for state in STATES {
                 let (partition, vrf) = (partition.to_string(), vrf.to_string());
-                let labels = LeakLabels {
-                    partition,
-                    vrf,
-                    state,
-                };
-                self.leak_state
-                    .get_or_create(&labels)
-                    .set(i64::from(state == state_of(status)));
+                let labels = LeakLabels { partition, vrf, state };
+                self.leak_state.get_or_create(&labels).set(i64::from(state == state_of(status)));
             }
         }
     }

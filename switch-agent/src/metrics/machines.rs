@@ -47,21 +47,13 @@ impl MachineMetrics {
             evictions: Family::default(),
             events_dropped: Counter::default(),
         };
-        registry.register(
-            "machines",
-            "Machines known on each boot port",
-            metrics.machines.clone(),
-        );
+        registry.register("machines", "Machines known on each boot port", metrics.machines.clone());
         registry.register(
             "machine_sightings",
             "Sightings of machines, by what told of them",
             metrics.sightings.clone(),
         );
-        registry.register(
-            "machine_moves",
-            "Machines that moved to another port",
-            metrics.moves.clone(),
-        );
+        registry.register("machine_moves", "Machines that moved to another port", metrics.moves.clone());
         registry.register(
             "machine_evictions",
             "Machines and addresses forgotten because a port or a machine had too many",
@@ -81,42 +73,26 @@ impl MachineMetrics {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = told.iter().filter(|port| !by_port.contains_key(port));
         for port in gone {
-            self.machines.remove(&PortLabel {
-                port: port.to_string(),
-            });
+            self.machines.remove(&PortLabel { port: port.to_string() });
         }
         *told = by_port.keys().cloned().collect();
         for (port, count) in by_port {
-            let label = PortLabel {
-                port: port.to_string(),
-            };
-            self.machines
-                .get_or_create(&label)
-                .set(i64::try_from(*count).unwrap_or(i64::MAX));
+            let label = PortLabel { port: port.to_string() };
+            self.machines.get_or_create(&label).set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
     }
 
     /// Adds what the table counted between two readings.
     pub fn counted(&self, before: &Counters, after: &Counters) {
         for (source, count) in &after.sightings {
-            let label = SourceLabel {
-                source: source_name(*source),
-            };
+            let label = SourceLabel { source: source_name(*source) };
             let known = before.sightings.get(source).copied().unwrap_or_default();
-            self.sightings
-                .get_or_create(&label)
-                .inc_by(count.saturating_sub(known));
+            self.sightings.get_or_create(&label).inc_by(count.saturating_sub(known));
         }
         self.moves.inc_by(after.moves.saturating_sub(before.moves));
         let kinds = [
-            (
-                "machine",
-                after.evicted_machines.saturating_sub(before.evicted_machines),
-            ),
-            (
-                "address",
-                after.evicted_addresses.saturating_sub(before.evicted_addresses),
-            ),
+            ("machine", after.evicted_machines.saturating_sub(before.evicted_machines)),
+            ("address", after.evicted_addresses.saturating_sub(before.evicted_addresses)),
         ];
         for (kind, count) in kinds {
             self.evictions.get_or_create(&KindLabel { kind }).inc_by(count);

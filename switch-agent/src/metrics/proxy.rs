@@ -26,6 +26,11 @@ struct PortLabels {
     port: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileLabels {
+    file: &'static str,
+}
+
 #[derive(Debug)]
 pub struct ProxyMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -36,13 +41,12 @@ pub struct ProxyMetrics {
     tokens_refused: Family<ReasonLabels, Counter>,
     upstream_errors: Family<ReasonLabels, Counter>,
     upstream_usable: Gauge,
+    certificate_expiry: Family<FileLabels, Gauge>,
 }
 
 impl ProxyMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let buckets = [
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-        ];
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let metrics = ProxyMetrics {
             requests: Family::default(),
             upstream_duration: Histogram::new(buckets),
@@ -52,6 +56,7 @@ impl ProxyMetrics {
             tokens_refused: Family::default(),
             upstream_errors: Family::default(),
             upstream_usable: Gauge::default(),
+            certificate_expiry: Family::default(),
         };
         registry.register(
             "proxy_requests",
@@ -74,11 +79,7 @@ impl ProxyMetrics {
             "Requests and connections refused before anything was forwarded, by reason",
             metrics.rejected.clone(),
         );
-        registry.register(
-            "proxy_tokens_minted",
-            "Machine tokens minted",
-            metrics.tokens_minted.clone(),
-        );
+        registry.register("proxy_tokens_minted", "Machine tokens minted", metrics.tokens_minted.clone());
         registry.register(
             "proxy_tokens_refused",
             "Machine tokens not minted or not accepted, by reason",
@@ -94,6 +95,12 @@ impl ProxyMetrics {
             "Whether the files of the control API client (CA, certificate, key, token) are good",
             metrics.upstream_usable.clone(),
         );
+        registry.register_with_unit(
+            "proxy_certificate_expiry_timestamp",
+            "When the first certificate of the control API client's file (ca, client) expires",
+            Unit::Seconds,
+            metrics.certificate_expiry.clone(),
+        );
         metrics
     }
 
@@ -106,26 +113,16 @@ impl ProxyMetrics {
     }
 
     pub fn connection_opened(&self, port: &PortName) {
-        self.open_connections
-            .get_or_create(&PortLabels {
-                port: port.to_string(),
-            })
-            .inc();
+        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).inc();
     }
 
     pub fn connection_closed(&self, port: &PortName) {
-        self.open_connections
-            .get_or_create(&PortLabels {
-                port: port.to_string(),
-            })
-            .dec();
+        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).dec();
     }
 
     /// Forgets the labels of a port that was closed.
     pub fn port_closed(&self, port: &PortName) {
-        self.open_connections.remove(&PortLabels {
-            port: port.to_string(),
-        });
+        self.open_connections.remove(&PortLabels { port: port.to_string() });
     }
 
     pub fn rejected(&self, reason: &'static str) {
@@ -146,5 +143,17 @@ impl ProxyMetrics {
 
     pub fn upstream_usable(&self, usable: bool) {
         self.upstream_usable.set(i64::from(usable));
+    }
+
+    /// `at` is Unix time; `None` where the file is not configured.
+    pub fn certificate_expiry(&self, file: &'static str, at: Option<i64>) {
+        match at {
+            Some(at) => {
+                self.certificate_expiry.get_or_create(&FileLabels { file }).set(at);
+            }
+            None => {
+                self.certificate_expiry.remove(&FileLabels { file });
+            }
+        }
     }
 }

@@ -82,16 +82,8 @@ impl ReconcileMetrics {
             "Duration of reconcile passes",
             metrics.duration.clone(),
         );
-        registry.register(
-            "objects",
-            "Objects of the last pass, by kind and status",
-            metrics.objects.clone(),
-        );
-        registry.register(
-            "actions",
-            "Actions carried out, by kind and outcome",
-            metrics.actions.clone(),
-        );
+        registry.register("objects", "Objects of the last pass, by kind and status", metrics.objects.clone());
+        registry.register("actions", "Actions carried out, by kind and outcome", metrics.actions.clone());
         registry.register("ports", "Boot ports, by phase", metrics.ports.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the agent", build);
@@ -111,19 +103,12 @@ impl ReconcileMetrics {
 
     /// An action of this kind ([`Action::kind`](switch_agent_core::action::Action::kind)) ended.
     pub fn action(&self, action: &'static str, outcome: ActionOutcome) {
-        self.actions
-            .get_or_create(&ActionLabels {
-                action,
-                outcome: outcome.as_str(),
-            })
-            .inc();
+        self.actions.get_or_create(&ActionLabels { action, outcome: outcome.as_str() }).inc();
     }
 
     /// How many objects of a kind (`partition`, `leak`, `row`) have a status now.
     pub fn set_objects(&self, kind: &'static str, status: &'static str, count: usize) {
-        self.objects
-            .get_or_create(&ObjectLabels { kind, status })
-            .set(saturate(count));
+        self.objects.get_or_create(&ObjectLabels { kind, status }).set(saturate(count));
     }
 
     /// Counts ports by phase; phases that no port is in read 0.
@@ -133,11 +118,7 @@ impl ReconcileMetrics {
             *counts.entry(port.phase).or_default() += 1;
         }
         for (phase, count) in counts {
-            self.ports
-                .get_or_create(&PhaseLabel {
-                    phase: phase.as_str(),
-                })
-                .set(saturate(count));
+            self.ports.get_or_create(&PhaseLabel { phase: phase.as_str() }).set(saturate(count));
         }
     }
 }
@@ -154,9 +135,7 @@ mod tests {
     #[test]
     fn exposition_has_the_documented_names() {
         let metrics = Metrics::default();
-        metrics
-            .reconcile
-            .pass_finished(Verdict::Converged, Duration::from_millis(3));
+        metrics.reconcile.pass_finished(Verdict::Converged, Duration::from_millis(3));
         metrics.reconcile.action("bind-interface", ActionOutcome::Failed);
         metrics.reconcile.set_objects("partition", "ready", 2);
         metrics.reconcile.set_ports_by_phase([]);
@@ -167,11 +146,7 @@ mod tests {
             "switch_agent_actions_total{action=\"bind-interface\",outcome=\"failed\"} 1",
             "switch_agent_objects{kind=\"partition\",status=\"ready\"} 2",
             "switch_agent_ports{phase=\"ready\"} 0",
-            concat!(
-                "switch_agent_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
+            concat!("switch_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         }

@@ -62,11 +62,7 @@ impl Pacing {
             self.entries.remove(object);
         } else if settles(kind) {
             self.wait(object, SETTLE, None, now);
-        } else if self
-            .entries
-            .get(object)
-            .is_some_and(|entry| entry.failure.is_some())
-        {
+        } else if self.entries.get(object).is_some_and(|entry| entry.failure.is_some()) {
             self.entries.remove(object);
         }
     }
@@ -82,41 +78,26 @@ impl Pacing {
             _ => 0,
         };
         let wait = range.0.saturating_mul(1 << times.min(10)).min(range.1);
-        let entry = Entry {
-            until: now + wait,
-            times,
-            last: now,
-            failure,
-        };
+        let entry = Entry { until: now + wait, times, last: now, failure };
         self.entries.insert(object.to_owned(), entry);
     }
 
     /// Objects that wait because an action failed, with the reason.
     pub fn backing_off(&self, now: Instant) -> BTreeMap<String, String> {
         let waits = self.entries.iter().filter(|(_, entry)| entry.until > now);
-        waits
-            .filter_map(|(object, entry)| Some((object.clone(), entry.failure.clone()?)))
-            .collect()
+        waits.filter_map(|(object, entry)| Some((object.clone(), entry.failure.clone()?))).collect()
     }
 
     /// Objects that wait for an earlier write to take effect.
     pub fn cooling(&self, now: Instant) -> BTreeSet<String> {
         let settling = |entry: &Entry| entry.until > now && entry.failure.is_none();
-        self.entries
-            .iter()
-            .filter(|(_, entry)| settling(entry))
-            .map(|(object, _)| object.clone())
-            .collect()
+        self.entries.iter().filter(|(_, entry)| settling(entry)).map(|(object, _)| object.clone()).collect()
     }
 
     /// When the next object is free again. Forgets what is long past.
     pub fn next(&mut self, now: Instant) -> Option<Instant> {
         self.entries.retain(|_, entry| entry.last + FORGET > now);
-        self.entries
-            .values()
-            .map(|entry| entry.until)
-            .filter(|until| *until > now)
-            .min()
+        self.entries.values().map(|entry| entry.until).filter(|until| *until > now).min()
     }
 }
 

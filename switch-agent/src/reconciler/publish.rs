@@ -54,11 +54,7 @@ impl Logged {
                 info!(source, reason, "cannot be read; nothing is removed meanwhile");
             }
         }
-        for source in self
-            .unknown
-            .keys()
-            .filter(|source| !status.unknown.contains_key(*source))
-        {
+        for source in self.unknown.keys().filter(|source| !status.unknown.contains_key(*source)) {
             info!(source, "readable again");
         }
         self.unknown.clone_from(&status.unknown);
@@ -75,16 +71,8 @@ impl Logged {
             warn!(message, "row rejected");
         }
         self.rejected = rejected;
-        for conflict in status
-            .conflicts
-            .iter()
-            .filter(|conflict| !self.conflicts.contains(conflict))
-        {
-            info!(
-                object = conflict.object,
-                reason = conflict.reason,
-                "yielding to a foreign object"
-            );
+        for conflict in status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+            info!(object = conflict.object, reason = conflict.reason, "yielding to a foreign object");
         }
         self.conflicts.clone_from(&status.conflicts);
         if self.verdict != Some(status.verdict) {
@@ -129,10 +117,7 @@ pub(super) fn status_rows(
     generation: u64,
     unix_s: u64,
 ) -> StatusRows {
-    let ports = status
-        .ports
-        .values()
-        .map(|port| (port.port.to_string(), port_row(port, since, hub)));
+    let ports = status.ports.values().map(|port| (port.port.to_string(), port_row(port, since, hub)));
     let partitions = status.partitions.values().map(|partition| {
         let mut row = Fields::new();
         set(&mut row, "vrf_name", Some(partition.vrf.to_string()));
@@ -149,34 +134,16 @@ pub(super) fn status_rows(
     });
     let mut global = Fields::new();
     set(&mut global, "version", Some(env!("CARGO_PKG_VERSION").to_owned()));
-    set(
-        &mut global,
-        "status",
-        Some(verdict_text(status.verdict).to_owned()),
-    );
+    set(&mut global, "status", Some(verdict_text(status.verdict).to_owned()));
     // Rounded, so that idle passes do not write.
-    set(
-        &mut global,
-        "last_pass",
-        Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()),
-    );
+    set(&mut global, "last_pass", Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()));
     set(&mut global, "config_generation", Some(generation.to_string()));
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
-    set(
-        &mut global,
-        "rejected",
-        (!rejected.is_empty()).then(|| rejected.join("; ")),
-    );
+    set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("; ")));
     BTreeMap::from([
         ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.collect::<Table>()),
-        (
-            "BOOT_NETWORK_PARTITION_TABLE".to_owned(),
-            partitions.collect::<Table>(),
-        ),
-        (
-            "BOOT_NETWORK_STATE".to_owned(),
-            Table::from([("global".to_owned(), global)]),
-        ),
+        ("BOOT_NETWORK_PARTITION_TABLE".to_owned(), partitions.collect::<Table>()),
+        ("BOOT_NETWORK_STATE".to_owned(), Table::from([("global".to_owned(), global)])),
     ])
 }
 
@@ -192,20 +159,12 @@ fn set(row: &mut Fields, field: &str, value: Option<String>) {
 fn port_row(port: &PortStatus, since: &Since, hub: &Hub) -> Fields {
     let mut row = Fields::new();
     set(&mut row, "phase", Some(port.phase.as_str().to_owned()));
-    set(
-        &mut row,
-        "partition",
-        port.partition.as_ref().map(ToString::to_string),
-    );
+    set(&mut row, "partition", port.partition.as_ref().map(ToString::to_string));
     set(&mut row, "vrf_name", port.vrf.as_ref().map(ToString::to_string));
     set(&mut row, "prefix", port.prefix.map(|prefix| prefix.to_string()));
     set(&mut row, "waiting_on", port.waiting_on.clone());
     set(&mut row, "error", port.error.clone());
-    set(
-        &mut row,
-        "since",
-        since.of(&port.port).map(|since| since.to_string()),
-    );
+    set(&mut row, "since", since.of(&port.port).map(|since| since.to_string()));
     let machines = hub.port(&port.port).machines;
     if let Some(machine) = machines.into_iter().max_by_key(|machine| machine.last_seen) {
         let global = machine.addresses.iter().find(|address| !address.is_unicast_link_local());

@@ -38,52 +38,24 @@ const BAD_ROWS: &[BadRow] = &[
         &[PREFIX, ("vrf_name", "VrfBoot-far-too-long")],
         &["vrf_name", "VrfBoot-far-too-long", "15"],
     ),
-    bad(
-        "BOOT_NETWORK_PARTITION|badname",
-        &[PREFIX, ("vrf_name", "boot")],
-        &["vrf_name", "boot", "Vrf"],
-    ),
+    bad("BOOT_NETWORK_PARTITION|badname", &[PREFIX, ("vrf_name", "boot")], &["vrf_name", "boot", "Vrf"]),
     bad(
         "BOOT_NETWORK_PARTITION|badprefix",
         &[("prefix", "2001:db8:zz::/56")],
         &["prefix", "2001:db8:zz::/56"],
     ),
-    bad(
-        "BOOT_NETWORK_PARTITION|toolong",
-        &[("prefix", "2001:db8:ff:b00::/65")],
-        &["prefix", "/65", "64"],
-    ),
+    bad("BOOT_NETWORK_PARTITION|toolong", &[("prefix", "2001:db8:ff:b00::/65")], &["prefix", "/65", "64"]),
     bad(
         "BOOT_NETWORK_PARTITION|overlap",
         &[("prefix", "2001:db8:1:180::/57")],
         &["prefix", "2001:db8:1:180::/57", "p1"],
     ),
     bad("BOOT_NETWORK_PARTITION|nothing", &[("NULL", "NULL")], &["prefix"]),
-    bad(
-        "BOOT_NETWORK_PARTITION|unknown",
-        &[PREFIX, ("colour", "blue")],
-        &["colour"],
-    ),
-    bad(
-        "BOOT_NETWORK_PARTITION|switch",
-        &[PREFIX, ("proxy", "yes")],
-        &["proxy", "yes", "enabled"],
-    ),
-    bad(
-        "BOOT_NETWORK_PORT|Ethernet512",
-        &[("partition", "p1")],
-        &["Ethernet512"],
-    ),
-    bad(
-        "BOOT_NETWORK_PORT|Ethernet16",
-        &[("partition", "p1")],
-        &["Ethernet16", "Vlan100"],
-    ),
-    bad(
-        "BOOT_NETWORK_PORT|Ethernet20",
-        &[("partition", "p9")],
-        &["partition", "p9"],
-    ),
+    bad("BOOT_NETWORK_PARTITION|unknown", &[PREFIX, ("colour", "blue")], &["colour"]),
+    bad("BOOT_NETWORK_PARTITION|switch", &[PREFIX, ("proxy", "yes")], &["proxy", "yes", "enabled"]),
+    bad("BOOT_NETWORK_PORT|Ethernet512", &[("partition", "p1")], &["Ethernet512"]),
+    bad("BOOT_NETWORK_PORT|Ethernet16", &[("partition", "p1")], &["Ethernet16", "Vlan100"]),
+    bad("BOOT_NETWORK_PORT|Ethernet20", &[("partition", "p9")], &["partition", "p9"]),
     bad(
         "BOOT_NETWORK_PORT|Ethernet24",
         &[("partition", "p1"), ("prefix_offset", "256")],
@@ -98,54 +70,16 @@ const BAD_ROWS: &[BadRow] = &[
 
 /// Rows that the bad ones refer to: ports of the switch and a VLAN with a member.
 const AROUND: &[(&str, &[(&str, &str)])] = &[
-    (
-        "PORT|Ethernet16",
-        &[
-            ("alias", "Eth1/5"),
-            ("index", "5"),
-            ("lanes", "17"),
-            ("speed", "100000"),
-        ],
-    ),
-    (
-        "PORT|Ethernet20",
-        &[
-            ("alias", "Eth1/6"),
-            ("index", "6"),
-            ("lanes", "21"),
-            ("speed", "100000"),
-        ],
-    ),
-    (
-        "PORT|Ethernet24",
-        &[
-            ("alias", "Eth1/7"),
-            ("index", "7"),
-            ("lanes", "25"),
-            ("speed", "100000"),
-        ],
-    ),
-    (
-        "PORT|Ethernet28",
-        &[
-            ("alias", "Eth1/8"),
-            ("index", "8"),
-            ("lanes", "29"),
-            ("speed", "100000"),
-        ],
-    ),
+    ("PORT|Ethernet16", &[("alias", "Eth1/5"), ("index", "5"), ("lanes", "17"), ("speed", "100000")]),
+    ("PORT|Ethernet20", &[("alias", "Eth1/6"), ("index", "6"), ("lanes", "21"), ("speed", "100000")]),
+    ("PORT|Ethernet24", &[("alias", "Eth1/7"), ("index", "7"), ("lanes", "25"), ("speed", "100000")]),
+    ("PORT|Ethernet28", &[("alias", "Eth1/8"), ("index", "8"), ("lanes", "29"), ("speed", "100000")]),
     ("VLAN|Vlan100", &[("vlanid", "100")]),
     ("VLAN_MEMBER|Vlan100|Ethernet16", &[("tagging_mode", "untagged")]),
 ];
 
-const TABLES: &[&str] = &[
-    "BOOT_NETWORK",
-    "BOOT_NETWORK_PARTITION",
-    "BOOT_NETWORK_PORT",
-    "PORT",
-    "VLAN",
-    "VLAN_MEMBER",
-];
+const TABLES: &[&str] =
+    &["BOOT_NETWORK", "BOOT_NETWORK_PARTITION", "BOOT_NETWORK_PORT", "PORT", "VLAN", "VLAN_MEMBER"];
 
 fn each_is_refused_by_name_while_all_ports_work(lab: &Lab) -> Result<()> {
     let leaf = &lab.leaves[0];
@@ -174,11 +108,7 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
         let status = leaf.admin_json("/v1/status")?;
         let text = status.to_string();
         for row in BAD_ROWS {
-            ensure!(
-                text.contains(row.key),
-                "show status does not name {}: {text}",
-                row.key
-            );
+            ensure!(text.contains(row.key), "show status does not name {}: {text}", row.key);
         }
         Ok(())
     })?;
@@ -186,10 +116,9 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
     let status = leaf.admin_json("/v1/status")?;
     let check = check_output(lab)?;
     for row in BAD_ROWS {
-        for (place, messages) in [
-            ("status", messages_of(&status, row.key)),
-            ("check", lines_of(&check, row.key)),
-        ] {
+        for (place, messages) in
+            [("status", messages_of(&status, row.key)), ("check", lines_of(&check, row.key))]
+        {
             ensure!(!messages.is_empty(), "{place} does not name {}", row.key);
             for word in row.words.iter().filter(|word| !messages.contains(**word)) {
                 failures.push(format!("{place}: {} does not say {word:?}: {messages}", row.key));
@@ -208,9 +137,7 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
 /// The entries of `rejected`, wherever the status carries them. Ports in use by others are no rejections
 /// of their row, so the VLAN member may be a `foreign` port instead: its message is looked up there.
 fn rejected(status: &Value) -> Vec<Value> {
-    let list = status
-        .pointer("/rejected")
-        .or_else(|| status.pointer("/status/rejected"));
+    let list = status.pointer("/rejected").or_else(|| status.pointer("/status/rejected"));
     list.and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
@@ -218,11 +145,7 @@ fn rejected(status: &Value) -> Vec<Value> {
 fn messages_of(status: &Value, key: &str) -> String {
     let port = key.strip_prefix("BOOT_NETWORK_PORT|");
     let mut found = String::new();
-    collect(
-        status,
-        &|text| text.contains(key) || port.is_some_and(|port| text.contains(port)),
-        &mut found,
-    );
+    collect(status, &|text| text.contains(key) || port.is_some_and(|port| text.contains(port)), &mut found);
     found
 }
 
@@ -247,23 +170,13 @@ fn collect(value: &Value, names_row: &dyn Fn(&str) -> bool, found: &mut String) 
 }
 
 fn check_output(lab: &Lab) -> Result<String> {
-    let output = lab
-        .agent_command(&lab.leaves[0], &["check"])
-        .output()
-        .context(|| "check".into())?;
-    ensure!(
-        output.status.code() == Some(2),
-        "check of bad rows ends with {}",
-        output.status
-    );
+    let output = lab.agent_command(&lab.leaves[0], &["check"]).output().context(|| "check".into())?;
+    ensure!(output.status.code() == Some(2), "check of bad rows ends with {}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
 fn lines_of(text: &str, key: &str) -> String {
-    text.lines()
-        .filter(|line| line.contains(key))
-        .collect::<Vec<_>>()
-        .join("\n")
+    text.lines().filter(|line| line.contains(key)).collect::<Vec<_>>().join("\n")
 }
 
 fn check_state_db(lab: &Lab) -> Result<()> {
@@ -274,10 +187,7 @@ fn check_state_db(lab: &Lab) -> Result<()> {
         };
         let state = leaf.row(STATE_DB, &format!("BOOT_NETWORK_PORT_TABLE|{port}"))?;
         let phase = state.get("phase").map(String::as_str);
-        ensure!(
-            matches!(phase, Some("rejected" | "foreign")),
-            "{port} in STATE_DB is {state:?}"
-        );
+        ensure!(matches!(phase, Some("rejected" | "foreign")), "{port} in STATE_DB is {state:?}");
         ensure!(
             state.get("error").is_some_and(|text| !text.is_empty()),
             "{port} in STATE_DB has no error: {state:?}"
@@ -285,10 +195,7 @@ fn check_state_db(lab: &Lab) -> Result<()> {
     }
     for id in ["longname", "toolong"] {
         let state = leaf.row(STATE_DB, &format!("BOOT_NETWORK_PARTITION_TABLE|{id}"))?;
-        ensure!(
-            state.values().any(|text| !text.is_empty()),
-            "partition {id} is not in STATE_DB"
-        );
+        ensure!(state.values().any(|text| !text.is_empty()), "partition {id} is not in STATE_DB");
     }
     Ok(())
 }

@@ -30,11 +30,7 @@ fn check_reads_a_file(lab: &Lab) -> Result<()> {
         .agent_command(&lab.leaves[0], &["check", &bad.display().to_string()])
         .output()
         .context(|| "check".into())?;
-    ensure!(
-        output.status.code() == Some(2),
-        "check of a /65 ends with {}",
-        output.status
-    );
+    ensure!(output.status.code() == Some(2), "check of a /65 ends with {}", output.status);
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     for word in ["BOOT_NETWORK_PARTITION|p1", "prefix", "2001:db8:2:100::/65"] {
         ensure!(said.contains(word), "check does not name {word}: {said}");
@@ -46,20 +42,15 @@ fn plan_of_a_settled_switch_is_empty(lab: &Lab) -> Result<()> {
     let plan = agent(lab, &["plan", "--json"])?;
     let plan: serde_json::Value = serde_json::from_str(&plan).context(|| plan.clone())?;
     let plan = plan.get("plan").unwrap_or(&plan);
-    let actions = plan["actions"]
-        .as_array()
-        .context(|| format!("no actions in {plan}"))?;
+    let actions = plan["actions"].as_array().context(|| format!("no actions in {plan}"))?;
     ensure!(actions.is_empty(), "the plan still holds {actions:?}");
     Ok(())
 }
 
 fn show_prints_tables_and_json(lab: &Lab) -> Result<()> {
-    for (what, word) in [
-        ("status", "converged"),
-        ("ports", "Ethernet0"),
-        ("macs", "52:54:00:00:00:01"),
-        ("partitions", "p2"),
-    ] {
+    for (what, word) in
+        [("status", "converged"), ("ports", "Ethernet0"), ("macs", "52:54:00:00:00:01"), ("partitions", "p2")]
+    {
         let table = agent(lab, &["show", what])?;
         ensure!(table.contains(word), "show {what} has no {word}: {table}");
         let json = agent(lab, &["show", what, "--json"])?;
@@ -83,9 +74,6 @@ fn dump_holds_no_secret(lab: &Lab) -> Result<()> {
     let token = lab.machines[0].token()?;
     let dump = agent(lab, &["dump"])?;
     ensure!(dump.contains("Ethernet0"), "the dump does not know the ports");
-    ensure!(
-        !dump.contains(&token) && !dump.contains("PRIVATE KEY"),
-        "the dump holds a secret"
-    );
+    ensure!(!dump.contains(&token) && !dump.contains("PRIVATE KEY"), "the dump holds a secret");
     Ok(())
 }

@@ -40,9 +40,7 @@ fn redis_stops_and_starts(lab: &Lab) -> Result<()> {
     let leaf = &lab.leaves[0];
     let watch = Watch::start(&lab.machines[0])?;
     let before = leaf.rows(CONFIG_DB)?;
-    redis::cmd("SAVE")
-        .exec(&mut leaf.redis(CONFIG_DB)?)
-        .context(|| "SAVE".into())?;
+    redis::cmd("SAVE").exec(&mut leaf.redis(CONFIG_DB)?).context(|| "SAVE".into())?;
     leaf.service("redis", "stop")?;
     let said = wait::until(wait::seconds(45), || {
         let status = leaf.admin_json("/v1/status")?.to_string();
@@ -53,9 +51,7 @@ fn redis_stops_and_starts(lab: &Lab) -> Result<()> {
         Ok(())
     });
     // Machines are served meanwhile.
-    let served = lab.machines[0]
-        .get("/v1/boot")
-        .and_then(|reply| reply.expect(200));
+    let served = lab.machines[0].get("/v1/boot").and_then(|reply| reply.expect(200));
     leaf.service("redis", "start")?;
     wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
     leaf.service("swss", "restart")?;
@@ -71,9 +67,7 @@ fn config_db_is_flushed_and_reloaded(lab: &Lab) -> Result<()> {
     let leaf = &lab.leaves[1];
     let machine = &lab.machines[2];
     let before = leaf.rows(CONFIG_DB)?;
-    redis::cmd("FLUSHDB")
-        .exec(&mut leaf.redis(CONFIG_DB)?)
-        .context(|| "FLUSHDB".into())?;
+    redis::cmd("FLUSHDB").exec(&mut leaf.redis(CONFIG_DB)?).context(|| "FLUSHDB".into())?;
     std::thread::sleep(wait::seconds(2));
     leaf.service("config", "load")?;
     leaf.service("swss", "restart")?;
@@ -100,10 +94,7 @@ fn frr_restarts(lab: &Lab) -> Result<()> {
         Ok(())
     })?;
     said?;
-    ensure!(
-        closed? != Reach::Connected,
-        "the tenant service was reached while FRR was away"
-    );
+    ensure!(closed? != Reach::Connected, "the tenant service was reached while FRR was away");
     served.map(drop)
 }
 
@@ -131,10 +122,7 @@ fn control_api_goes_down_and_up(lab: &Lab) -> Result<()> {
     lab.service("api", "control-api", "kill")?;
     let down = wait::until(wait::seconds(20), || {
         let status = call()?.status;
-        ensure!(
-            (502..=504).contains(&status),
-            "status {status} without a control API"
-        );
+        ensure!((502..=504).contains(&status), "status {status} without a control API");
         Ok(())
     });
     // Discovery does not depend on it.
@@ -155,18 +143,12 @@ fn drift_in_frr_is_repaired(lab: &Lab) -> Result<()> {
         "no import vrf default",
     ])?;
     wait::until(wait::seconds(10), || {
-        ensure!(
-            machine.reach(API, API_PORT)? != Reach::Connected,
-            "the leak is still there"
-        );
+        ensure!(machine.reach(API, API_PORT)? != Reach::Connected, "the leak is still there");
         Ok(())
     })?;
     wait::until(CONVERGENCE, || {
         let outcome = machine.reach(API, API_PORT)?;
-        ensure!(
-            outcome == Reach::Connected,
-            "the leak was not repaired: {outcome:?}"
-        );
+        ensure!(outcome == Reach::Connected, "the leak was not repaired: {outcome:?}");
         Ok(())
     })?;
     wait::until(CONVERGENCE, || leaf.converged())
@@ -176,11 +158,8 @@ fn drift_in_frr_is_repaired(lab: &Lab) -> Result<()> {
 fn rows_may_come_in_any_order(lab: &Lab) -> Result<()> {
     let leaf = &lab.leaves[1];
     let before = leaf.rows(CONFIG_DB)?;
-    let ours: Vec<&str> = before
-        .keys()
-        .filter(|key| key.starts_with("BOOT_NETWORK"))
-        .map(String::as_str)
-        .collect();
+    let ours: Vec<&str> =
+        before.keys().filter(|key| key.starts_with("BOOT_NETWORK")).map(String::as_str).collect();
     leaf.unconfigure(&ours)?;
     std::thread::sleep(wait::seconds(2));
     for table in ["BOOT_NETWORK_PORT", "BOOT_NETWORK_PARTITION", "BOOT_NETWORK"] {

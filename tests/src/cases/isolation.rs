@@ -34,9 +34,7 @@ struct Probe<'a> {
 
 /// Makes all attempts at once: most of them end by timeout. Not even a refusal may come back.
 fn expect_unreached(probes: &[Probe<'_>]) -> Result<()> {
-    expect_all(probes, |outcome| {
-        matches!(outcome, Reach::Unreachable | Reach::TimedOut)
-    })
+    expect_all(probes, |outcome| matches!(outcome, Reach::Unreachable | Reach::TimedOut))
 }
 
 /// Makes all attempts at once: the places are the switch's own, which may refuse.
@@ -52,21 +50,11 @@ fn expect_all(probes: &[Probe<'_>], good: fn(Reach) -> bool) -> Result<()> {
             .collect();
         let mut broken = Vec::new();
         for (probe, attempt) in probes.iter().zip(attempts) {
-            let Ok(outcome) = attempt.join() else {
-                fail!("an attempt panicked")
-            };
+            let Ok(outcome) = attempt.join() else { fail!("an attempt panicked") };
             let outcome = outcome?;
             if !good(outcome) {
-                let Probe {
-                    machine,
-                    what,
-                    address,
-                    port,
-                } = probe;
-                broken.push(format!(
-                    "{} and {what} at [{address}]:{port}: {outcome:?}",
-                    machine.ns.0
-                ));
+                let Probe { machine, what, address, port } = probe;
+                broken.push(format!("{} and {what} at [{address}]:{port}: {outcome:?}", machine.ns.0));
             }
         }
         ensure!(broken.is_empty(), "{}", broken.join("; "));
@@ -76,9 +64,7 @@ fn expect_all(probes: &[Probe<'_>], good: fn(Reach) -> bool) -> Result<()> {
 
 fn expect_witness(from: Ns, address: Ipv6Addr, port: u16) -> Result<()> {
     let outcome = from.run(|| {
-        http::connect(http::address(address, port, 0))
-            .map(drop)
-            .context(|| format!("[{address}]:{port}"))
+        http::connect(http::address(address, port, 0)).map(drop).context(|| format!("[{address}]:{port}"))
     });
     outcome.context(|| format!("the witness does not answer {} either", from.0))
 }
@@ -86,11 +72,7 @@ fn expect_witness(from: Ns, address: Ipv6Addr, port: u16) -> Result<()> {
 fn machines_reach_the_leaked_prefix_directly(lab: &Lab) -> Result<()> {
     for machine in &lab.machines {
         let outcome = machine.reach(API, API_PORT)?;
-        ensure!(
-            outcome == Reach::Connected,
-            "{} and the control API: {outcome:?}",
-            machine.ns.0
-        );
+        ensure!(outcome == Reach::Connected, "{} and the control API: {outcome:?}", machine.ns.0);
     }
     Ok(())
 }
@@ -99,12 +81,7 @@ fn machines_do_not_reach_the_tenant_service(lab: &Lab) -> Result<()> {
     expect_witness(Ns("leaf1"), TENANT, WITNESS_PORT)?;
     expect_witness(Ns("leaf2"), TENANT, WITNESS_PORT)?;
     let what = "the tenant service";
-    let probe = |machine| Probe {
-        machine,
-        what,
-        address: TENANT,
-        port: WITNESS_PORT,
-    };
+    let probe = |machine| Probe { machine, what, address: TENANT, port: WITNESS_PORT };
     expect_unreached(&lab.machines.each_ref().map(probe))
 }
 
@@ -119,20 +96,10 @@ fn machines_do_not_reach_the_underlay(lab: &Lab) -> Result<()> {
     let mut probes = Vec::new();
     for machine in &lab.machines {
         for address in [SPINE_LOOPBACK, leaf_loopback(1), leaf_loopback(2)] {
-            probes.push(Probe {
-                machine,
-                what: "the underlay",
-                address,
-                port: WITNESS_PORT,
-            });
+            probes.push(Probe { machine, what: "the underlay", address, port: WITNESS_PORT });
         }
         // bgpd listens on every address of the spine.
-        probes.push(Probe {
-            machine,
-            what: "the spine's BGP",
-            address: SPINE_LOOPBACK,
-            port: 179,
-        });
+        probes.push(Probe { machine, what: "the spine's BGP", address: SPINE_LOOPBACK, port: 179 });
     }
     expect_unreached(&probes)
 }
@@ -152,12 +119,7 @@ fn machines_do_not_reach_machines(lab: &Lab) -> Result<()> {
             target.ns.0
         );
         for machine in lab.machines.iter().filter(|machine| machine.ns != target.ns) {
-            probes.push(Probe {
-                machine,
-                what: target.ns.0,
-                address,
-                port: WITNESS_PORT,
-            });
+            probes.push(Probe { machine, what: target.ns.0, address, port: WITNESS_PORT });
         }
     }
     expect_unreached(&probes)
@@ -166,19 +128,10 @@ fn machines_do_not_reach_machines(lab: &Lab) -> Result<()> {
 fn machines_do_not_reach_another_partitions_router(lab: &Lab) -> Result<()> {
     let mut probes = Vec::new();
     for machine in &lab.machines {
-        for other in lab
-            .machines
-            .iter()
-            .filter(|other| other.home.partition != machine.home.partition)
-        {
+        for other in lab.machines.iter().filter(|other| other.home.partition != machine.home.partition) {
             let what = "another partition's router";
             for address in [other.home.router(), other.home.service_address()] {
-                probes.push(Probe {
-                    machine,
-                    what,
-                    address,
-                    port: PROXY_PORT,
-                });
+                probes.push(Probe { machine, what, address, port: PROXY_PORT });
             }
         }
     }
@@ -191,17 +144,8 @@ fn listeners_of_the_default_vrf_are_out_of_reach(lab: &Lab) -> Result<()> {
     for machine in &lab.machines {
         let own = Ns(if machine.home.leaf == 1 { "leaf1" } else { "leaf2" });
         expect_witness(own, leaf_loopback(machine.home.leaf), WITNESS_PORT)?;
-        for address in [
-            machine.router()?,
-            machine.home.router(),
-            machine.home.service_address(),
-        ] {
-            probes.push(Probe {
-                machine,
-                what: "a listener of its switch",
-                address,
-                port: WITNESS_PORT,
-            });
+        for address in [machine.router()?, machine.home.router(), machine.home.service_address()] {
+            probes.push(Probe { machine, what: "a listener of its switch", address, port: WITNESS_PORT });
         }
     }
     expect_not_connected(&probes)
@@ -213,12 +157,7 @@ fn operators_ports_are_not_served_to_machines(lab: &Lab) -> Result<()> {
     for machine in &lab.machines {
         for address in [machine.router()?, machine.home.router()] {
             for port in [18091, 6379, 2601, 179] {
-                probes.push(Probe {
-                    machine,
-                    what: "an operators' port",
-                    address,
-                    port,
-                });
+                probes.push(Probe { machine, what: "an operators' port", address, port });
             }
         }
     }
@@ -239,14 +178,8 @@ fn proxy_is_not_served_to_the_underlay(lab: &Lab) -> Result<()> {
             .map(|(from, address)| scope.spawn(|| from.run(|| reach(*address, PROXY_PORT))))
             .collect();
         for ((from, address), outcome) in attempts.iter().zip(outcomes) {
-            let Ok(outcome) = outcome.join() else {
-                fail!("an attempt panicked")
-            };
-            ensure!(
-                outcome? != Reach::Connected,
-                "{} reaches the proxy at {address}",
-                from.0
-            );
+            let Ok(outcome) = outcome.join() else { fail!("an attempt panicked") };
+            ensure!(outcome? != Reach::Connected, "{} reaches the proxy at {address}", from.0);
         }
         Ok(())
     })
@@ -261,17 +194,11 @@ fn every_boot_vrf_denies_by_default(lab: &Lab) -> Result<()> {
             )?;
             let denied = ["blackhole default", "unreachable default"];
             ensure!(
-                routes
-                    .lines()
-                    .any(|line| denied.iter().any(|deny| line.starts_with(deny))),
+                routes.lines().any(|line| denied.iter().any(|deny| line.starts_with(deny))),
                 "{vrf}: {routes}"
             );
             for line in routes.lines().filter(|line| line.contains("proto bgp")) {
-                ensure!(
-                    line.starts_with("2001:db8:a91::/64 "),
-                    "{vrf} of {} imports {line}",
-                    leaf.ns.0
-                );
+                ensure!(line.starts_with("2001:db8:a91::/64 "), "{vrf} of {} imports {line}", leaf.ns.0);
             }
         }
     }

@@ -49,13 +49,7 @@ fn check_moved(lab: &Lab, machine: &Machine, from: &Socket, to: &Socket) -> Resu
     wait::until(wait::seconds(5), || {
         let entry = lab.leaf_of(from).port(from.port)?;
         let stale = entry["machines"].to_string().contains(machine.mac);
-        ensure!(
-            !stale,
-            "leaf{} still has {} at {}",
-            from.leaf,
-            machine.mac,
-            from.port
-        );
+        ensure!(!stale, "leaf{} still has {} at {}", from.leaf, machine.mac, from.port);
         Ok(())
     })
 }
@@ -67,20 +61,13 @@ fn a_link_flap_loses_nothing(lab: &Lab) -> Result<()> {
     machine.home.set_carrier(false)?;
     let down = wait::until(wait::seconds(10), || {
         let entry = lab.leaves[0].port("Ethernet4")?;
-        ensure!(
-            entry["oper_status"] == "down",
-            "the port without carrier is {}",
-            entry["oper_status"]
-        );
+        ensure!(entry["oper_status"] == "down", "the port without carrier is {}", entry["oper_status"]);
         Ok(())
     });
     machine.home.set_carrier(true)?;
     wait::until(wait::seconds(20), || machine.get("/v1/boot")?.expect(200))?;
     let after = machine.addresses()?;
-    ensure!(
-        after.contains(&before),
-        "the machine had {before} before the flap and has {after:?}"
-    );
+    ensure!(after.contains(&before), "the machine had {before} before the flap and has {after:?}");
     down
 }
 
@@ -105,10 +92,7 @@ fn a_port_taken_by_others_is_left_alone_and_taken_back(lab: &Lab) -> Result<()> 
     let left_alone = taken.and_then(|()| {
         wait::throughout(wait::seconds(5), || {
             let row = leaf.row(crate::leaf::CONFIG_DB, base)?;
-            ensure!(
-                row.get("vrf_name").is_some_and(|vrf| vrf == "VrfTenant"),
-                "{base} became {row:?}"
-            );
+            ensure!(row.get("vrf_name").is_some_and(|vrf| vrf == "VrfTenant"), "{base} became {row:?}");
             Ok(())
         })?;
         ensure!(
@@ -120,10 +104,7 @@ fn a_port_taken_by_others_is_left_alone_and_taken_back(lab: &Lab) -> Result<()> 
     leaf.unconfigure(&[base])?;
     let back = wait::until(CONVERGENCE, || {
         let row = leaf.row(crate::leaf::CONFIG_DB, base)?;
-        ensure!(
-            row.get("vrf_name") == Some(&SOCKETS[2].vrf()),
-            "{base} is {row:?} after it was freed"
-        );
+        ensure!(row.get("vrf_name") == Some(&SOCKETS[2].vrf()), "{base} is {row:?} after it was freed");
         leaf.converged()
     });
     leaf.unconfigure(&["VRF|VrfTenant"])?;

@@ -59,22 +59,14 @@ fn token_is_refused_from_every_other_port(lab: &Lab) -> Result<()> {
 fn token_needs_its_header(lab: &Lab) -> Result<()> {
     let machine = &lab.machines[0];
     let reply = machine.send(&Request::post("/v1/token", "{}"))?;
-    ensure!(
-        (400..500).contains(&reply.status),
-        "status {} without Boot-Token",
-        reply.status
-    );
+    ensure!((400..500).contains(&reply.status), "status {} without Boot-Token", reply.status);
     let error = reply.json()?;
     ensure!(
         error["error"]["code"].is_string() && error["error"]["port"] == machine.home.port,
         "error {error}"
     );
     let reply = machine.get("/v1/token")?;
-    ensure!(
-        (400..500).contains(&reply.status),
-        "GET /v1/token is answered with {}",
-        reply.status
-    );
+    ensure!((400..500).contains(&reply.status), "GET /v1/token is answered with {}", reply.status);
     Ok(())
 }
 
@@ -101,10 +93,7 @@ fn control_api_is_told_the_true_place(lab: &Lab) -> Result<()> {
         .header("connection", "x-boot-mac");
     let seen = machine.send(&request)?.expect(200)?.body.to_lowercase();
     for forged in ["ethernet99", "elsewhere", "forged", "2001:db8::bad"] {
-        ensure!(
-            !seen.contains(forged),
-            "the control API was told {forged}: {seen}"
-        );
+        ensure!(!seen.contains(forged), "the control API was told {forged}: {seen}");
     }
     for fact in ["ethernet4", "leaf2", "p2", machine.mac] {
         ensure!(seen.contains(fact), "the control API was not told {fact}: {seen}");
@@ -114,18 +103,9 @@ fn control_api_is_told_the_true_place(lab: &Lab) -> Result<()> {
 
 fn paths_outside_the_rules_are_refused(lab: &Lab) -> Result<()> {
     let machine = &lab.machines[0];
-    for path in [
-        "/api/../admin",
-        "/api/v1/../../metrics",
-        "/api/%2e%2e/admin",
-        "//api/v1/whoami",
-    ] {
+    for path in ["/api/../admin", "/api/v1/../../metrics", "/api/%2e%2e/admin", "//api/v1/whoami"] {
         let reply = machine.get(path)?;
-        ensure!(
-            (400..500).contains(&reply.status),
-            "{path} is answered with {}",
-            reply.status
-        );
+        ensure!((400..500).contains(&reply.status), "{path} is answered with {}", reply.status);
     }
     Ok(())
 }
@@ -133,49 +113,25 @@ fn paths_outside_the_rules_are_refused(lab: &Lab) -> Result<()> {
 fn unknown_paths_and_methods_are_errors_with_the_port(lab: &Lab) -> Result<()> {
     let machine = &lab.machines[0];
     // The operators' API is not served to machines.
-    for path in [
-        "/nothing",
-        "/metrics",
-        "/v1/ports",
-        "/v1/macs",
-        "/v1/status",
-        "/.well-known/jwks.json",
-    ] {
+    for path in ["/nothing", "/metrics", "/v1/ports", "/v1/macs", "/v1/status", "/.well-known/jwks.json"] {
         let reply = machine.get(path)?;
         ensure!(reply.status == 404, "{path} is answered with {}", reply.status);
-        ensure!(
-            reply.json()?["error"]["port"] == machine.home.port,
-            "{path}: {}",
-            reply.excerpt()
-        );
+        ensure!(reply.json()?["error"]["port"] == machine.home.port, "{path}: {}", reply.excerpt());
     }
     let reply = machine.send(&Request::post("/v1/boot", "{}"))?;
-    ensure!(
-        reply.status == 405,
-        "POST /v1/boot is answered with {}",
-        reply.status
-    );
+    ensure!(reply.status == 405, "POST /v1/boot is answered with {}", reply.status);
     Ok(())
 }
 
 fn events_are_accepted(lab: &Lab) -> Result<()> {
     let machine = &lab.machines[0];
-    machine
-        .send(&Request::post("/v1/events", r#"{"stage":"Installing"}"#))?
-        .expect(202)?;
+    machine.send(&Request::post("/v1/events", r#"{"stage":"Installing"}"#))?.expect(202)?;
     let bad = machine.send(&Request::post("/v1/events", "no json"))?;
-    ensure!(
-        bad.status == 400,
-        "an event that is no JSON is answered with {}",
-        bad.status
-    );
+    ensure!(bad.status == 400, "an event that is no JSON is answered with {}", bad.status);
     let large = format!(r#"{{"stage":"x","message":"{}"}}"#, "y".repeat(1 << 20));
     let large = machine.send(&Request::post("/v1/events", large));
     // A server that stops reading may close before the client has sent all.
-    ensure!(
-        large.map_or(true, |reply| reply.status == 413),
-        "an event of 1 MiB is taken"
-    );
+    ensure!(large.map_or(true, |reply| reply.status == 413), "an event of 1 MiB is taken");
     Ok(())
 }
 
@@ -187,37 +143,15 @@ fn wrong_ca_is_a_counted_502(lab: &Lab) -> Result<()> {
     let wrong = leaf.run_dir().join("wrong-ca.pem");
     crate::lab::run(
         std::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-            ])
-            .args([
-                "-days",
-                "1",
-                "-subj",
-                "/CN=Another CA",
-                "-keyout",
-                "/dev/null",
-                "-out",
-            ])
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+            .args(["-days", "1", "-subj", "/CN=Another CA", "-keyout", "/dev/null", "-out"])
             .arg(&wrong),
     )?;
-    ensure!(
-        fs::metadata(&wrong).is_ok_and(|file| file.len() > 0),
-        "no wrong CA"
-    );
+    ensure!(fs::metadata(&wrong).is_ok_and(|file| file.len() > 0), "no wrong CA");
     let counted = || leaf.counter("switch_agent_proxy_requests_total{");
     let before = counted()?;
 
-    leaf.configure(
-        "BOOT_NETWORK|global",
-        &[("control_api_ca_file", &wrong.display().to_string())],
-    )?;
+    leaf.configure("BOOT_NETWORK|global", &[("control_api_ca_file", &wrong.display().to_string())])?;
     let refused = wait::until(wait::seconds(20), || {
         let reply = call(machine, &token)?;
         ensure!(reply.status == 502, "status {} with the wrong CA", reply.status);
@@ -228,15 +162,10 @@ fn wrong_ca_is_a_counted_502(lab: &Lab) -> Result<()> {
 
     let error = refused?.json()?;
     let said = error["error"].to_string().to_lowercase();
-    ensure!(
-        said.contains("certificate") || said.contains("tls"),
-        "the 502 does not say why: {error}"
-    );
+    ensure!(said.contains("certificate") || said.contains("tls"), "the 502 does not say why: {error}");
     discovery?.expect(200)?;
     ensure!(counted()? > before, "the refused request is not counted");
-    let by_code = leaf
-        .metric("switch_agent_proxy_requests_total{")
-        .context(|| "requests".into())?;
+    let by_code = leaf.metric("switch_agent_proxy_requests_total{").context(|| "requests".into())?;
     ensure!(by_code > 0.0, "no requests are counted");
     wait::until(wait::seconds(20), || call(machine, &token)?.expect(200)).map(drop)
 }

@@ -24,10 +24,7 @@ fn foreign_rows(rows: &Rows) -> Rows {
             || key.starts_with("VRF|VrfBoot")
             || key.contains("INTERFACE|Ethernet4")
     };
-    rows.iter()
-        .filter(|(key, _)| !ours(key))
-        .map(|(key, fields)| (key.clone(), fields.clone()))
-        .collect()
+    rows.iter().filter(|(key, _)| !ours(key)).map(|(key, fields)| (key.clone(), fields.clone())).collect()
 }
 
 fn a_removed_port_is_ceased_and_unbound_in_order(lab: &Lab) -> Result<()> {
@@ -65,16 +62,10 @@ fn remove_port(leaf: &Leaf, machine: &Machine, before: &Rows) -> Result<()> {
         );
         Ok(())
     })?;
-    ensure!(
-        base_outlived_address,
-        "address row and base row went at once: no barrier between them"
-    );
+    ensure!(base_outlived_address, "address row and base row went at once: no barrier between them");
     watch.expect_final()?;
     wait::until(wait::seconds(5), || {
-        ensure!(
-            machine.router().is_err(),
-            "the machine still has a default router"
-        );
+        ensure!(machine.router().is_err(), "the machine still has a default router");
         Ok(())
     })?;
     let mut byte = [0];
@@ -89,58 +80,35 @@ fn remove_port(leaf: &Leaf, machine: &Machine, before: &Rows) -> Result<()> {
         Ok(())
     })?;
     let after = leaf.rows(CONFIG_DB)?;
-    ensure!(
-        foreign_rows(before) == foreign_rows(&after),
-        "rows of others changed"
-    );
-    ensure!(
-        leaf.port("Ethernet0")?["phase"] == "ready",
-        "another port suffered"
-    );
+    ensure!(foreign_rows(before) == foreign_rows(&after), "rows of others changed");
+    ensure!(leaf.port("Ethernet0")?["phase"] == "ready", "another port suffered");
     Ok(())
 }
 
 fn has_link(leaf: &Leaf, name: &str) -> Result<bool> {
     let links = run(std::process::Command::new("ip").args(["-n", leaf.ns.0, "-br", "link"]))?;
-    Ok(links
-        .lines()
-        .any(|line| line.split_whitespace().next() == Some(name)))
+    Ok(links.lines().any(|line| line.split_whitespace().next() == Some(name)))
 }
 
 fn a_removed_partition_takes_its_vrf_along(lab: &Lab) -> Result<()> {
     let leaf = &lab.leaves[0];
     let machine = &lab.machines[1];
     let before = leaf.rows(CONFIG_DB)?;
-    ensure!(
-        has_link(leaf, "VrfBoot-p2")?,
-        "VrfBoot-p2 is not there to begin with"
-    );
+    ensure!(has_link(leaf, "VrfBoot-p2")?, "VrfBoot-p2 is not there to begin with");
     // In this order on purpose: the partition goes while a port still names it.
     leaf.unconfigure(&["BOOT_NETWORK_PARTITION|p2", "BOOT_NETWORK_PORT|Ethernet4"])?;
     let result = wait::until(CONVERGENCE, || {
-        ensure!(
-            leaf.row(CONFIG_DB, "VRF|VrfBoot-p2")?.is_empty(),
-            "VRF|VrfBoot-p2 is still in CONFIG_DB"
-        );
+        ensure!(leaf.row(CONFIG_DB, "VRF|VrfBoot-p2")?.is_empty(), "VRF|VrfBoot-p2 is still in CONFIG_DB");
         ensure!(!has_link(leaf, "VrfBoot-p2")?, "the kernel still has VrfBoot-p2");
         Ok(())
     })
     .and_then(|()| {
         let frr = leaf.vtysh(&["show running-config"])?;
         // An empty `vrf` stanza may remain: FRR refuses to forget a VRF that exists.
-        ensure!(
-            !frr.contains("router bgp 4200000011 vrf VrfBoot-p2"),
-            "FRR still has VrfBoot-p2:\n{frr}"
-        );
-        ensure!(
-            !frr.contains("2001:db8:1:2"),
-            "FRR still has routes of p2:\n{frr}"
-        );
+        ensure!(!frr.contains("router bgp 4200000011 vrf VrfBoot-p2"), "FRR still has VrfBoot-p2:\n{frr}");
+        ensure!(!frr.contains("2001:db8:1:2"), "FRR still has routes of p2:\n{frr}");
         let after = leaf.rows(CONFIG_DB)?;
-        ensure!(
-            foreign_rows(&before) == foreign_rows(&after),
-            "rows of others changed"
-        );
+        ensure!(foreign_rows(&before) == foreign_rows(&after), "rows of others changed");
         lab.machines[0].get("/v1/boot")?.expect(200).map(drop)
     });
     leaf.restore(&before, &["BOOT_NETWORK_PARTITION", "BOOT_NETWORK_PORT"])?;

@@ -33,10 +33,7 @@ struct Still {
 }
 
 fn observe(lab: &Lab, leaf: &Leaf) -> Result<Still> {
-    let machines = lab
-        .machines
-        .iter()
-        .filter(|machine| lab.leaf_of(&machine.home).ns == leaf.ns);
+    let machines = lab.machines.iter().filter(|machine| lab.leaf_of(&machine.home).ns == leaf.ns);
     Ok(Still {
         rows: leaf.rows(CONFIG_DB)?,
         frr: leaf.vtysh(&["show running-config"])?,
@@ -47,27 +44,12 @@ fn observe(lab: &Lab, leaf: &Leaf) -> Result<Still> {
 /// Counts the write commands that Redis has executed. Reads and subscriptions do not count.
 fn writes(leaf: &Leaf) -> Result<u64> {
     let mut connection = leaf.redis(CONFIG_DB)?;
-    let info: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query(&mut connection)
-        .context(|| "INFO".into())?;
-    let written = [
-        "cmdstat_hset:",
-        "cmdstat_hdel:",
-        "cmdstat_del:",
-        "cmdstat_set:",
-        "cmdstat_unlink:",
-    ];
+    let info: String =
+        redis::cmd("INFO").arg("commandstats").query(&mut connection).context(|| "INFO".into())?;
+    let written = ["cmdstat_hset:", "cmdstat_hdel:", "cmdstat_del:", "cmdstat_set:", "cmdstat_unlink:"];
     let mut sum = 0;
-    for line in info
-        .lines()
-        .filter(|line| written.iter().any(|name| line.starts_with(name)))
-    {
-        let calls = line
-            .split("calls=")
-            .nth(1)
-            .and_then(|rest| rest.split(',').next())
-            .unwrap_or("0");
+    for line in info.lines().filter(|line| written.iter().any(|name| line.starts_with(name))) {
+        let calls = line.split("calls=").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("0");
         sum += calls.parse::<u64>().context(|| line.to_owned())?;
     }
     Ok(sum)
@@ -89,18 +71,9 @@ fn restart_silently(lab: &Lab, signal: Signal) -> Result<()> {
 
     watch.check_unbroken(RA_GAP_MAX)?;
     let after = observe(lab, leaf)?;
-    ensure!(
-        before.addresses == after.addresses,
-        "addresses were lost: {:?}",
-        after.addresses
-    );
+    ensure!(before.addresses == after.addresses, "addresses were lost: {:?}", after.addresses);
     ensure!(before.rows == after.rows, "CONFIG_DB differs after the restart");
-    ensure!(
-        before.frr == after.frr,
-        "FRR differs after the restart:\n{}\n{}",
-        before.frr,
-        after.frr
-    );
+    ensure!(before.frr == after.frr, "FRR differs after the restart:\n{}\n{}", before.frr, after.frr);
     let rewritten = events.finish()?;
     ensure!(rewritten.is_empty(), "rows were written again: {rewritten:?}");
     for machine in &lab.machines[..2] {
@@ -127,9 +100,7 @@ impl RowEvents {
         let mut connection = leaf.redis(CONFIG_DB)?;
         connection
             .send_packed_command(
-                &redis::cmd("PSUBSCRIBE")
-                    .arg(format!("__keyspace@{CONFIG_DB}__:*"))
-                    .get_packed_command(),
+                &redis::cmd("PSUBSCRIBE").arg(format!("__keyspace@{CONFIG_DB}__:*")).get_packed_command(),
             )
             .context(|| "PSUBSCRIBE".into())?;
         connection.recv_response().context(|| "PSUBSCRIBE".into())?;
@@ -138,9 +109,7 @@ impl RowEvents {
 
     /// Keys that were written since the start.
     fn finish(mut self) -> Result<Vec<String>> {
-        self.connection
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .context(|| "timeout".into())?;
+        self.connection.set_read_timeout(Some(Duration::from_millis(200))).context(|| "timeout".into())?;
         let mut seen = Vec::new();
         while let Ok(message) = self.connection.recv_response() {
             seen.push(format!("{message:?}"));
@@ -184,11 +153,8 @@ fn idle_passes_write_nothing(lab: &Lab) -> Result<()> {
     // The status in STATE_DB and the stand-in may refresh a few rows; a rewrite per pass would be dozens.
     let count = writes(leaf)? - before;
     ensure!(count < 40, "{count} writes in 35 s of rest");
-    let keys: u64 = leaf
-        .redis(CONFIG_DB)?
-        .keys::<_, Vec<String>>("*")
-        .context(|| "keys".into())?
-        .len() as u64;
+    let keys: u64 =
+        leaf.redis(CONFIG_DB)?.keys::<_, Vec<String>>("*").context(|| "keys".into())?.len() as u64;
     ensure!(keys > 0, "CONFIG_DB is empty");
     Ok(())
 }

@@ -44,10 +44,7 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
     }
     result?;
     let memory = memory?;
-    ensure!(
-        memory < MEMORY_MAX_KIB,
-        "the agent takes {memory} KiB at {PORTS} ports"
-    );
+    ensure!(memory < MEMORY_MAX_KIB, "the agent takes {memory} KiB at {PORTS} ports");
     Ok(())
 }
 
@@ -55,12 +52,8 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
 fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
     std::fs::create_dir_all(leaf.run_dir()).context(|| "run directory".into())?;
     batch(&[], "netns add leaf3\nnetns add rack\n")?;
-    for (path, value) in [
-        ("ipv6/conf/default/accept_dad", "0"),
-        ("ipv6/conf/all/forwarding", "1"),
-    ] {
-        leaf.ns
-            .run(|| std::fs::write(format!("/proc/sys/net/{path}"), value).context(|| path.into()))?;
+    for (path, value) in [("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/all/forwarding", "1")] {
+        leaf.ns.run(|| std::fs::write(format!("/proc/sys/net/{path}"), value).context(|| path.into()))?;
     }
     let mut links = String::new();
     for port in 0..PORTS {
@@ -77,21 +70,16 @@ fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
         let _ = writeln!(peers, "link set r{port} up");
     }
     batch(&["-n", "rack"], &peers)?;
-    leaf.ns
-        .run(|| crate::sys::set_link_up("lo", true).context(|| "lo".into()))?;
+    leaf.ns.run(|| crate::sys::set_link_up("lo", true).context(|| "lo".into()))?;
     for port in 0..PORTS {
         let name = format!("Ethernet{}", port * 4);
-        leaf.ns
-            .run(|| crate::sys::set_link_up(&name, true).context(|| name.clone()))?;
+        leaf.ns.run(|| crate::sys::set_link_up(&name, true).context(|| name.clone()))?;
     }
 
     let config = lab.leaves[0].run_dir().join("database_config.json");
     let text = std::fs::read_to_string(&config).context(|| config.display().to_string())?;
-    std::fs::write(
-        leaf.run_dir().join("database_config.json"),
-        text.replace("/leaf1/", "/leaf3/"),
-    )
-    .context(|| "database_config.json".into())?;
+    std::fs::write(leaf.run_dir().join("database_config.json"), text.replace("/leaf1/", "/leaf3/"))
+        .context(|| "database_config.json".into())?;
     leaf.service("redis", "start")?;
     wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
     write_rows(leaf)
@@ -130,16 +118,11 @@ fn write_rows(leaf: &Leaf) -> Result<()> {
                 ("admin_status", "up".to_owned()),
             ],
         );
-        pipe.hset(
-            format!("BOOT_NETWORK_PORT|{name}"),
-            "partition",
-            format!("s{}", port % PARTITIONS),
-        );
+        pipe.hset(format!("BOOT_NETWORK_PORT|{name}"), "partition", format!("s{}", port % PARTITIONS));
     }
     pipe.hset("BOOT_NETWORK|global", "leak_method", "vtysh");
     pipe.set("CONFIG_DB_INITIALIZED", "1");
-    pipe.exec(&mut leaf.redis(CONFIG_DB)?)
-        .context(|| "rows of leaf3".into())
+    pipe.exec(&mut leaf.redis(CONFIG_DB)?).context(|| "rows of leaf3".into())
 }
 
 fn batch(options: &[&str], lines: &str) -> Result<()> {

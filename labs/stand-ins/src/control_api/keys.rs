@@ -26,10 +26,9 @@ impl FromStr for JwksSource {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
-            Some((switch, path)) if !switch.is_empty() && !path.is_empty() => Ok(JwksSource {
-                switch: switch.to_owned(),
-                path: path.into(),
-            }),
+            Some((switch, path)) if !switch.is_empty() && !path.is_empty() => {
+                Ok(JwksSource { switch: switch.to_owned(), path: path.into() })
+            }
             _ => Err(format!("{text:?} is not SWITCH=PATH")),
         }
     }
@@ -53,23 +52,14 @@ impl JwksSource {
     /// Blocks.
     pub(crate) fn key(&self, kid: &str) -> Result<Vec<u8>, String> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
-        let is_socket = std::fs::metadata(&self.path)
-            .map_err(failed)?
-            .file_type()
-            .is_socket();
-        let text = if is_socket {
-            fetch(&self.path)
-        } else {
-            std::fs::read_to_string(&self.path)
-        };
+        let is_socket = std::fs::metadata(&self.path).map_err(failed)?.file_type().is_socket();
+        let text = if is_socket { fetch(&self.path) } else { std::fs::read_to_string(&self.path) };
         let jwks: Jwks =
             serde_json::from_str(&text.map_err(failed)?).map_err(|error| failed(io::Error::other(error)))?;
         let mut keys = jwks.keys.iter();
         let key = keys.find(|key| key.kid == kid && key.kty == "OKP" && key.crv == "Ed25519");
         let key = key.ok_or_else(|| format!("{} has no key {kid}", self.switch))?;
-        URL_SAFE_NO_PAD
-            .decode(&key.x)
-            .map_err(|error| format!("key {kid}: {error}"))
+        URL_SAFE_NO_PAD.decode(&key.x).map_err(|error| format!("key {kid}: {error}"))
     }
 }
 

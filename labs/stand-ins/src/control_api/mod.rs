@@ -30,12 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS", requires = "make_ca")]
     address: Vec<String>,
     /// Address and port to serve
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        required_unless_present = "make_ca",
-        requires = "pki"
-    )]
+    #[arg(long, value_name = "ADDR:PORT", required_unless_present = "make_ca", requires = "pki")]
     listen: Option<SocketAddr>,
     /// Directory with server.pem and server.key, as --make-ca leaves them
     #[arg(long, value_name = "DIR")]
@@ -89,9 +84,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 async fn serve(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, api: Arc<Api>) -> Result<(), Error> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| Error::Io("listen", error))?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| Error::Io("listen", error))?;
     tracing::info!(%listen, "control API");
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     loop {

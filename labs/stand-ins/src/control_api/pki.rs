@@ -70,13 +70,8 @@ fn write(dir: &Path, name: &str, text: &str, mode: u32) -> Result<(), Error> {
     if path.exists() {
         fs::remove_file(&path).map_err(failed)?;
     }
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(failed)
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
 }
 
 /// TLS with the certificate in `dir`.
@@ -87,9 +82,7 @@ pub(crate) fn server_config(dir: &Path) -> Result<ServerConfig, Error> {
         let path = path.display().to_string();
         move |error| Error::Pem(path, error)
     };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&cert)
-        .map_err(pem(&cert))?
-        .collect();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&cert).map_err(pem(&cert))?.collect();
     let chain = chain.map_err(pem(&cert))?;
     let key = PrivateKeyDer::from_pem_file(&key).map_err(pem(&key))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -35,9 +35,7 @@ pub(crate) struct Api {
 fn json_reply(status: u16, value: &Value) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{value}\n"))).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -47,27 +45,17 @@ fn refusal(refused: &Refused) -> Response<Body> {
 
 /// Header fields as JSON, without what opens doors.
 fn shown(headers: &HeaderMap) -> Value {
-    let shown = headers
-        .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "authorization" | "x-boot-identity"));
+    let shown =
+        headers.iter().filter(|(name, _)| !matches!(name.as_str(), "authorization" | "x-boot-identity"));
     shown
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                Value::from(String::from_utf8_lossy(value.as_bytes())),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
         .collect()
 }
 
 impl Api {
     pub(crate) fn new(sources: Vec<JwksSource>, audience: String, base: String) -> Api {
         let verifier = Arc::new(Verifier::new(sources, audience));
-        Api {
-            verifier,
-            base,
-            machines: Mutex::default(),
-        }
+        Api { verifier, base, machines: Mutex::default() }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -94,13 +82,7 @@ impl Api {
         path: &str,
     ) -> (Response<Body>, Option<IdentityClaims>) {
         let Some(path) = path.strip_prefix(self.base.as_str()) else {
-            return (
-                refusal(&Refused {
-                    status: 404,
-                    reason: "not below the base path".to_owned(),
-                }),
-                None,
-            );
+            return (refusal(&Refused { status: 404, reason: "not below the base path".to_owned() }), None);
         };
         if path == "/healthz" {
             return (json_reply(200, &json!({ "status": "ok" })), None);
@@ -111,13 +93,7 @@ impl Api {
             Ok(Ok(claims)) => claims,
             Ok(Err(refused)) => return (refusal(&refused), None),
             Err(_) => {
-                return (
-                    refusal(&Refused {
-                        status: 500,
-                        reason: "the check failed".to_owned(),
-                    }),
-                    None,
-                );
+                return (refusal(&Refused { status: 500, reason: "the check failed".to_owned() }), None);
             }
         };
         let response = match (method.as_str(), path) {
@@ -129,10 +105,7 @@ impl Api {
                 json_reply(200, &json!({ "machines": machines.values().collect::<Vec<_>>() }))
             }
             ("GET", "/v1/stream") => stream(request.uri().query().unwrap_or("")),
-            _ => refusal(&Refused {
-                status: 404,
-                reason: "no such path".to_owned(),
-            }),
+            _ => refusal(&Refused { status: 404, reason: "no such path".to_owned() }),
         };
         (response, Some(identity))
     }
@@ -143,16 +116,10 @@ impl Api {
         identity: &IdentityClaims,
         machine: &MachineClaims,
     ) -> Response<Body> {
-        let inventory = match read(request)
-            .await
-            .map(|body| serde_json::from_slice::<Value>(&body))
-        {
+        let inventory = match read(request).await.map(|body| serde_json::from_slice::<Value>(&body)) {
             Ok(Ok(inventory)) => inventory,
             Ok(Err(_)) => {
-                return refusal(&Refused {
-                    status: 400,
-                    reason: "the inventory is no JSON".to_owned(),
-                });
+                return refusal(&Refused { status: 400, reason: "the inventory is no JSON".to_owned() });
             }
             Err(refused) => return refusal(&refused),
         };
@@ -163,10 +130,7 @@ impl Api {
         let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
         let mac = identity.mac.to_string();
         if machines.len() >= MACHINES_MAX && !machines.contains_key(&mac) {
-            return refusal(&Refused {
-                status: 507,
-                reason: "too many machines".to_owned(),
-            });
+            return refusal(&Refused { status: 507, reason: "too many machines".to_owned() });
         }
         machines.insert(mac, entry.clone());
         json_reply(201, &entry)
@@ -184,10 +148,7 @@ fn whoami(identity: &IdentityClaims, machine: &MachineClaims, headers: &HeaderMa
 async fn read(request: Request<Incoming>) -> Result<Bytes, Refused> {
     match Limited::new(request.into_body(), BODY_LEN_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(_) => Err(Refused {
-            status: 413,
-            reason: "the body is too large or broke off".to_owned(),
-        }),
+        Err(_) => Err(Refused { status: 413, reason: "the body is too large or broke off".to_owned() }),
     }
 }
 
@@ -208,27 +169,19 @@ async fn echo(request: Request<Incoming>) -> Response<Body> {
 
 /// Server-sent events, `count=N` of them or for as long as somebody listens.
 fn stream(query: &str) -> Response<Body> {
-    let count = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("count=")?.parse::<u64>().ok());
+    let count = query.split('&').find_map(|part| part.strip_prefix("count=")?.parse::<u64>().ok());
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
     tokio::spawn(async move {
         let mut number = 0;
         while count.is_none_or(|count| number < count) {
             number += 1;
-            if sender
-                .send_data(Bytes::from(format!("data: {{\"tick\": {number}}}\n\n")))
-                .await
-                .is_err()
-            {
+            if sender.send_data(Bytes::from(format!("data: {{\"tick\": {number}}}\n\n"))).await.is_err() {
                 return;
             }
             tokio::time::sleep(TICK).await;
         }
     });
     let mut response = Response::new(body.boxed_unsync());
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
 }

@@ -65,37 +65,20 @@ fn refused(step: &'static str) -> impl FnOnce(redis::RedisError) -> Error {
 
 /// Subscribes to CONFIG_DB first, so that nothing happens between reading it and following it.
 pub(super) async fn open(path: &Path) -> Result<(Databases, ConfigEvents), Error> {
-    let text = std::fs::read(path).map_err(|source| Error::ReadFile {
-        path: path.into(),
-        source,
-    })?;
-    let file: DatabaseConfig = serde_json::from_slice(&text).map_err(|source| Error::ParseFile {
-        path: path.into(),
-        source,
-    })?;
+    let text = std::fs::read(path).map_err(|source| Error::ReadFile { path: path.into(), source })?;
+    let file: DatabaseConfig =
+        serde_json::from_slice(&text).map_err(|source| Error::ParseFile { path: path.into(), source })?;
     let database = |name: &'static str| {
         let database = file.databases.get(name);
         database
             .and_then(|database| Some((database, file.instances.get(&database.instance)?)))
-            .ok_or_else(|| Error::NoDatabase {
-                path: path.into(),
-                database: name,
-            })
+            .ok_or_else(|| Error::NoDatabase { path: path.into(), database: name })
     };
     let (config, instance) = database("CONFIG_DB")?;
-    let (mut sink, stream) = client(config, instance)?
-        .get_async_pubsub()
-        .await
-        .map_err(refused("connect"))?
-        .split();
-    sink.psubscribe(format!("__keyspace@{}__:*", config.id))
-        .await
-        .map_err(refused("subscribe"))?;
-    let events = ConfigEvents {
-        stream,
-        _sink: sink,
-        separator: config.separator.clone(),
-    };
+    let (mut sink, stream) =
+        client(config, instance)?.get_async_pubsub().await.map_err(refused("connect"))?.split();
+    sink.psubscribe(format!("__keyspace@{}__:*", config.id)).await.map_err(refused("subscribe"))?;
+    let events = ConfigEvents { stream, _sink: sink, separator: config.separator.clone() };
     let mut connections = Vec::new();
     for name in ["CONFIG_DB", "STATE_DB", "APPL_DB"] {
         let (database, instance) = database(name)?;
@@ -103,10 +86,7 @@ pub(super) async fn open(path: &Path) -> Result<(Databases, ConfigEvents), Error
             .get_multiplexed_async_connection()
             .await
             .map_err(refused("connect"))?;
-        connections.push(Connection {
-            redis,
-            separator: database.separator.clone(),
-        });
+        connections.push(Connection { redis, separator: database.separator.clone() });
     }
     match <[Connection; 3]>::try_from(connections) {
         Ok([config, state, appl]) => Ok((Databases { config, state, appl }, events)),
@@ -124,20 +104,14 @@ fn client(database: &Database, instance: &Instance) -> Result<redis::Client, Err
 /// Tables that a daemon of the model reads.
 fn is_mirrored(table: &str) -> bool {
     matches!(table, "PORT" | "PORTCHANNEL")
-        || Daemon::ALL
-            .iter()
-            .any(|daemon| daemon.config_tables().contains(&table))
+        || Daemon::ALL.iter().any(|daemon| daemon.config_tables().contains(&table))
 }
 
 impl ConfigEvents {
     /// The next change of a row that the model reads.
     pub(super) async fn next(&mut self) -> Result<ConfigEvent, Error> {
         loop {
-            let message = self
-                .stream
-                .next()
-                .await
-                .ok_or(Error::Ended("the subscription to CONFIG_DB"))?;
+            let message = self.stream.next().await.ok_or(Error::Ended("the subscription to CONFIG_DB"))?;
             let channel = message.get_channel_name();
             let Some((_, name)) = channel.split_once(':') else {
                 continue;
@@ -150,11 +124,7 @@ impl ConfigEvents {
             }
             let operation: String = message.get_payload().map_err(refused("read an event"))?;
             let deleted = operation == "del";
-            return Ok(ConfigEvent {
-                table: table.to_owned(),
-                key: key.to_owned(),
-                deleted,
-            });
+            return Ok(ConfigEvent { table: table.to_owned(), key: key.to_owned(), deleted });
         }
     }
 
@@ -209,21 +179,13 @@ impl Databases {
     /// One row, or `None` where it is gone.
     pub(super) async fn config_row(&mut self, table: &str, key: &str) -> Result<Option<Fields>, Error> {
         let name = self.config.key(table, key);
-        let row: Fields = self
-            .config
-            .redis
-            .hgetall(name)
-            .await
-            .map_err(refused("HGETALL"))?;
+        let row: Fields = self.config.redis.hgetall(name).await.map_err(refused("HGETALL"))?;
         Ok((!row.is_empty()).then(|| without_placeholder(row)))
     }
 
     /// What a cold start of swss removes: all of APPL_DB, and its own tables of STATE_DB.
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
-        let () = redis::cmd("FLUSHDB")
-            .query_async(&mut self.appl.redis)
-            .await
-            .map_err(refused("FLUSHDB"))?;
+        let () = redis::cmd("FLUSHDB").query_async(&mut self.appl.redis).await.map_err(refused("FLUSHDB"))?;
         for table in STATE_TABLES_FLUSHED {
             let pattern = self.state.key(table, "*");
             let keys: Vec<String> = self.state.redis.keys(pattern).await.map_err(refused("KEYS"))?;
@@ -286,22 +248,14 @@ mod tests {
         let client = client(config, &file.instances[&config.instance]).unwrap();
         let info = client.get_connection_info();
         assert_eq!(info.redis_settings().db(), 4);
-        assert_eq!(
-            *info.addr(),
-            ConnectionAddr::Unix("/var/run/redis/redis.sock".into())
-        );
+        assert_eq!(*info.addr(), ConnectionAddr::Unix("/var/run/redis/redis.sock".into()));
     }
 
     #[test]
     fn only_tables_of_the_model_are_mirrored() {
-        for table in [
-            "VRF",
-            "INTERFACE",
-            "LOOPBACK_INTERFACE",
-            "PORTCHANNEL_INTERFACE",
-            "VLAN_MEMBER",
-            "PORT",
-        ] {
+        for table in
+            ["VRF", "INTERFACE", "LOOPBACK_INTERFACE", "PORTCHANNEL_INTERFACE", "VLAN_MEMBER", "PORT"]
+        {
             assert!(is_mirrored(table), "{table}");
         }
         assert!(!is_mirrored("BOOT_NETWORK_PORT") && !is_mirrored("FEATURE"));

@@ -46,25 +46,15 @@ impl Kernel {
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Neigh,
         ];
-        let (connection, handle, messages) =
-            rtnetlink::new_multicast_connection(&groups).map_err(|source| Error::Io {
-                step: "open a netlink socket",
-                source,
-            })?;
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(|source| Error::Io { step: "open a netlink socket", source })?;
         tokio::spawn(connection);
         let messages = Box::pin(messages.map(|(message, _)| message));
-        Ok(Kernel {
-            handle,
-            messages,
-            mirror: Mirror::default(),
-        })
+        Ok(Kernel { handle, messages, mirror: Mirror::default() })
     }
 
     pub(super) async fn next_message(&mut self) -> Result<Message, Error> {
-        self.messages
-            .next()
-            .await
-            .ok_or(Error::Ended("the netlink socket"))
+        self.messages.next().await.ok_or(Error::Ended("the netlink socket"))
     }
 
     pub(super) fn message_now(&mut self) -> Option<Message> {
@@ -131,10 +121,7 @@ impl Kernel {
             .try_collect()
             .await
             .map_err(refused("list neighbours".to_owned()))?;
-        Ok(entries
-            .iter()
-            .filter_map(|entry| self.mirror.neighbor(entry, true))
-            .collect())
+        Ok(entries.iter().filter_map(|entry| self.mirror.neighbor(entry, true)).collect())
     }
 
     fn index(&self, name: &str) -> Result<u32, Error> {
@@ -149,8 +136,7 @@ impl Kernel {
     }
 
     pub(super) async fn add_dummy(&self, name: &str) -> Result<(), Error> {
-        self.add_link(name, LinkDummy::new(name).mtu(65536).up().build())
-            .await
+        self.add_link(name, LinkDummy::new(name).mtu(65536).up().build()).await
     }
 
     pub(super) async fn add_bridge(&self, name: &str) -> Result<(), Error> {
@@ -162,22 +148,12 @@ impl Kernel {
         name: &str,
         message: netlink_packet_route::link::LinkMessage,
     ) -> Result<(), Error> {
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(refused(format!("add link {name}")))
+        self.handle.link().add(message).execute().await.map_err(refused(format!("add link {name}")))
     }
 
     pub(super) async fn del_link(&self, name: &str) -> Result<(), Error> {
         let index = self.index(name)?;
-        self.handle
-            .link()
-            .del(index)
-            .execute()
-            .await
-            .map_err(refused(format!("delete link {name}")))
+        self.handle.link().del(index).execute().await.map_err(refused(format!("delete link {name}")))
     }
 
     pub(super) async fn set_master(&mut self, port: &str, master: Option<&str>) -> Result<(), Error> {
@@ -188,26 +164,15 @@ impl Kernel {
         };
         let message = LinkUnspec::new_with_index(index).controller(controller).build();
         let step = format!("set master {master:?} of {port}");
-        self.handle
-            .link()
-            .change(message)
-            .execute()
-            .await
-            .map_err(refused(step))?;
+        self.handle.link().change(message).execute().await.map_err(refused(step))?;
         self.mirror.set_master(index, controller);
         Ok(())
     }
 
     pub(super) async fn add_address(&mut self, port: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(port)?;
-        let request = self
-            .handle
-            .address()
-            .add(index, address.addr(), address.prefix_len());
-        request
-            .execute()
-            .await
-            .map_err(refused(format!("add {address} to {port}")))?;
+        let request = self.handle.address().add(index, address.addr(), address.prefix_len());
+        request.execute().await.map_err(refused(format!("add {address} to {port}")))?;
         self.mirror.set_address(index, address, true);
         Ok(())
     }
@@ -225,10 +190,7 @@ impl Kernel {
                 .build(),
         };
         let request = self.handle.address().del(message);
-        request
-            .execute()
-            .await
-            .map_err(refused(format!("delete {address} from {port}")))?;
+        request.execute().await.map_err(refused(format!("delete {address} from {port}")))?;
         self.mirror.set_address(index, address, false);
         Ok(())
     }

@@ -24,12 +24,7 @@ pub(super) struct Lldp {
 
 impl Lldp {
     pub(super) fn new(path: PathBuf) -> Lldp {
-        Lldp {
-            path,
-            started: Instant::now(),
-            written_at: None,
-            written: BTreeMap::new(),
-        }
+        Lldp { path, started: Instant::now(), written_at: None, written: BTreeMap::new() }
     }
 
     /// The database was flushed.
@@ -57,8 +52,7 @@ impl Lldp {
         for (port, row) in &wanted {
             if all || self.written.get(port) != Some(row) {
                 let mut row = row.clone();
-                row.entry("lldp_rem_index".to_owned())
-                    .or_insert_with(|| "1".to_owned());
+                row.entry("lldp_rem_index".to_owned()).or_insert_with(|| "1".to_owned());
                 row.insert("lldp_rem_time_mark".to_owned(), time_mark.clone());
                 databases.appl_set(TABLE, port, &row).await?;
             }

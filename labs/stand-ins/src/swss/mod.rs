@@ -25,11 +25,7 @@ use lldp::Lldp;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// SONiC's database_config.json: sockets and numbers of the databases
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "/var/run/redis/sonic-db/database_config.json"
-    )]
+    #[arg(long, value_name = "PATH", default_value = "/var/run/redis/sonic-db/database_config.json")]
     database_config: PathBuf,
     /// How long orchagent leaves its queues alone after something was put in
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
@@ -45,24 +41,15 @@ pub(crate) enum Error {
     #[error("cannot read {path}")]
     ReadFile { path: PathBuf, source: std::io::Error },
     #[error("{path} is not what it should be")]
-    ParseFile {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    ParseFile { path: PathBuf, source: serde_json::Error },
     #[error("{path} names no database {database}")]
     NoDatabase { path: PathBuf, database: &'static str },
     #[error("{step}: redis refused")]
-    Redis {
-        step: &'static str,
-        source: redis::RedisError,
-    },
+    Redis { step: &'static str, source: redis::RedisError },
     #[error("{step}: the kernel refused")]
     Netlink { step: String, source: rtnetlink::Error },
     #[error("cannot {step}")]
-    Io {
-        step: &'static str,
-        source: std::io::Error,
-    },
+    Io { step: &'static str, source: std::io::Error },
     #[error("{0} ended")]
     Ended(&'static str),
 }
@@ -76,10 +63,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::Io {
-            step: "start the runtime",
-            source,
-        })?;
+        .map_err(|source| Error::Io { step: "start the runtime", source })?;
     runtime.block_on(async {
         loop {
             let ended = match Swss::start(&args).await {
@@ -115,10 +99,8 @@ struct Swss {
 impl Swss {
     async fn start(args: &Args) -> Result<Swss, Error> {
         let (databases, events) = database::open(&args.database_config).await?;
-        let hangup = signal(SignalKind::hangup()).map_err(|source| Error::Io {
-            step: "listen for SIGHUP",
-            source,
-        })?;
+        let hangup =
+            signal(SignalKind::hangup()).map_err(|source| Error::Io { step: "listen for SIGHUP", source })?;
         let mut swss = Swss {
             switch: SimSwitch::for_real_kernel(),
             databases,
@@ -148,12 +130,7 @@ impl Swss {
             let effects = self.switch.step(&Step::Start(daemon));
             self.carry_out(effects).await?;
         }
-        let Swss {
-            kernel,
-            databases,
-            switch,
-            ..
-        } = self;
+        let Swss { kernel, databases, switch, .. } = self;
         neighbors::republish(kernel, switch, databases).await?;
         if let Some(lldp) = &mut self.lldp {
             lldp.forget();
@@ -238,9 +215,7 @@ impl Swss {
         };
         self.orch_due = due;
         let ready = due.is_some_and(|due| due <= now);
-        steps
-            .into_iter()
-            .find(|step| ready || !matches!(step, Step::Pop(_)))
+        steps.into_iter().find(|step| ready || !matches!(step, Step::Pop(_)))
     }
 
     async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), Error> {

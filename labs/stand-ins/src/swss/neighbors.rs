@@ -23,15 +23,12 @@ pub(super) struct Change {
 /// Link-local neighbours count only where the interface's row asks for them.
 fn is_published(change: &Change, switch: &SimSwitch) -> bool {
     let config = switch.config();
-    let configured = ["PORT", "PORTCHANNEL"]
-        .into_iter()
-        .any(|table| config.row(table, &change.port).is_some());
-    let row = ["INTERFACE", "PORTCHANNEL_INTERFACE"]
-        .into_iter()
-        .find_map(|table| config.row(table, &change.port));
-    let link_local_too = row
-        .and_then(|row| row.get("ipv6_use_link_local_only"))
-        .is_some_and(|value| value == "enable");
+    let configured =
+        ["PORT", "PORTCHANNEL"].into_iter().any(|table| config.row(table, &change.port).is_some());
+    let row =
+        ["INTERFACE", "PORTCHANNEL_INTERFACE"].into_iter().find_map(|table| config.row(table, &change.port));
+    let link_local_too =
+        row.and_then(|row| row.get("ipv6_use_link_local_only")).is_some_and(|value| value == "enable");
     match change.address {
         IpAddr::V6(address) if address.is_unicast_link_local() => configured && link_local_too,
         address => configured && !address.is_multicast(),
@@ -75,11 +72,7 @@ mod tests {
     use super::*;
 
     fn change(port: &str, address: &str) -> Change {
-        Change {
-            port: port.into(),
-            address: address.parse().unwrap(),
-            mac: Some(MacAddr([2; 6])),
-        }
+        Change { port: port.into(), address: address.parse().unwrap(), mac: Some(MacAddr([2; 6])) }
     }
 
     #[test]
@@ -91,11 +84,7 @@ mod tests {
         assert!(!is_published(&change("Ethernet0", "ff02::1"), &switch));
         assert!(!is_published(&change("eth0", "2001:db8::2"), &switch));
         assert!(!is_published(&change("Ethernet0", "fe80::2"), &switch));
-        switch.config_put(
-            "INTERFACE",
-            "Ethernet0",
-            fields([("ipv6_use_link_local_only", "enable")]),
-        );
+        switch.config_put("INTERFACE", "Ethernet0", fields([("ipv6_use_link_local_only", "enable")]));
         assert!(is_published(&change("Ethernet0", "fe80::2"), &switch));
     }
 }

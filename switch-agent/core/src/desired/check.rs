@@ -90,10 +90,7 @@ fn checked_partition(partition: &Partition) -> CheckedPartition {
         vrf: partition.vrf.clone(),
         manage_vrf: partition.manage_vrf,
         prefix: partition.prefix,
-        roles: roles
-            .into_iter()
-            .filter_map(|(role, on)| on.then_some(role))
-            .collect(),
+        roles: roles.into_iter().filter_map(|(role, on)| on.then_some(role)).collect(),
         leak_vrf: partition.leak_vrf.clone(),
         leak_prefixes: partition.leak_prefixes.clone(),
         service_addresses: partition.service_addresses.clone(),
@@ -108,9 +105,7 @@ fn foreign_binding(config: &ConfigDb, port: &PortName, vrf: &VrfName) -> Option<
     if let Some(vnet) = base.get("vnet_name") {
         return Some(format!("{row}: the port is bound to VNET {}", quoted(vnet)));
     }
-    let other = base
-        .get("vrf_name")
-        .filter(|name| name.as_str() != vrf.as_str())?;
+    let other = base.get("vrf_name").filter(|name| name.as_str() != vrf.as_str())?;
     Some(format!("{row}: the port is bound to {}", quoted(other)))
 }
 
@@ -133,23 +128,15 @@ mod tests {
             "p1",
             fields([("prefix", "2001:db8::/56"), ("leak", "disabled")]),
         );
-        for (port, index) in [
-            ("Ethernet0", "1"),
-            ("Ethernet4", "2"),
-            ("Ethernet8", "3"),
-            ("Ethernet12", "4"),
-        ] {
+        for (port, index) in [("Ethernet0", "1"), ("Ethernet4", "2"), ("Ethernet8", "3"), ("Ethernet12", "4")]
+        {
             config.insert("PORT", port, fields([("index", index), ("alias", "Eth")]));
             config.insert("BOOT_NETWORK_PORT", port, fields([("partition", "p1")]));
         }
         config.insert("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfBoot-p1")]));
         config.insert("INTERFACE", "Ethernet4", fields([("vrf_name", "VrfTenant")]));
         config.insert("INTERFACE", "Ethernet4|10.0.0.0/31", fields([]));
-        config.insert(
-            "VLAN_MEMBER",
-            "Vlan100|Ethernet8",
-            fields([("tagging_mode", "untagged")]),
-        );
+        config.insert("VLAN_MEMBER", "Vlan100|Ethernet8", fields([("tagging_mode", "untagged")]));
         config.insert("INTERFACE", "Ethernet12", fields([("vnet_name", "Vnet7")]));
         config
     }

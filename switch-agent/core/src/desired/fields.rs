@@ -54,12 +54,7 @@ pub(super) fn row_name(table: &str, key: &str) -> String {
 
 impl Rejected {
     pub(super) fn of_row(row: &str, rule: impl Into<Rule>) -> Rejected {
-        Rejected {
-            row: row.to_owned(),
-            field: None,
-            value: None,
-            rule: rule.into().to_string(),
-        }
+        Rejected { row: row.to_owned(), field: None, value: None, rule: rule.into().to_string() }
     }
 
     pub(super) fn of_field(row: &str, field: &str, value: Option<&str>, rule: impl Into<Rule>) -> Rejected {
@@ -85,19 +80,11 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts reading a row that may have the fields in `allowed` and no other.
     pub(super) fn new(row: String, fields: &'a Fields, allowed: &'static [&'static str]) -> Reader<'a> {
-        let mut reader = Reader {
-            row,
-            fields,
-            allowed,
-            rejected: Vec::new(),
-            misspelt: Vec::new(),
-        };
+        let mut reader = Reader { row, fields, allowed, rejected: Vec::new(), misspelt: Vec::new() };
         let unknown = |name: &&String| !allowed.contains(&name.as_str());
         for name in fields.keys().filter(unknown).take(UNKNOWN_FIELDS_MAX) {
             let close = resembling(name, allowed);
-            let hint = close
-                .map(|close| format!("did you mean {close}? "))
-                .unwrap_or_default();
+            let hint = close.map(|close| format!("did you mean {close}? ")).unwrap_or_default();
             let rule = format!("unknown field; {hint}allowed are {}", allowed.join(", "));
             reader.reject(name, rule);
             reader.misspelt.extend(close);
@@ -117,14 +104,12 @@ impl<'a> Reader<'a> {
     /// Records that `field`, as it stands in the row, breaks `rule`.
     pub(super) fn reject(&mut self, field: &str, rule: impl Into<Rule>) {
         let value = self.text(field);
-        self.rejected
-            .push(Rejected::of_field(&self.row, field, value, rule));
+        self.rejected.push(Rejected::of_field(&self.row, field, value, rule));
     }
 
     /// Records that one item of a leaf-list breaks `rule`.
     pub(super) fn reject_item(&mut self, field: &str, item: &str, rule: impl Into<Rule>) {
-        self.rejected
-            .push(Rejected::of_field(&self.row, field, Some(item), rule));
+        self.rejected.push(Rejected::of_field(&self.row, field, Some(item), rule));
     }
 
     /// Records that the row as a whole breaks `rule`.
@@ -134,9 +119,7 @@ impl<'a> Reader<'a> {
 
     /// Whether `field` was rejected; checks across fields skip such a field.
     pub(super) fn is_bad(&self, field: &str) -> bool {
-        self.rejected
-            .iter()
-            .any(|rejected| rejected.field.as_deref() == Some(field))
+        self.rejected.iter().any(|rejected| rejected.field.as_deref() == Some(field))
     }
 
     /// Whether `field` was rejected, or an unknown field looks like a misspelling of it.
@@ -147,13 +130,8 @@ impl<'a> Reader<'a> {
     /// Whether any field whose name starts with `prefix` was rejected, known or not, or is likely the one
     /// that an unknown field was meant to be.
     pub(super) fn is_any_bad_with_prefix(&self, prefix: &str) -> bool {
-        let named = self
-            .rejected
-            .iter()
-            .filter_map(|rejected| rejected.field.as_deref());
-        named
-            .chain(self.misspelt.iter().copied())
-            .any(|field| field.starts_with(prefix))
+        let named = self.rejected.iter().filter_map(|rejected| rejected.field.as_deref());
+        named.chain(self.misspelt.iter().copied()).any(|field| field.starts_with(prefix))
     }
 
     /// The field as `parse` reads it; `None` when absent or bad.
@@ -209,10 +187,7 @@ impl<'a> Reader<'a> {
         debug_assert!(self.allowed.contains(&field) && field.ends_with('@'));
         let items: Vec<&str> = self.text(field).into_iter().flat_map(leaf_list).collect();
         if items.len() > len_max {
-            self.reject(
-                field,
-                format!("has {} items; at most {len_max} are allowed", items.len()),
-            );
+            self.reject(field, format!("has {} items; at most {len_max} are allowed", items.len()));
             return Vec::new();
         }
         let mut values = Vec::with_capacity(items.len());
@@ -242,10 +217,7 @@ where
 {
     move |value| {
         let digits = value.bytes().all(|b| b.is_ascii_digit()) && (value == "0" || !value.starts_with('0'));
-        let number = value
-            .parse()
-            .ok()
-            .filter(|number| digits && range.contains(number));
+        let number = value.parse().ok().filter(|number| digits && range.contains(number));
         number.ok_or_else(|| format!("must be a whole number, {}..{}", range.start(), range.end()).into())
     }
 }
@@ -257,9 +229,7 @@ pub(super) fn choice<T, const N: usize>(
     move |value| {
         let names = words.each_ref().map(|(name, _)| *name).join(", ");
         let found = words.into_iter().find(|(name, _)| *name == value);
-        found
-            .map(|(_, choice)| choice)
-            .ok_or_else(|| format!("must be one of {names}").into())
+        found.map(|(_, choice)| choice).ok_or_else(|| format!("must be one of {names}").into())
     }
 }
 
@@ -270,9 +240,7 @@ fn resembling(name: &str, allowed: &[&'static str]) -> Option<&'static str> {
     if wanted.len() > QUOTED_LEN_MAX {
         return None;
     }
-    let distances = allowed
-        .iter()
-        .map(|candidate| (edit_distance(&wanted, &bare(candidate)), *candidate));
+    let distances = allowed.iter().map(|candidate| (edit_distance(&wanted, &bare(candidate)), *candidate));
     let (distance, closest) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2 && distance * 3 <= closest.len()).then_some(closest)
 }
@@ -314,19 +282,7 @@ mod tests {
         let parse = number::<u16>(3..=1800);
         assert_eq!(parse("3"), Ok(3));
         assert_eq!(parse("1800"), Ok(1800));
-        for bad in [
-            "",
-            "2",
-            "1801",
-            "+5",
-            "-5",
-            "05",
-            " 5",
-            "5 ",
-            "5.0",
-            "0x5",
-            "99999999999999999999",
-        ] {
+        for bad in ["", "2", "1801", "+5", "-5", "05", " 5", "5 ", "5.0", "0x5", "99999999999999999999"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(number::<u8>(0..=255)("0"), Ok(0));

@@ -45,9 +45,7 @@ const SWITCH_ID_LEN_MAX: usize = 64;
 pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     for (key, _) in config.table(TABLE).filter(|(key, _)| *key != KEY) {
         let rule = "is not a key of this table; the only one is global";
-        findings
-            .rejected
-            .push(Rejected::of_row(&row_name(TABLE, key), rule));
+        findings.rejected.push(Rejected::of_row(&row_name(TABLE, key), rule));
     }
     let none = crate::row::Fields::new();
     let fields = config.row(TABLE, KEY).unwrap_or(&none);
@@ -57,11 +55,8 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     let upstream = upstream(&mut reader);
     let proxy_port = reader.or("proxy_port", PROXY_PORT_DEFAULT, number(1..=u16::MAX));
     let leak_method = reader.or("leak_method", LeakMethod::Auto, leak_methods());
-    let leak_method = if reader.is_bad_or_misspelt("leak_method") {
-        LeakMethod::RenderOnly
-    } else {
-        leak_method
-    };
+    let leak_method =
+        if reader.is_bad_or_misspelt("leak_method") { LeakMethod::RenderOnly } else { leak_method };
     findings.rejected.extend(reader.finish());
     Global {
         admin_up,
@@ -89,9 +84,7 @@ fn leak_methods() -> impl FnOnce(&str) -> Result<LeakMethod, Rule> {
 }
 
 fn switch_id(value: &str) -> Result<String, Rule> {
-    let bytes_ok = value
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+    let bytes_ok = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
     if bytes_ok && (1..=SWITCH_ID_LEN_MAX).contains(&value.len()) {
         Ok(value.to_owned())
     } else {
@@ -145,18 +138,13 @@ const METADATA_TABLE: &str = "DEVICE_METADATA";
 const METADATA_KEY: &str = "localhost";
 
 fn hostname(config: &ConfigDb, findings: &mut Findings) -> String {
-    let Some(hostname) = config
-        .row(METADATA_TABLE, METADATA_KEY)
-        .and_then(|row| row.get("hostname"))
-    else {
+    let Some(hostname) = config.row(METADATA_TABLE, METADATA_KEY).and_then(|row| row.get("hostname")) else {
         return SWITCH_ID_DEFAULT.to_owned();
     };
     switch_id(hostname).unwrap_or_else(|rule| {
         let row = row_name(METADATA_TABLE, METADATA_KEY);
         let rule = format!("cannot be the switch id, which {rule}; {SWITCH_ID_DEFAULT} is used");
-        findings
-            .warnings
-            .push(Rejected::of_field(&row, "hostname", Some(hostname), rule));
+        findings.warnings.push(Rejected::of_field(&row, "hostname", Some(hostname), rule));
         SWITCH_ID_DEFAULT.to_owned()
     })
 }
@@ -167,9 +155,7 @@ fn chassis_mac(config: &ConfigDb, findings: &mut Findings) -> Option<crate::name
     if mac.is_none() {
         let row = row_name(METADATA_TABLE, METADATA_KEY);
         let rule = "is not a MAC address; machines are told no chassis MAC";
-        findings
-            .warnings
-            .push(Rejected::of_field(&row, "mac", Some(text), rule));
+        findings.warnings.push(Rejected::of_field(&row, "mac", Some(text), rule));
     }
     mac
 }

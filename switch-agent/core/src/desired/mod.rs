@@ -181,13 +181,7 @@ impl Desired {
         let global = global::global(config, &mut findings);
         let partitions = partition::partitions(config, &mut findings);
         let ports = port::ports(config, &partitions, &mut findings);
-        Desired {
-            global,
-            partitions,
-            ports,
-            rejected: findings.rejected,
-            warnings: findings.warnings,
-        }
+        Desired { global, partitions, ports, rejected: findings.rejected, warnings: findings.warnings }
     }
 
     /// The partition of a desired port. Present for every port in [`Desired::ports`].

@@ -65,10 +65,7 @@ pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap
         let id: PartitionId = match key.parse() {
             Ok(id) => id,
             Err(error) => {
-                findings.rejected.push(Rejected::of_row(
-                    &row,
-                    format!("the key must be {}", error.wanted),
-                ));
+                findings.rejected.push(Rejected::of_row(&row, format!("the key must be {}", error.wanted)));
                 continue;
             }
         };
@@ -153,25 +150,14 @@ fn clashes(
 ) -> Vec<Rejected> {
     let mut clashes = Vec::new();
     let mut clash = |field: &str, rule: String| {
-        clashes.push(Rejected::of_field(
-            row,
-            field,
-            fields.get(field).map(String::as_str),
-            rule,
-        ));
+        clashes.push(Rejected::of_field(row, field, fields.get(field).map(String::as_str), rule));
     };
     for earlier in accepted.values() {
         if overlap(earlier.prefix, partition.prefix) {
-            clash(
-                "prefix",
-                format!("overlaps {} of partition {}", earlier.prefix, earlier.id),
-            );
+            clash("prefix", format!("overlaps {} of partition {}", earlier.prefix, earlier.id));
         }
         if earlier.vrf == partition.vrf {
-            clash(
-                "vrf_name",
-                format!("{} is already the VRF of partition {}", earlier.vrf, earlier.id),
-            );
+            clash("vrf_name", format!("{} is already the VRF of partition {}", earlier.vrf, earlier.id));
         }
     }
     clashes
@@ -185,10 +171,8 @@ fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Fi
         let row = row_name(TABLE, partition.id.as_str());
         for address in &partition.service_addresses {
             if let Some(other) = accepted.values().find(|other| other.prefix.contains(address)) {
-                let rule = format!(
-                    "must not be inside {}, the prefix of partition {}",
-                    other.prefix, other.id
-                );
+                let rule =
+                    format!("must not be inside {}, the prefix of partition {}", other.prefix, other.id);
                 let address = address.to_string();
                 rejected.push((
                     partition.id.clone(),
@@ -196,10 +180,7 @@ fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Fi
                 ));
             }
         }
-        if let Some(other) = accepted
-            .values()
-            .find(|other| other.vrf.as_str() == partition.leak_vrf)
-        {
+        if let Some(other) = accepted.values().find(|other| other.vrf.as_str() == partition.leak_vrf) {
             let rule = format!("must not be a boot VRF, and is that of partition {}", other.id);
             let rejection = Rejected::of_field(&row, "leak_vrf", Some(&partition.leak_vrf), rule);
             rejected.push((partition.id.clone(), rejection));
@@ -217,26 +198,15 @@ fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) 
     let mut warnings = Vec::new();
     for leak in &partition.leak_prefixes {
         let mut warn = |rule: String| {
-            warnings.push(Rejected::of_field(
-                &row,
-                "leak_prefix@",
-                Some(&leak.to_string()),
-                rule,
-            ));
+            warnings.push(Rejected::of_field(&row, "leak_prefix@", Some(&leak.to_string()), rule));
         };
         if leak.prefix_len() == 0 {
-            warn(format!(
-                "lets machines reach everything that VRF {} reaches",
-                partition.leak_vrf
-            ));
+            warn(format!("lets machines reach everything that VRF {} reaches", partition.leak_vrf));
             continue;
         }
         let others = accepted.values().filter(|other| other.id != partition.id);
         if let Some(other) = others.into_iter().find(|other| overlap(other.prefix, *leak)) {
-            warn(format!(
-                "lets machines reach {}, the prefix of partition {}",
-                other.prefix, other.id
-            ));
+            warn(format!("lets machines reach {}, the prefix of partition {}", other.prefix, other.id));
         }
     }
     let max_interval_s = partition.ra.max_rtr_adv_interval.as_secs();

@@ -23,15 +23,10 @@ pub(super) fn ports(
 ) -> BTreeMap<PortName, DesiredPort> {
     let mut rows: BTreeMap<PortName, &Fields> = BTreeMap::new();
     for (key, fields) in config.table(TABLE) {
-        let routed = key
-            .parse()
-            .ok()
-            .filter(|name: &PortName| name.kind() != PortKind::Loopback);
+        let routed = key.parse().ok().filter(|name: &PortName| name.kind() != PortKind::Loopback);
         let Some(name) = routed else {
             let rule = "the key must be a port name (Ethernet<n> or PortChannel<n>, at most 15 bytes)";
-            findings
-                .rejected
-                .push(Rejected::of_row(&row_name(TABLE, key), rule));
+            findings.rejected.push(Rejected::of_row(&row_name(TABLE, key), rule));
             continue;
         };
         rows.insert(name, fields);
@@ -42,10 +37,7 @@ pub(super) fn ports(
         let mut reader = Reader::new(row_name(TABLE, name.as_str()), fields, &FIELDS);
         let port = read(&mut reader, &name, config, partitions);
         if let Some((prefix, holder)) = port.as_ref().and_then(|port| holders.get_key_value(&port.prefix)) {
-            reader.reject(
-                "prefix_offset",
-                format!("{prefix} is already the prefix of {holder}"),
-            );
+            reader.reject("prefix_offset", format!("{prefix} is already the prefix of {holder}"));
         }
         let rejected = reader.finish();
         match port {
@@ -79,10 +71,7 @@ fn read(
         return None;
     }
     let Some(offset) = explicit.or(index) else {
-        reader.reject(
-            "prefix_offset",
-            format!("is required where PORT|{name} has no index"),
-        );
+        reader.reject("prefix_offset", format!("is required where PORT|{name} has no index"));
         return None;
     };
     let prefix = port_prefix(partition.prefix, offset);
@@ -106,11 +95,7 @@ fn read(
 
 /// SONiC's row of the port, if the port exists and faces outwards.
 fn sonic_row<'a>(reader: &mut Reader, name: &PortName, config: &'a ConfigDb) -> Option<&'a Fields> {
-    let table = if name.kind() == PortKind::PortChannel {
-        "PORTCHANNEL"
-    } else {
-        "PORT"
-    };
+    let table = if name.kind() == PortKind::PortChannel { "PORTCHANNEL" } else { "PORT" };
     let Some(row) = config.row(table, name.as_str()) else {
         reader.reject_row(format!("port does not exist: there is no {table}|{name}"));
         return None;
@@ -118,9 +103,7 @@ fn sonic_row<'a>(reader: &mut Reader, name: &PortName, config: &'a ConfigDb) -> 
     let role = row.get("role").map(String::as_str).unwrap_or_default();
     if !matches!(role, "" | "Ext") {
         let role = super::fields::quoted(role);
-        reader.reject_row(format!(
-            "{table}|{name} has role {role}; only Ext ports can be boot ports"
-        ));
+        reader.reject_row(format!("{table}|{name} has role {role}; only Ext ports can be boot ports"));
         return None;
     }
     Some(row)
@@ -132,12 +115,10 @@ fn known_partition<'a>(
     partitions: &'a BTreeMap<PartitionId, Partition>,
 ) -> Result<&'a Partition, Rule> {
     let id: PartitionId = value.parse()?;
-    partitions
-        .get(&id)
-        .ok_or_else(|| match config.row(partition::TABLE, value) {
-            Some(_) => format!("the row {}|{id} is rejected", partition::TABLE).into(),
-            None => format!("partition {id} has no row in {}", partition::TABLE).into(),
-        })
+    partitions.get(&id).ok_or_else(|| match config.row(partition::TABLE, value) {
+        Some(_) => format!("the row {}|{id} is rejected", partition::TABLE).into(),
+        None => format!("partition {id} has no row in {}", partition::TABLE).into(),
+    })
 }
 
 /// Why `offset` does not fit, and where it comes from.
@@ -152,9 +133,7 @@ fn offset_rule(name: &PortName, prefix: Ipv6Net, explicit: bool, offset: u64) ->
 }
 
 fn port_number(name: &PortName) -> u64 {
-    let digits = name
-        .as_str()
-        .trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let digits = name.as_str().trim_start_matches(|c: char| c.is_ascii_alphabetic());
     digits.parse().unwrap_or(u64::MAX)
 }
 
@@ -166,10 +145,7 @@ pub fn membership(config: &ConfigDb, port: &PortName) -> Option<String> {
         ("PORTCHANNEL_MEMBER", "the port is a port-channel member"),
     ];
     kinds.into_iter().find_map(|(table, meaning)| {
-        let member = |key: &str| {
-            key.rsplit_once('|')
-                .is_some_and(|(_, member)| member == port.as_str())
-        };
+        let member = |key: &str| key.rsplit_once('|').is_some_and(|(_, member)| member == port.as_str());
         let (key, _) = config.table(table).find(|(key, _)| member(key))?;
         Some(format!("{}: {meaning}", row_name(table, key)))
     })

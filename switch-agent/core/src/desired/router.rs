@@ -56,9 +56,7 @@ pub(super) fn router_variables(reader: &mut Reader, dhcp6: bool) -> RouterVariab
         adv_prefix_list: Vec::new(),
         rdnss: reader.list("rdnss@", RDNSS_MAX, dns_server),
         dnssl: reader.list("dnssl@", DNSSL_MAX, dns_name),
-        route_info: reader.list("route_info@", ROUTE_INFO_MAX, |item| {
-            route_info(item, route_lifetime_s)
-        }),
+        route_info: reader.list("route_info@", ROUTE_INFO_MAX, |item| route_info(item, route_lifetime_s)),
         pref64: reader.optional("pref64", nat64_prefix),
         captive_portal: reader.optional("captive_portal", captive_portal),
     };
@@ -70,11 +68,7 @@ pub(super) fn router_variables(reader: &mut Reader, dhcp6: bool) -> RouterVariab
              rdnss@, dnssl@, route_info@ or captive_portal"
         ));
     }
-    RouterVariables {
-        config,
-        adv_valid_lifetime_s,
-        adv_preferred_lifetime_s,
-    }
+    RouterVariables { config, adv_valid_lifetime_s, adv_preferred_lifetime_s }
 }
 
 /// MaxRtrAdvInterval and MinRtrAdvInterval in seconds. 3 is a legal minimum for every legal maximum, so
@@ -84,10 +78,7 @@ fn intervals(reader: &mut Reader) -> (u64, u64) {
     let min = reader.or("min_rtr_adv_interval", 3, number(3..=1350));
     let both_hold = !reader.is_bad("max_rtr_adv_interval") && !reader.is_bad("min_rtr_adv_interval");
     if both_hold && min * 4 > max * 3 {
-        let rule = format!(
-            "must be at most 0.75 of max_rtr_adv_interval ({max}): {}",
-            max * 3 / 4
-        );
+        let rule = format!("must be at most 0.75 of max_rtr_adv_interval ({max}): {}", max * 3 / 4);
         reader.reject("min_rtr_adv_interval", rule);
     }
     (max, min)
@@ -113,10 +104,7 @@ fn prefix_lifetimes(reader: &mut Reader) -> (u32, u32) {
     if !reader.is_bad(VALID) && !reader.is_bad(PREFERRED) && preferred > valid {
         match reader.text(PREFERRED) {
             Some(_) => reader.reject(PREFERRED, format!("must be at most {VALID} ({valid})")),
-            None => reader.reject(
-                VALID,
-                format!("must be at least {PREFERRED} ({preferred} by default)"),
-            ),
+            None => reader.reject(VALID, format!("must be at least {PREFERRED} ({preferred} by default)")),
         }
     }
     (valid, preferred)
@@ -124,15 +112,8 @@ fn prefix_lifetimes(reader: &mut Reader) -> (u32, u32) {
 
 fn reject_repeated_routes(reader: &mut Reader, config: &RaConfig) {
     for (at, route) in config.route_info.iter().enumerate() {
-        if config.route_info[..at]
-            .iter()
-            .any(|earlier| earlier.prefix == route.prefix)
-        {
-            reader.reject_item(
-                "route_info@",
-                &route.prefix.to_string(),
-                "names this prefix twice",
-            );
+        if config.route_info[..at].iter().any(|earlier| earlier.prefix == route.prefix) {
+            reader.reject_item("route_info@", &route.prefix.to_string(), "names this prefix twice");
         }
     }
 }
@@ -143,11 +124,7 @@ fn advertisement_len(config: &RaConfig) -> usize {
     const FIXED: usize = 40 + 16;
     const LINK_LAYER_AND_PREFIX: usize = 8 + 32;
     let list = |bytes: usize| {
-        if bytes == 0 {
-            0
-        } else {
-            8 + bytes.next_multiple_of(8)
-        }
+        if bytes == 0 { 0 } else { 8 + bytes.next_multiple_of(8) }
     };
     let route = |prefix_len: u8| match prefix_len {
         0 => 8,
@@ -159,14 +136,7 @@ fn advertisement_len(config: &RaConfig) -> usize {
         + config.adv_link_mtu.map_or(0, |_| 8)
         + list(16 * config.rdnss.len())
         + list(config.dnssl.iter().map(|name| name.len() + 2).sum())
-        + config
-            .route_info
-            .iter()
-            .map(|info| route(info.prefix.prefix_len()))
-            .sum::<usize>()
+        + config.route_info.iter().map(|info| route(info.prefix.prefix_len())).sum::<usize>()
         + config.pref64.map_or(0, |_| 16)
-        + config
-            .captive_portal
-            .as_ref()
-            .map_or(0, |uri| (uri.len() + 2).next_multiple_of(8))
+        + config.captive_portal.as_ref().map_or(0, |uri| (uri.len() + 2).next_multiple_of(8))
 }

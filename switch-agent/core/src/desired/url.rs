@@ -21,9 +21,7 @@ pub(super) struct ControlApiUrl {
 /// `https://host[:port][/base]`, nothing else.
 pub(super) fn control_api_url(value: &str) -> Result<ControlApiUrl, Rule> {
     const RULE: &str = "must be https://host[:port][/base]";
-    let rest = value
-        .strip_prefix("https://")
-        .filter(|_| value.len() <= URL_LEN_MAX);
+    let rest = value.strip_prefix("https://").filter(|_| value.len() <= URL_LEN_MAX);
     let rest = rest.ok_or_else(|| Rule::from(RULE))?;
     without_query(rest)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -31,18 +29,12 @@ pub(super) fn control_api_url(value: &str) -> Result<ControlApiUrl, Rule> {
     let base = path.strip_suffix('/').unwrap_or(path);
     let segment_ok = |segment: &str| {
         !matches!(segment, "" | "." | "..")
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
     if !base.is_empty() && !base[1..].split('/').all(segment_ok) {
         return Err("must have a base path of plain segments (letters, digits, - . _ ~)".into());
     }
-    Ok(ControlApiUrl {
-        host,
-        port: port.unwrap_or(443),
-        base: base.to_owned(),
-    })
+    Ok(ControlApiUrl { host, port: port.unwrap_or(443), base: base.to_owned() })
 }
 
 fn without_query(rest: &str) -> Result<(), Rule> {
@@ -58,27 +50,19 @@ fn split_authority(authority: &str) -> Result<(String, Option<u16>), Rule> {
     }
     let literal_end = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[literal_end..].find(':') {
-        Some(at) => (
-            &authority[..literal_end + at],
-            Some(&authority[literal_end + at + 1..]),
-        ),
+        Some(at) => (&authority[..literal_end + at], Some(&authority[literal_end + at + 1..])),
         None => (authority, None),
     };
     let port = port.map(number(1..=u16::MAX)).transpose();
     let host = url_host(host)?;
-    Ok((
-        host,
-        port.map_err(|_| Rule::from("must have a port from 1 to 65535"))?,
-    ))
+    Ok((host, port.map_err(|_| Rule::from("must have a port from 1 to 65535"))?))
 }
 
 /// `http://` or `https://` with a host; what follows is any printable ASCII, so that iPXE settings
 /// (`${net0/mac}`) pass. A comma is spelt `%2C`: it separates the items of a leaf-list.
 pub(super) fn download_url(value: &str) -> Result<String, Rule> {
     const RULE: &str = "must be an http:// or https:// URL of printable ASCII, at most 1024 bytes";
-    let rest = value
-        .strip_prefix("https://")
-        .or_else(|| value.strip_prefix("http://"));
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
     let printable = value.len() <= URL_LEN_MAX && value.bytes().all(|b| b.is_ascii_graphic());
     let rest = rest.filter(|_| printable).ok_or_else(|| Rule::from(RULE))?;
     if rest.contains('#') {
@@ -104,14 +88,8 @@ pub(super) fn absolute_path(value: &str) -> Result<String, Rule> {
         && !value.ends_with('/')
         && value.len() <= PATH_LEN_MAX
         && !value.chars().any(char::is_control)
-        && value[1..]
-            .split('/')
-            .all(|segment| !matches!(segment, "" | "." | ".."));
-    if ok {
-        Ok(value.to_owned())
-    } else {
-        Err("must be an absolute path of a file, without . and ..".into())
-    }
+        && value[1..].split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+    if ok { Ok(value.to_owned()) } else { Err("must be an absolute path of a file, without . and ..".into()) }
 }
 
 /// A kernel command line: one line of printable ASCII.
@@ -132,22 +110,10 @@ mod tests {
     fn control_api_urls_come_apart() {
         let parts = |url| control_api_url(url).map(|u| (u.host, u.port, u.base)).ok();
         let expect = |host: &str, port, base: &str| Some((host.to_owned(), port, base.to_owned()));
-        assert_eq!(
-            parts("https://api.example.com"),
-            expect("api.example.com", 443, "")
-        );
-        assert_eq!(
-            parts("https://API.example.com:8443/"),
-            expect("api.example.com", 8443, "")
-        );
-        assert_eq!(
-            parts("https://10.0.0.1/metal/api/"),
-            expect("10.0.0.1", 443, "/metal/api")
-        );
-        assert_eq!(
-            parts("https://[2001:DB8::1]:1/v1"),
-            expect("2001:db8::1", 1, "/v1")
-        );
+        assert_eq!(parts("https://api.example.com"), expect("api.example.com", 443, ""));
+        assert_eq!(parts("https://API.example.com:8443/"), expect("api.example.com", 8443, ""));
+        assert_eq!(parts("https://10.0.0.1/metal/api/"), expect("10.0.0.1", 443, "/metal/api"));
+        assert_eq!(parts("https://[2001:DB8::1]:1/v1"), expect("2001:db8::1", 1, "/v1"));
         assert_eq!(parts("https://[2001:db8::1]"), expect("2001:db8::1", 443, ""));
         for bad in [
             "https://",

@@ -43,9 +43,7 @@ pub(super) fn dns_server(value: &str) -> Result<Ipv6Addr, Rule> {
 
 /// A prefix with its length, host bits zero.
 pub(super) fn canonical_prefix(value: &str) -> Result<Ipv6Net, Rule> {
-    let net: Ipv6Net = value
-        .parse()
-        .map_err(|_| Rule::from("must be an IPv6 prefix (address/length)"))?;
+    let net: Ipv6Net = value.parse().map_err(|_| Rule::from("must be an IPv6 prefix (address/length)"))?;
     if net.trunc() != net {
         return Err(format!("has host bits set; did you mean {}?", net.trunc()).into());
     }
@@ -88,9 +86,7 @@ pub(super) fn dns_name(value: &str) -> Result<String, Rule> {
     let name = value.strip_suffix('.').unwrap_or(value);
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -111,21 +107,15 @@ pub(super) fn host(value: &str) -> Result<String, Rule> {
         let last = name.rsplit('.').next().unwrap_or_default();
         !last.bytes().all(|b| b.is_ascii_digit())
     });
-    named
-        .map(|name| name.to_ascii_lowercase())
-        .ok_or_else(|| "must be a DNS name or an IP address".into())
+    named.map(|name| name.to_ascii_lowercase()).ok_or_else(|| "must be a DNS name or an IP address".into())
 }
 
 /// An IPv6 literal in a URL (between its brackets), or any other host.
 pub(super) fn url_host(value: &str) -> Result<String, Rule> {
     const RULE: &str = "must name a host: a DNS name, an IPv4 address or an IPv6 address in brackets";
     if let Some(literal) = value.strip_prefix('[') {
-        let inner = literal
-            .strip_suffix(']')
-            .and_then(|literal| literal.parse::<Ipv6Addr>().ok());
-        return inner
-            .map(|address| address.to_string())
-            .ok_or_else(|| RULE.into());
+        let inner = literal.strip_suffix(']').and_then(|literal| literal.parse::<Ipv6Addr>().ok());
+        return inner.map(|address| address.to_string()).ok_or_else(|| RULE.into());
     }
     let host = host(value).ok().filter(|host| host.parse::<Ipv6Addr>().is_err());
     host.ok_or_else(|| RULE.into())
@@ -156,20 +146,13 @@ pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteIn
     const RULE: &str = "must be prefix[;low|medium|high[;lifetime]], like 2001:db8::/48;high;1800";
     let mut parts = value.split(';');
     let prefix = routed_prefix(parts.next().unwrap_or_default()).map_err(|_| Rule::from(RULE))?;
-    let prf = parts
-        .next()
-        .map_or(Ok(Preference::Medium), preference)
-        .map_err(|_| Rule::from(RULE))?;
+    let prf = parts.next().map_or(Ok(Preference::Medium), preference).map_err(|_| Rule::from(RULE))?;
     let seconds = |text: &str| number(0..=u32::MAX)(text).map_err(|_| Rule::from(RULE));
     let lifetime_s = parts.next().map_or(Ok(default_lifetime_s), seconds)?;
     if parts.next().is_some() {
         return Err(RULE.into());
     }
-    Ok(RouteInfo {
-        prefix,
-        preference: prf,
-        lifetime_s,
-    })
+    Ok(RouteInfo { prefix, preference: prf, lifetime_s })
 }
 
 /// One item of `api_allow@`: `[!]VERB[|VERB...] /path`, `*` standing for every method. Verbs are
@@ -177,31 +160,19 @@ pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteIn
 /// segment and `**`, as the last one, any number of segments.
 pub(super) fn path_rule(value: &str) -> Result<PathRule, Rule> {
     const RULE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
-    let (deny, rest) = value
-        .strip_prefix('!')
-        .map_or((false, value), |rest| (true, rest));
+    let (deny, rest) = value.strip_prefix('!').map_or((false, value), |rest| (true, rest));
     let (verbs, pattern) = rest.split_once(' ').ok_or_else(|| Rule::from(RULE))?;
-    let verbs: Vec<&str> = if verbs == "*" {
-        Vec::new()
-    } else {
-        verbs.split('|').collect()
-    };
+    let verbs: Vec<&str> = if verbs == "*" { Vec::new() } else { verbs.split('|').collect() };
     if let Some(verb) = verbs.iter().find(|verb| !VERBS.contains(verb)) {
         let verb = super::fields::quoted(verb);
         return Err(format!("{RULE}; {verb:?} is none of *, {}", VERBS.join(", ")).into());
     }
     path_pattern(pattern)?;
-    Ok(PathRule {
-        deny,
-        verbs: verbs.into_iter().map(str::to_owned).collect(),
-        pattern: pattern.to_owned(),
-    })
+    Ok(PathRule { deny, verbs: verbs.into_iter().map(str::to_owned).collect(), pattern: pattern.to_owned() })
 }
 
 fn path_pattern(pattern: &str) -> Result<(), Rule> {
-    let path = pattern
-        .strip_prefix('/')
-        .filter(|_| pattern.len() <= PATH_PATTERN_LEN_MAX);
+    let path = pattern.strip_prefix('/').filter(|_| pattern.len() <= PATH_PATTERN_LEN_MAX);
     let path =
         path.ok_or_else(|| Rule::from("must have a path that starts with / and has at most 512 bytes"))?;
     if path.is_empty() {
@@ -210,9 +181,7 @@ fn path_pattern(pattern: &str) -> Result<(), Rule> {
     let segments: Vec<&str> = path.split('/').collect();
     let literal = |segment: &str| {
         !matches!(segment, "" | "." | "..")
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()+;=:@".contains(&b))
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()+;=:@".contains(&b))
     };
     for (at, segment) in segments.iter().enumerate() {
         let last = at + 1 == segments.len();
@@ -233,9 +202,5 @@ pub(super) fn ntp_server(value: &str) -> Result<String, Rule> {
         }
         Err(_) => true,
     };
-    if usable {
-        Ok(host)
-    } else {
-        Err("must be a unicast address or a DNS name".into())
-    }
+    if usable { Ok(host) } else { Err("must be a unicast address or a DNS name".into()) }
 }

@@ -101,10 +101,7 @@ pub fn document(context: &PortContext, machine: MachineFacts, config: Option<Mac
         merged.insert("kernel".to_owned(), Value::from(kernel.as_str()));
     }
     if !settings.boot_initrd_urls.is_empty() {
-        merged.insert(
-            "initrd".to_owned(),
-            Value::from(settings.boot_initrd_urls.clone()),
-        );
+        merged.insert("initrd".to_owned(), Value::from(settings.boot_initrd_urls.clone()));
     }
     if let Some(cmdline) = &settings.boot_cmdline {
         merged.insert("cmdline".to_owned(), Value::from(cmdline.as_str()));
@@ -113,10 +110,7 @@ pub fn document(context: &PortContext, machine: MachineFacts, config: Option<Mac
     merged.extend(config.map(|config| config.object).unwrap_or_default());
     BootDocument {
         partition: context.partition.clone(),
-        switch: SwitchFacts {
-            id: context.switch_id.clone(),
-            chassis_mac: context.chassis_mac,
-        },
+        switch: SwitchFacts { id: context.switch_id.clone(), chassis_mac: context.chassis_mac },
         port: PortFacts {
             name: context.port.clone(),
             alias: context.alias.clone(),
@@ -127,9 +121,7 @@ pub fn document(context: &PortContext, machine: MachineFacts, config: Option<Mac
         prefix: context.prefix,
         router: context.router,
         vrf: context.vrf.clone(),
-        api: ApiFacts {
-            base: format!("{}/api", context.proxy_url()),
-        },
+        api: ApiFacts { base: format!("{}/api", context.proxy_url()) },
         ntp_servers: settings.ntp_servers.clone(),
         dns_servers: settings.ra.rdnss.clone(),
         config: merged,
@@ -175,13 +167,7 @@ mod tests {
 
     #[test]
     fn machine_config_must_be_an_object() {
-        assert!(matches!(
-            parse_machine_config("[1]"),
-            Err(InvalidMachineConfig::NoObject)
-        ));
-        assert!(matches!(
-            parse_machine_config("{"),
-            Err(InvalidMachineConfig::Json(_))
-        ));
+        assert!(matches!(parse_machine_config("[1]"), Err(InvalidMachineConfig::NoObject)));
+        assert!(matches!(parse_machine_config("{"), Err(InvalidMachineConfig::Json(_))));
     }
 }

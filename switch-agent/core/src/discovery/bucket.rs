@@ -14,11 +14,7 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket of `burst` (at least one), refilled by one each `interval`.
     pub fn new(burst: u32, interval: Duration) -> Bucket {
-        Bucket {
-            interval,
-            burst: burst.max(1),
-            full_at: Duration::ZERO,
-        }
+        Bucket { interval, burst: burst.max(1), full_at: Duration::ZERO }
     }
 
     /// Takes one, or says how long until one is there. `now` is since an arbitrary origin, and may not

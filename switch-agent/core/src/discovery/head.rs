@@ -80,11 +80,7 @@ pub fn check(head: &[u8]) -> Result<Framing, HeadRefusal> {
             "upgrade" => return Err(HeadRefusal::Upgrade),
             "content-length" => {
                 let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-                let parsed = value
-                    .parse::<u64>()
-                    .ok()
-                    .filter(|_| digits)
-                    .ok_or(HeadRefusal::Length)?;
+                let parsed = value.parse::<u64>().ok().filter(|_| digits).ok_or(HeadRefusal::Length)?;
                 if length.replace(parsed).is_some() {
                     return Err(HeadRefusal::Length);
                 }
@@ -154,10 +150,7 @@ mod tests {
 
     #[test]
     fn ordinary_requests_pass() {
-        assert_eq!(
-            verdict("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-            Ok(Framing::Length(0))
-        );
+        assert_eq!(verdict("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(
             verdict("POST /a?b HTTP/1.0\r\nhost:x\r\nContent-Length:  5 \r\n\r\n"),
             Ok(Framing::Length(5))
@@ -184,14 +177,8 @@ mod tests {
             ("Content-Length: 99999999999999999999", R::Length),
             ("Transfer-Encoding: gzip, chunked", R::Coding),
             ("Transfer-Encoding: identity", R::Coding),
-            (
-                "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
-                R::Coding,
-            ),
-            (
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-                R::Coding,
-            ),
+            ("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", R::Coding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", R::Coding),
             ("Transfer-Encoding: xchunked", R::Coding),
             ("Transfer-Encoding: \x0bchunked", R::Bytes),
             ("Transfer-Encoding : chunked", R::Field),
@@ -220,11 +207,7 @@ mod tests {
             "GET / a HTTP/1.1",
             "",
         ] {
-            assert_eq!(
-                verdict(&format!("{line}\r\nHost: x\r\n\r\n")),
-                Err(R::RequestLine),
-                "{line:?}"
-            );
+            assert_eq!(verdict(&format!("{line}\r\nHost: x\r\n\r\n")), Err(R::RequestLine), "{line:?}");
         }
         assert_eq!(verdict("GET / HTTP/1.1\r\n\r\n"), Err(R::Host));
         assert_eq!(verdict("GET / HTTP/1.1\nHost: x\n\n"), Err(R::Bytes));

@@ -63,37 +63,16 @@ const IDENTITY_PREFIXES: [&str; 15] = [
 ];
 
 /// Names that tell of a forwarding hop: a request that carries one gets no token.
-const FORWARDING: [&str; 6] = [
-    "cdn-loop",
-    "client-ip",
-    "forwarded",
-    "true-client-ip",
-    "via",
-    "x-real-ip",
-];
+const FORWARDING: [&str; 6] = ["cdn-loop", "client-ip", "forwarded", "true-client-ip", "via", "x-real-ip"];
 
 /// Reply fields that stay on this side: they speak of the API's own host or of an identity.
-const REPLY_ONLY: [&str; 6] = [
-    "alt-svc",
-    "proxy-status",
-    "server",
-    "set-cookie",
-    "strict-transport-security",
-    "x-powered-by",
-];
+const REPLY_ONLY: [&str; 6] =
+    ["alt-svc", "proxy-status", "server", "set-cookie", "strict-transport-security", "x-powered-by"];
 
 /// Lower-case, with every separator that an upstream may fold into a hyphen folded, and none at the end.
 fn folded(name: &str) -> String {
-    let folded: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect();
+    let folded: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     folded.trim_end_matches('-').to_owned()
 }
 
@@ -130,9 +109,7 @@ impl Hygiene {
             .flat_map(|value| value.split(','))
             .map(|option| folded(option.trim()))
             .filter(|option| !option.is_empty());
-        Hygiene {
-            named_by_connection: named.collect(),
-        }
+        Hygiene { named_by_connection: named.collect() }
     }
 
     fn end_to_end(&self, name: &str) -> bool {
@@ -161,33 +138,15 @@ mod tests {
     #[test]
     fn ordinary_names_pass() {
         let hygiene = Hygiene::default();
-        for name in [
-            "Accept",
-            "content-type",
-            "Authorization",
-            "grpc-timeout",
-            "If-None-Match",
-            "traceparent",
-        ] {
+        for name in
+            ["Accept", "content-type", "Authorization", "grpc-timeout", "If-None-Match", "traceparent"]
+        {
             assert!(hygiene.passes_up(name), "{name}");
         }
-        for name in [
-            "content-type",
-            "etag",
-            "grpc-status",
-            "trailer",
-            "www-authenticate",
-            "location",
-        ] {
+        for name in ["content-type", "etag", "grpc-status", "trailer", "www-authenticate", "location"] {
             assert!(hygiene.passes_down(name), "{name}");
         }
-        for name in [
-            "Set-Cookie",
-            "Server",
-            "Alt-Svc",
-            "Transfer-Encoding",
-            "X-Boot-Port",
-        ] {
+        for name in ["Set-Cookie", "Server", "Alt-Svc", "Transfer-Encoding", "X-Boot-Port"] {
             assert!(!hygiene.passes_down(name), "{name}");
         }
     }
@@ -203,14 +162,9 @@ mod tests {
 
     #[test]
     fn forwarding_is_told_in_any_spelling() {
-        for name in [
-            "X-Forwarded-For",
-            "x_forwarded_for",
-            "Via",
-            "FORWARDED",
-            "x-real-ip",
-            "X-Forwarded-Host",
-        ] {
+        for name in
+            ["X-Forwarded-For", "x_forwarded_for", "Via", "FORWARDED", "x-real-ip", "X-Forwarded-Host"]
+        {
             assert!(tells_of_forwarding(name), "{name}");
         }
         assert!(!tells_of_forwarding("accept"));

@@ -50,10 +50,7 @@ pub fn render(
         ("boot_kernel_url", settings.boot_kernel_url.as_deref()),
         ("boot_cmdline", settings.boot_cmdline.as_deref()),
     ];
-    let lists = settings
-        .boot_initrd_urls
-        .iter()
-        .map(|url| ("boot_initrd_url", Some(url.as_str())));
+    let lists = settings.boot_initrd_urls.iter().map(|url| ("boot_initrd_url", Some(url.as_str())));
     for (field, text) in texts.into_iter().chain(lists) {
         if text.is_some_and(|text| text.chars().any(char::is_control)) {
             return Err(IpxeError::ControlCharacter { field });
@@ -61,11 +58,8 @@ pub fn render(
     }
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .keep_trailing_newline(true)
-        .build();
+    let syntax =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
     environment.set_syntax(syntax.map_err(IpxeError::Template)?);
     environment
         .add_template("boot.ipxe", template.unwrap_or(DEFAULT_TEMPLATE))
@@ -86,19 +80,14 @@ pub fn render(
         "dns_servers": settings.ra.rdnss,
     })));
     let mut script = Bounded::default();
-    let rendered = environment
-        .get_template("boot.ipxe")
-        .and_then(|t| t.render_captured_to(values, &mut script));
+    let rendered =
+        environment.get_template("boot.ipxe").and_then(|t| t.render_captured_to(values, &mut script));
     if script.overflowed {
         return Err(IpxeError::TooLong);
     }
     rendered.map(drop).map_err(IpxeError::Render)?;
     let script = String::from_utf8_lossy(&script.bytes).into_owned();
-    if script.starts_with("#!ipxe") {
-        Ok(script)
-    } else {
-        Err(IpxeError::NoScript)
-    }
+    if script.starts_with("#!ipxe") { Ok(script) } else { Err(IpxeError::NoScript) }
 }
 
 #[derive(Default)]
@@ -160,10 +149,7 @@ goto retry
     #[test]
     fn without_a_kernel_the_script_asks_again() {
         let script = render(None, &port_context("Ethernet4"), None).unwrap();
-        assert!(
-            script.contains("chain --replace http://[2001:db8:0:2::1]:18090/boot.ipxe"),
-            "{script}"
-        );
+        assert!(script.contains("chain --replace http://[2001:db8:0:2::1]:18090/boot.ipxe"), "{script}");
         assert!(!script.contains("\nkernel "), "{script}");
     }
 
@@ -188,9 +174,7 @@ goto retry
         port.settings.boot_cmdline = Some("quiet\nshell".to_owned());
         assert!(matches!(
             render(None, &port, None),
-            Err(IpxeError::ControlCharacter {
-                field: "boot_cmdline"
-            })
+            Err(IpxeError::ControlCharacter { field: "boot_cmdline" })
         ));
     }
 }

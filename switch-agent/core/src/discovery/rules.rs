@@ -56,29 +56,19 @@ impl FromStr for PathRule {
         };
         let pattern = pattern.trim_start();
         check_pattern(pattern)?;
-        Ok(PathRule {
-            deny,
-            verbs,
-            pattern: pattern.to_owned(),
-        })
+        Ok(PathRule { deny, verbs, pattern: pattern.to_owned() })
     }
 }
 
 fn parse_verb(verb: &str) -> Result<String, InvalidPathRule> {
     let upper = verb.trim().to_ascii_uppercase();
-    if METHODS.contains(&upper.as_str()) {
-        Ok(upper)
-    } else {
-        Err(InvalidPathRule::Verb(verb.to_owned()))
-    }
+    if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(InvalidPathRule::Verb(verb.to_owned())) }
 }
 
 fn check_pattern(pattern: &str) -> Result<(), InvalidPathRule> {
     let bad = || InvalidPathRule::Pattern(pattern.to_owned());
     let path = pattern.strip_prefix('/').ok_or_else(bad)?;
-    let plain = pattern
-        .bytes()
-        .all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\'));
+    let plain = pattern.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\'));
     if !plain || pattern.len() > PATTERN_LEN_MAX {
         return Err(bad());
     }
@@ -99,11 +89,7 @@ fn check_pattern(pattern: &str) -> Result<(), InvalidPathRule> {
 
 impl fmt::Display for PathRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verbs = if self.verbs.is_empty() {
-            "*".to_owned()
-        } else {
-            self.verbs.join(",")
-        };
+        let verbs = if self.verbs.is_empty() { "*".to_owned() } else { self.verbs.join(",") };
         write!(f, "{}{verbs} {}", if self.deny { "!" } else { "" }, self.pattern)
     }
 }
@@ -122,11 +108,7 @@ fn pattern_matches(pattern: &str, segments: &[String]) -> bool {
             return true;
         }
         let Some(segment) = rest.next() else { return false };
-        let same = if wanted == "*" {
-            !segment.is_empty()
-        } else {
-            wanted == segment
-        };
+        let same = if wanted == "*" { !segment.is_empty() } else { wanted == segment };
         if !same {
             return false;
         }
@@ -139,10 +121,7 @@ fn pattern_matches(pattern: &str, segments: &[String]) -> bool {
 /// denied path slips through.
 pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
     let segments = target.segments();
-    rules
-        .iter()
-        .find(|rule| rule.matches(method, &segments))
-        .is_some_and(|rule| !rule.deny)
+    rules.iter().find(|rule| rule.matches(method, &segments)).is_some_and(|rule| !rule.deny)
 }
 
 /// The rules of a dialect, for partitions that configure none.
@@ -154,9 +133,7 @@ pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
         Dialect::Generic => vec![PathRule {
             deny: false,
-            verbs: ["GET", "POST", "PUT", "PATCH", "DELETE"]
-                .map(str::to_owned)
-                .to_vec(),
+            verbs: ["GET", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
             pattern: "/**".to_owned(),
         }],
         Dialect::MetalStackV2 | Dialect::MetalStackV1 => Vec::new(),
@@ -208,12 +185,7 @@ mod tests {
 
     #[test]
     fn the_first_match_decides_and_the_default_is_deny() {
-        let list = rules(&[
-            "!GET /v1/secrets/**",
-            "GET /v1/**",
-            "POST /v1/machines/*",
-            "!* /v1/x",
-        ]);
+        let list = rules(&["!GET /v1/secrets/**", "GET /v1/**", "POST /v1/machines/*", "!* /v1/x"]);
         assert!(allowed(&list, "GET", "/v1/machines"));
         assert!(allowed(&list, "GET", "/v1"));
         assert!(!allowed(&list, "GET", "/v1/secrets"));

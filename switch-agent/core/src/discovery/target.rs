@@ -54,10 +54,7 @@ impl Target {
         if let Some(query) = &query {
             check_query(query)?;
         }
-        Ok(Target {
-            path: path.to_owned(),
-            query,
-        })
+        Ok(Target { path: path.to_owned(), query })
     }
 
     /// The path as it was spelled.
@@ -80,14 +77,8 @@ impl Target {
     pub fn below(&self, prefix: &str) -> Option<Target> {
         let rest = self.path.strip_prefix(prefix)?;
         match rest.bytes().next() {
-            None => Some(Target {
-                path: "/".to_owned(),
-                query: self.query.clone(),
-            }),
-            Some(b'/') => Some(Target {
-                path: rest.to_owned(),
-                query: self.query.clone(),
-            }),
+            None => Some(Target { path: "/".to_owned(), query: self.query.clone() }),
+            Some(b'/') => Some(Target { path: rest.to_owned(), query: self.query.clone() }),
             Some(_) => None,
         }
     }
@@ -182,14 +173,8 @@ mod tests {
 
     #[test]
     fn ordinary_targets_pass_unchanged() {
-        for target in [
-            "/",
-            "/v1/boot",
-            "/api/v1/a-b_c~d/",
-            "/x?y=%2F..&z=/../",
-            "/a%20b/%C3%A9",
-            "/a.b/..c",
-        ] {
+        for target in ["/", "/v1/boot", "/api/v1/a-b_c~d/", "/x?y=%2F..&z=/../", "/a%20b/%C3%A9", "/a.b/..c"]
+        {
             assert_eq!(Target::parse(target, 64).unwrap().path_and_query(), target);
         }
         assert_eq!(Target::parse("/a%20b/c", 64).unwrap().segments(), ["a b", "c"]);
@@ -233,12 +218,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_cut_at_segment_borders() {
-        let below = |target: &str| {
-            Target::parse(target, 64)
-                .unwrap()
-                .below("/api")
-                .map(|t| t.path_and_query())
-        };
+        let below =
+            |target: &str| Target::parse(target, 64).unwrap().below("/api").map(|t| t.path_and_query());
         assert_eq!(below("/api/v1?x"), Some("/v1?x".to_owned()));
         assert_eq!(below("/api"), Some("/".to_owned()));
         assert_eq!(below("/api?x"), Some("/?x".to_owned()));

@@ -5,8 +5,14 @@
 //! out, the import under its route-map, and the announcement. Only lines that are present are removed
 //! (FRR answers errors otherwise, and `no import vrf <x>` of an unknown VRF even creates its instance), and
 //! `no vrf <name>` is never sent: it fails while the device exists and wedges mgmtd of FRR 10.
+//!
+//! bgpd keeps a pointer to the import's route-map and looks it up anew only seconds after the map was
+//! deleted (`bgp route-map delay-timer`), or when `import vrf route-map` is entered. An `import vrf` in
+//! between reads freed memory and takes the daemon down (8.4.4). So `import vrf` is only sent right after
+//! `import vrf route-map`, and the reference to a broken map goes before the map is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use super::script::Script;
 use super::verify::{Verification, leak_status};
@@ -46,33 +52,23 @@ pub fn plan(
                 let pending = matches!(status, LeakStatus::Pending(_));
                 (vrf.clone(), if pending { LeakStatus::Rendered } else { status })
             });
-            return FrrPlan {
-                leak: verified.collect(),
-                ..FrrPlan::default()
-            };
+            return FrrPlan { leak: verified.collect(), ..FrrPlan::default() };
         }
         LeakMethod::StaticRoute | LeakMethod::FrrMgmt => {
             let reason = "leak_method static-route and frr-mgmt are not supported: use vtysh or render-only";
             let plan = unapplied(&|| LeakStatus::Pending(reason.to_owned()));
-            return FrrPlan {
-                waiting: Some(reason.to_owned()),
-                ..plan
-            };
+            return FrrPlan { waiting: Some(reason.to_owned()), ..plan };
         }
     }
-    Planner {
-        spec,
-        running: &running,
-        wanted: Wanted::of(spec),
-        owned,
-    }
-    .plan(observed)
+    Planner { spec, running: &running, wanted: Wanted::of(spec), router_id: observed.router_id, owned }
+        .plan(observed)
 }
 
 struct Planner<'a> {
     spec: &'a FrrSpec,
     running: &'a Running,
     wanted: Wanted,
+    router_id: Option<Ipv4Addr>,
     owned: &'a dyn Fn(&VrfName) -> bool,
 }
 
@@ -90,9 +86,8 @@ impl Planner<'_> {
         self.withdraw_imports(&mut leaving);
         self.withdraw_rest(&mut leaving);
 
-        let blocked: BTreeMap<&VrfName, String> = (self.spec.vrfs.iter())
-            .filter_map(|(vrf, boot)| Some((vrf, self.blocked(vrf, boot)?)))
-            .collect();
+        let blocked: BTreeMap<&VrfName, String> =
+            (self.spec.vrfs.iter()).filter_map(|(vrf, boot)| Some((vrf, self.blocked(vrf, boot)?))).collect();
         let mut policy = Half::default();
         let mut rest = Half::default();
         let appliable = |vrf: &VrfName| self.wanted.imports.contains_key(vrf) && !blocked.contains_key(vrf);
@@ -107,22 +102,11 @@ impl Planner<'_> {
         self.apply_networks(&appliable, &mut rest);
 
         let leak = self.spec.vrfs.iter().map(|(vrf, boot)| {
-            let changing = [&leaving, &policy, &rest]
-                .iter()
-                .any(|half| half.touched.contains(vrf));
-            let verification = Verification {
-                blocked: blocked.get(vrf).cloned(),
-                changing,
-            };
-            (
-                vrf.clone(),
-                leak_status(vrf, boot, observed, self.running, &verification),
-            )
+            let changing = [&leaving, &policy, &rest].iter().any(|half| half.touched.contains(vrf));
+            let verification = Verification { blocked: blocked.get(vrf).cloned(), changing };
+            (vrf.clone(), leak_status(vrf, boot, observed, self.running, &verification))
         });
-        let lingering = leaving
-            .touched
-            .iter()
-            .filter(|vrf| !self.spec.vrfs.contains_key(*vrf));
+        let lingering = leaving.touched.iter().filter(|vrf| !self.spec.vrfs.contains_key(*vrf));
         FrrPlan {
             leak: leak.collect(),
             waiting: blocked.values().next().cloned(),
@@ -140,11 +124,7 @@ impl Planner<'_> {
     /// Whether objects with the VRF's name in theirs stand in FRR: the agent was here.
     fn marked(&self, vrf: &VrfName) -> bool {
         let object = |name: &String| object_vrf(name).as_ref() == Some(vrf);
-        self.running
-            .route_maps
-            .keys()
-            .chain(self.running.prefix_lists.keys())
-            .any(object)
+        self.running.route_maps.keys().chain(self.running.prefix_lists.keys()).any(object)
     }
 
     /// Whether the imports of `instance` are ours to change: the VRF is ours alone, or they stand under a
@@ -168,11 +148,7 @@ impl Planner<'_> {
     }
 
     fn withdraw_routes(&self, half: &mut Half) {
-        let obsolete = self
-            .running
-            .routes
-            .keys()
-            .map(|vrf| (vrf, self.obsolete_routes(vrf)));
+        let obsolete = self.running.routes.keys().map(|vrf| (vrf, self.obsolete_routes(vrf)));
         let obsolete: Vec<_> = obsolete.filter(|(_, routes)| !routes.is_empty()).collect();
         for (leak_vrf, routes) in &obsolete {
             let Some(instance) = self.running.bgp.get(*leak_vrf) else {
@@ -189,10 +165,7 @@ impl Planner<'_> {
         }
         for (leak_vrf, routes) in &obsolete {
             half.touched.extend(routes.iter().map(|route| route.vrf.clone()));
-            half.script.in_vrf(
-                leak_vrf,
-                routes.iter().map(|route| format!("no {route}")).collect(),
-            );
+            half.script.in_vrf(leak_vrf, routes.iter().map(|route| format!("no {route}")).collect());
         }
     }
 
@@ -203,11 +176,7 @@ impl Planner<'_> {
 
     /// Imports of `instance` that must go (perhaps to come back under a sound route-map).
     fn obsolete_imports(&self, vrf: &VrfName, instance: &BgpInstance) -> Vec<String> {
-        let wanted = self
-            .wanted
-            .imports
-            .get(vrf)
-            .filter(|_| self.import_sound(vrf, instance));
+        let wanted = self.wanted.imports.get(vrf).filter(|_| self.import_sound(vrf, instance));
         instance
             .imports()
             .filter(|from| Some(*from) != wanted.map(String::as_str))
@@ -224,15 +193,10 @@ impl Planner<'_> {
                 continue;
             }
             let imports = self.obsolete_imports(&vrf, instance);
-            let mut lines: Vec<String> = imports
-                .iter()
-                .map(|from| format!("no import vrf {from}"))
-                .collect();
-            let route_map = instance
-                .import_route_map()
-                .filter(|name| name.starts_with(OBJECT_PREFIX));
+            let mut lines: Vec<String> = imports.iter().map(|from| format!("no import vrf {from}")).collect();
+            let route_map = instance.import_route_map().filter(|name| name.starts_with(OBJECT_PREFIX));
             let wanted = self.wanted.imports.contains_key(&vrf);
-            if let Some(route_map) = route_map.filter(|_| !wanted) {
+            if let Some(route_map) = route_map.filter(|_| !wanted || !self.import_sound(&vrf, instance)) {
                 lines.push(format!("no import vrf route-map {route_map}"));
             }
             let ours = (self.owned)(&vrf) || route_map.is_some();
@@ -242,8 +206,7 @@ impl Planner<'_> {
             }
             half.script.bgp_ipv6(&instance.asn, name, &[], lines);
             if remove {
-                half.script
-                    .line(format!("no router bgp {} vrf {name}", instance.asn));
+                half.script.line(format!("no router bgp {} vrf {name}", instance.asn));
             }
         }
     }
@@ -255,8 +218,7 @@ impl Planner<'_> {
             };
             let gone = !self.spec.vrfs.contains_key(&vrf) && self.ours(&vrf);
             if gone && routes.contains(DENY_ROUTE) {
-                half.script
-                    .in_vrf(name, vec![format!("no ipv6 route {DENY_ROUTE}")]);
+                half.script.in_vrf(name, vec![format!("no ipv6 route {DENY_ROUTE}")]);
                 half.touched.insert(vrf);
             }
         }
@@ -283,12 +245,7 @@ impl Planner<'_> {
             return Some(format!("FRR has no `router bgp` for VRF {}", boot.leak_vrf));
         }
         let instance = self.running.bgp.get(vrf.as_str())?;
-        let reason = || {
-            format!(
-                "`router bgp {} vrf {vrf}` has imports of somebody else",
-                instance.asn
-            )
-        };
+        let reason = || format!("`router bgp {} vrf {vrf}` has imports of somebody else", instance.asn);
         (!self.controls(vrf, instance)).then(reason)
     }
 
@@ -301,11 +258,8 @@ impl Planner<'_> {
         let (list, map) = (prefix_list_name(vrf), route_map_name(vrf));
         let empty = BTreeMap::new();
         let running = self.running.prefix_lists.get(&list).unwrap_or(&empty);
-        let wanted: BTreeSet<String> = boot
-            .leak_prefixes
-            .iter()
-            .map(|prefix| format!("permit {prefix}"))
-            .collect();
+        let wanted: BTreeSet<String> =
+            boot.leak_prefixes.iter().map(|prefix| format!("permit {prefix}")).collect();
         let mut lines = Vec::new();
         let mut sequence = (1..).map(|n| n * 10).filter(|seq| !running.contains_key(seq));
         for prefix in &boot.leak_prefixes {
@@ -313,14 +267,8 @@ impl Planner<'_> {
             if running.values().any(|rest| *rest == entry) {
                 continue;
             }
-            let line = format!(
-                "ipv6 prefix-list {list} seq {} {entry}",
-                sequence.next().unwrap_or(u32::MAX)
-            );
-            if !lines
-                .iter()
-                .any(|other: &String| other.ends_with(&format!(" {entry}")))
-            {
+            let line = format!("ipv6 prefix-list {list} seq {} {entry}", sequence.next().unwrap_or(u32::MAX));
+            if !lines.iter().any(|other: &String| other.ends_with(&format!(" {entry}"))) {
                 lines.push(line);
             }
         }
@@ -344,14 +292,8 @@ impl Planner<'_> {
 
     fn apply_deny(&self, half: &mut Half) {
         for vrf in self.spec.vrfs.keys() {
-            if !self
-                .running
-                .routes
-                .get(vrf.as_str())
-                .is_some_and(|routes| routes.contains(DENY_ROUTE))
-            {
-                half.script
-                    .in_vrf(vrf.as_str(), vec![format!("ipv6 route {DENY_ROUTE}")]);
+            if !self.running.routes.get(vrf.as_str()).is_some_and(|routes| routes.contains(DENY_ROUTE)) {
+                half.script.in_vrf(vrf.as_str(), vec![format!("ipv6 route {DENY_ROUTE}")]);
                 half.touched.insert(vrf.clone());
             }
         }
@@ -362,13 +304,10 @@ impl Planner<'_> {
             let running: BTreeSet<ExportRoute> = (self.running.routes.get(leak_vrf).into_iter().flatten())
                 .filter_map(|text| ExportRoute::parse(text))
                 .collect();
-            let missing = wanted
-                .iter()
-                .filter(|route| appliable(&route.vrf) && !running.contains(route));
+            let missing = wanted.iter().filter(|route| appliable(&route.vrf) && !running.contains(route));
             let missing: Vec<&ExportRoute> = missing.collect();
             half.touched.extend(missing.iter().map(|route| route.vrf.clone()));
-            half.script
-                .in_vrf(leak_vrf, missing.iter().map(ToString::to_string).collect());
+            half.script.in_vrf(leak_vrf, missing.iter().map(ToString::to_string).collect());
         }
     }
 
@@ -377,29 +316,24 @@ impl Planner<'_> {
             return;
         };
         let instance = self.running.bgp.get(vrf.as_str());
-        let own_default = self
-            .running
-            .bgp
-            .get(DEFAULT_VRF)
-            .or_else(|| self.running.bgp.get(leak_vrf));
+        let own_default = self.running.bgp.get(DEFAULT_VRF).or_else(|| self.running.bgp.get(leak_vrf));
         let Some(asn) = instance.or(own_default).map(|instance| instance.asn.as_str()) else {
             return;
         };
         let mut head = Vec::new();
         if instance.is_none() {
-            let router_id = own_default.and_then(BgpInstance::router_id);
+            // Where the default instance has none configured, the one it chose.
+            let configured = own_default.and_then(BgpInstance::router_id).map(str::to_owned);
+            let router_id = configured.or_else(|| self.router_id.map(|id| id.to_string()));
             head.extend(router_id.map(|id| format!(" bgp router-id {id}")));
             head.push(" no bgp default ipv4-unicast".to_owned());
-        }
-        let mut lines = Vec::new();
-        let route_map = route_map_name(vrf);
-        if instance.and_then(BgpInstance::import_route_map) != Some(&route_map) {
-            lines.push(format!("import vrf route-map {route_map}"));
         }
         let stays = instance.is_some_and(|instance| {
             self.import_sound(vrf, instance) && instance.imports().any(|from| from == leak_vrf)
         });
+        let mut lines = Vec::new();
         if !stays {
+            lines.push(format!("import vrf route-map {}", route_map_name(vrf)));
             lines.push(format!("import vrf {leak_vrf}"));
         }
         if !lines.is_empty() {
@@ -414,14 +348,10 @@ impl Planner<'_> {
                 continue;
             };
             let own = boot_routes.iter().filter(|route| route.prefix.prefix_len() == 64);
-            let missing: Vec<&ExportRoute> = own
-                .filter(|route| appliable(&route.vrf) && !instance.has_network(route.prefix))
-                .collect();
+            let missing: Vec<&ExportRoute> =
+                own.filter(|route| appliable(&route.vrf) && !instance.has_network(route.prefix)).collect();
             half.touched.extend(missing.iter().map(|route| route.vrf.clone()));
-            let lines = missing
-                .iter()
-                .map(|route| format!("network {}", route.prefix))
-                .collect();
+            let lines = missing.iter().map(|route| format!("network {}", route.prefix)).collect();
             half.script.bgp_ipv6(&instance.asn, leak_vrf, &[], lines);
         }
     }
@@ -429,16 +359,10 @@ impl Planner<'_> {
 
 /// Whether an instance holds nothing but what the agent writes and defaults that releases print.
 fn removable(instance: &BgpInstance) -> bool {
-    const OWN: [&str; 3] = [
-        "no bgp default ipv4-unicast",
-        "bgp deterministic-med",
-        "use-underlays-nexthop-weight",
-    ];
+    const OWN: [&str; 3] =
+        ["no bgp default ipv4-unicast", "bgp deterministic-med", "use-underlays-nexthop-weight"];
     let plain = |line: &String| line.starts_with("bgp router-id ") || OWN.contains(&line.as_str());
     !instance.other_families
         && instance.lines.iter().all(plain)
-        && instance
-            .ipv6
-            .iter()
-            .all(|line| line.starts_with("import vrf ") || OWN.contains(&line.as_str()))
+        && instance.ipv6.iter().all(|line| line.starts_with("import vrf ") || OWN.contains(&line.as_str()))
 }

@@ -47,10 +47,7 @@ pub fn prefix_list_name(vrf: &VrfName) -> String {
 /// The VRF that an object name of ours belongs to.
 fn object_vrf(name: &str) -> Option<VrfName> {
     let rest = name.strip_prefix(OBJECT_PREFIX)?;
-    rest.strip_suffix("-IN")
-        .or_else(|| rest.strip_suffix("-API"))?
-        .parse()
-        .ok()
+    rest.strip_suffix("-IN").or_else(|| rest.strip_suffix("-API"))?.parse().ok()
 }
 
 /// The wanted state of FRR: one entry per boot VRF of ours.
@@ -108,9 +105,7 @@ impl FrrDelta {
 
     /// The stages, each for one `vtysh -f` of its own.
     pub fn stages(&self) -> impl Iterator<Item = &[String]> {
-        self.commands
-            .split(|line| line == Self::BARRIER)
-            .filter(|stage| !stage.is_empty())
+        self.commands.split(|line| line == Self::BARRIER).filter(|stage| !stage.is_empty())
     }
 }
 
@@ -143,8 +138,7 @@ pub struct ExportedRoute {
 /// What one boot VRF's table holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VrfRoutes {
-    /// Prefixes in the VRF's BGP table (its instance learns nothing but imports), with whether they are
-    /// installed.
+    /// Prefixes imported by BGP from another VRF, with whether they are installed.
     pub imported: BTreeMap<Ipv6Net, bool>,
     /// The `::/0` blackhole is installed.
     pub deny_installed: bool,

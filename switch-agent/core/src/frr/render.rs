@@ -20,22 +20,10 @@ use crate::name::{PortName, VrfName};
 pub const MAIN_TEMPLATE: &str = "boot-network.conf.j2";
 
 const BUILT_IN: [(&str, &str); 4] = [
-    (
-        MAIN_TEMPLATE,
-        include_str!("../../../../frr-templates/boot-network.conf.j2"),
-    ),
-    (
-        "policy.conf.j2",
-        include_str!("../../../../frr-templates/policy.conf.j2"),
-    ),
-    (
-        "routes.conf.j2",
-        include_str!("../../../../frr-templates/routes.conf.j2"),
-    ),
-    (
-        "bgp.conf.j2",
-        include_str!("../../../../frr-templates/bgp.conf.j2"),
-    ),
+    (MAIN_TEMPLATE, include_str!("../../../../frr-templates/boot-network.conf.j2")),
+    ("policy.conf.j2", include_str!("../../../../frr-templates/policy.conf.j2")),
+    ("routes.conf.j2", include_str!("../../../../frr-templates/routes.conf.j2")),
+    ("bgp.conf.j2", include_str!("../../../../frr-templates/bgp.conf.j2")),
 ];
 
 /// Upper bound on template work, in engine instructions: some 400 per port.
@@ -63,12 +51,7 @@ pub struct Templates(BTreeMap<String, String>);
 
 impl Default for Templates {
     fn default() -> Self {
-        Templates(
-            BUILT_IN
-                .iter()
-                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-                .collect(),
-        )
+        Templates(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
     }
 }
 
@@ -80,10 +63,7 @@ impl Templates {
 
     fn render(&self, context: &impl Serialize) -> Result<String, RenderError> {
         let mut environment = Environment::new();
-        let failed = |source| RenderError::Render {
-            name: MAIN_TEMPLATE,
-            source,
-        };
+        let failed = |source| RenderError::Render { name: MAIN_TEMPLATE, source };
         // As sonic-cfggen sets Jinja2 up, but an undefined variable is an error, not an empty string.
         let mut syntax = SyntaxConfig::builder();
         syntax.trim_blocks(true).keep_trailing_newline(true);
@@ -94,16 +74,9 @@ impl Templates {
         for (name, source) in &self.0 {
             environment
                 .add_template(name, source)
-                .map_err(|source| RenderError::Parse {
-                    name: name.clone(),
-                    source,
-                })?;
+                .map_err(|source| RenderError::Parse { name: name.clone(), source })?;
         }
-        environment
-            .get_template(MAIN_TEMPLATE)
-            .map_err(failed)?
-            .render(Serde(context))
-            .map_err(failed)
+        environment.get_template(MAIN_TEMPLATE).map_err(failed)?.render(Serde(context)).map_err(failed)
     }
 }
 
@@ -161,33 +134,17 @@ pub fn render(
         prefix_list: prefix_list_name(name),
     });
     let ports_of = |leak_vrf: &str| -> Vec<PortContext<'_>> {
-        let leaking = spec
-            .vrfs
-            .iter()
-            .filter(|(vrf, boot)| boot.leaks(vrf) && boot.leak_vrf == leak_vrf);
+        let leaking = spec.vrfs.iter().filter(|(vrf, boot)| boot.leaks(vrf) && boot.leak_vrf == leak_vrf);
         let ports = leaking.flat_map(|(vrf, boot)| boot.ports.iter().map(move |entry| (vrf, entry)));
         ports
             .map(|(vrf, (name, prefix))| {
                 let [own, router] = export_routes(vrf, name, prefix.trunc());
-                PortContext {
-                    name,
-                    vrf,
-                    prefix: own.prefix,
-                    router: router.prefix,
-                }
+                PortContext { name, vrf, prefix: own.prefix, router: router.prefix }
             })
             .collect()
     };
-    let leak_vrfs = wanted.routes.keys().map(|name| LeakVrfContext {
-        name,
-        ports: ports_of(name),
-    });
-    let context = Context {
-        asn,
-        router_id,
-        vrfs: vrfs.collect(),
-        leak_vrfs: leak_vrfs.collect(),
-    };
+    let leak_vrfs = wanted.routes.keys().map(|name| LeakVrfContext { name, ports: ports_of(name) });
+    let context = Context { asn, router_id, vrfs: vrfs.collect(), leak_vrfs: leak_vrfs.collect() };
     templates.render(&context)
 }
 
@@ -218,29 +175,17 @@ mod tests {
     #[test]
     fn the_rendered_text_is_the_wanted_set() {
         let spec = spec();
-        let text = render(
-            &spec,
-            65000,
-            Some(Ipv4Addr::new(10, 0, 0, 1)),
-            &Templates::default(),
-        )
-        .unwrap();
+        let text = render(&spec, 65000, Some(Ipv4Addr::new(10, 0, 0, 1)), &Templates::default()).unwrap();
         let rendered = Running::parse(&text);
         let wanted = Wanted::of(&spec);
         for (leak_vrf, routes) in &wanted.routes {
-            let in_text: Vec<_> = rendered.routes[leak_vrf]
-                .iter()
-                .map(|r| format!("ipv6 route {r}"))
-                .collect();
+            let in_text: Vec<_> =
+                rendered.routes[leak_vrf].iter().map(|r| format!("ipv6 route {r}")).collect();
             let mut in_spec: Vec<_> = routes.iter().map(ToString::to_string).collect();
             in_spec.sort();
             assert_eq!(in_text, in_spec);
             let instance = &rendered.bgp[leak_vrf];
-            assert!(
-                wanted.networks[leak_vrf]
-                    .iter()
-                    .all(|network| instance.has_network(*network))
-            );
+            assert!(wanted.networks[leak_vrf].iter().all(|network| instance.has_network(*network)));
         }
         for (vrf, leak_vrf) in &wanted.imports {
             let instance = &rendered.bgp[vrf.as_str()];
@@ -256,10 +201,7 @@ mod tests {
     fn undefined_variables_and_bad_syntax_are_errors() {
         let mut templates = Templates::default();
         templates.insert("policy.conf.j2".to_owned(), "{{ nonsense }}".to_owned());
-        assert!(matches!(
-            render(&spec(), 1, None, &templates),
-            Err(RenderError::Render { .. })
-        ));
+        assert!(matches!(render(&spec(), 1, None, &templates), Err(RenderError::Render { .. })));
         templates.insert("policy.conf.j2".to_owned(), "{% if %}".to_owned());
         let error = render(&spec(), 1, None, &templates).unwrap_err();
         assert_eq!(error.to_string(), "template policy.conf.j2 does not parse");
@@ -270,9 +212,6 @@ mod tests {
         let mut templates = Templates::default();
         let source = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         templates.insert("policy.conf.j2".to_owned(), source.to_owned());
-        assert!(matches!(
-            render(&spec(), 1, None, &templates),
-            Err(RenderError::Render { .. })
-        ));
+        assert!(matches!(render(&spec(), 1, None, &templates), Err(RenderError::Render { .. })));
     }
 }

@@ -59,32 +59,23 @@ impl BgpInstance {
 
     /// The route-map of all imports from VRFs.
     pub fn import_route_map(&self) -> Option<&str> {
-        self.ipv6
-            .iter()
-            .find_map(|line| line.strip_prefix("import vrf route-map "))
+        self.ipv6.iter().find_map(|line| line.strip_prefix("import vrf route-map "))
     }
 
     /// VRFs imported from.
     pub fn imports(&self) -> impl Iterator<Item = &str> {
-        let vrfs = self
-            .ipv6
-            .iter()
-            .filter_map(|line| line.strip_prefix("import vrf "));
+        let vrfs = self.ipv6.iter().filter_map(|line| line.strip_prefix("import vrf "));
         vrfs.filter(|rest| !rest.starts_with("route-map "))
     }
 
     /// Whether `network <prefix>` stands here, without a route-map or label of somebody else's.
     pub fn has_network(&self, prefix: Ipv6Net) -> bool {
         let networks = self.ipv6.iter().filter_map(|line| line.strip_prefix("network "));
-        networks
-            .filter_map(|rest| rest.parse::<Ipv6Net>().ok())
-            .any(|network| network == prefix)
+        networks.filter_map(|rest| rest.parse::<Ipv6Net>().ok()).any(|network| network == prefix)
     }
 
     pub fn router_id(&self) -> Option<&str> {
-        self.lines
-            .iter()
-            .find_map(|line| line.strip_prefix("bgp router-id "))
+        self.lines.iter().find_map(|line| line.strip_prefix("bgp router-id "))
     }
 }
 
@@ -125,10 +116,7 @@ impl Running {
                 Context::Top | Context::Foreign => {}
                 Context::Vrf(vrf) => running.route(vrf.clone(), line),
                 Context::RouteMap(name) => {
-                    let entry = running
-                        .route_maps
-                        .get_mut(name)
-                        .and_then(|entries| entries.last_mut());
+                    let entry = running.route_maps.get_mut(name).and_then(|entries| entries.last_mut());
                     if let Some(entry) = entry {
                         entry.lines.push(line.to_owned());
                     }
@@ -157,18 +145,12 @@ impl Running {
             ["ipv6", "route", ..] => self.route(DEFAULT_VRF.to_owned(), line),
             ["ipv6", "prefix-list", name, "seq", seq, rest @ ..] if name.starts_with(OBJECT_PREFIX) => {
                 if let Ok(seq) = seq.parse() {
-                    self.prefix_lists
-                        .entry((*name).to_owned())
-                        .or_default()
-                        .insert(seq, rest.join(" "));
+                    self.prefix_lists.entry((*name).to_owned()).or_default().insert(seq, rest.join(" "));
                 }
             }
             ["vrf", name] => return Context::Vrf((*name).to_owned()),
             ["route-map", name, head @ ..] if name.starts_with(OBJECT_PREFIX) => {
-                let entry = RouteMapEntry {
-                    head: head.join(" "),
-                    lines: Vec::new(),
-                };
+                let entry = RouteMapEntry { head: head.join(" "), lines: Vec::new() };
                 self.route_maps.entry((*name).to_owned()).or_default().push(entry);
                 return Context::RouteMap((*name).to_owned());
             }
@@ -178,10 +160,7 @@ impl Running {
                     ["vrf", name, ..] => (*name).to_owned(),
                     _ => DEFAULT_VRF.to_owned(),
                 };
-                let instance = BgpInstance {
-                    asn: (*asn).to_owned(),
-                    ..BgpInstance::default()
-                };
+                let instance = BgpInstance { asn: (*asn).to_owned(), ..BgpInstance::default() };
                 self.bgp.insert(vrf.clone(), instance);
                 return Context::Bgp(vrf);
             }
@@ -194,11 +173,7 @@ impl Running {
 
 fn bgp_line(instance: &mut BgpInstance, family: Family, line: &str) -> Family {
     if let Some(name) = line.strip_prefix("address-family ") {
-        return if name == "ipv6 unicast" {
-            Family::Ipv6Unicast
-        } else {
-            Family::Other
-        };
+        return if name == "ipv6 unicast" { Family::Ipv6Unicast } else { Family::Other };
     }
     if line == "exit-address-family" {
         return Family::None;
@@ -223,10 +198,7 @@ mod tests {
         assert_eq!(list[&10], "permit 2001:db8:a91::/64");
         let map = &running.route_maps["BOOTNET-VrfBoot-p1-IN"];
         assert_eq!(map[0].head, "permit 10");
-        assert_eq!(
-            map[0].lines,
-            ["match ipv6 address prefix-list BOOTNET-VrfBoot-p1-API"]
-        );
+        assert_eq!(map[0].lines, ["match ipv6 address prefix-list BOOTNET-VrfBoot-p1-API"]);
         assert!(running.routes["VrfBoot-p1"].contains("::/0 blackhole 254"));
         assert!(running.routes["default"].contains("2001:db8:b000::/64 Ethernet0 nexthop-vrf VrfBoot-p1"));
         let default = &running.bgp["default"];

@@ -23,8 +23,7 @@ impl Script {
             return;
         }
         self.lines.push(format!("vrf {vrf}"));
-        self.lines
-            .extend(lines.into_iter().map(|line| format!(" {line}")));
+        self.lines.extend(lines.into_iter().map(|line| format!(" {line}")));
         self.lines.push("exit-vrf".to_owned());
     }
 
@@ -33,16 +32,11 @@ impl Script {
         if lines.is_empty() {
             return;
         }
-        let suffix = if vrf == DEFAULT_VRF {
-            String::new()
-        } else {
-            format!(" vrf {vrf}")
-        };
+        let suffix = if vrf == DEFAULT_VRF { String::new() } else { format!(" vrf {vrf}") };
         self.lines.push(format!("router bgp {asn}{suffix}"));
         self.lines.extend(head.iter().cloned());
         self.lines.push(" address-family ipv6 unicast".to_owned());
-        self.lines
-            .extend(lines.into_iter().map(|line| format!("  {line}")));
+        self.lines.extend(lines.into_iter().map(|line| format!("  {line}")));
         self.lines.push(" exit-address-family".to_owned());
         self.lines.push("exit".to_owned());
     }

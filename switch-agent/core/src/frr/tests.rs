@@ -7,258 +7,31 @@ use proptest::prelude::*;
 use super::*;
 use crate::desired::LeakMethod;
 
-/// A leaf with a fabric, a tenant, an API VRF, and policy of its own.
-const FOREIGN: &str = "\
-frr version 10.3
-frr defaults datacenter
-ipv6 route 2001:db8:f00::/64 Ethernet64 nexthop-vrf Vrf64
-ipv6 route ::/0 fe80::1 Ethernet120
-ipv6 prefix-list API seq 5 permit any
-route-map DENY_MGMT deny 10
- match interface eth0
-exit
-vrf Vrf64
- ipv6 route ::/0 blackhole 254
- vni 64
-exit-vrf
-vrf VrfApi
- ipv6 route 2001:db8:1::/64 Ethernet12
-exit-vrf
-router bgp 65000
- bgp router-id 10.0.0.1
- neighbor FABRIC peer-group
- address-family ipv6 unicast
-  network 2001:db8:f00::/64
-  neighbor FABRIC activate
- exit-address-family
-exit
-router bgp 65000 vrf VrfApi
- neighbor Ethernet16 interface remote-as external
- address-family ipv6 unicast
-  import vrf Vrf64
- exit-address-family
-exit
-";
+mod model;
+
+use model::{FOREIGN, Model};
 
 pub(super) fn boot(leak_vrf: &str, prefixes: &[&str], ports: &[(&str, &str)]) -> BootVrfSpec {
     BootVrfSpec {
         leak_vrf: leak_vrf.to_owned(),
         leak_prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
-        ports: ports
-            .iter()
-            .map(|(port, net)| (port.parse().unwrap(), net.parse().unwrap()))
-            .collect(),
+        ports: ports.iter().map(|(port, net)| (port.parse().unwrap(), net.parse().unwrap())).collect(),
     }
 }
 
 /// Two partitions with different leaks, and one without.
 pub(super) fn spec() -> FrrSpec {
-    let ports = [
-        ("Ethernet0", "2001:db8:b000::/64"),
-        ("Ethernet4", "2001:db8:b000:1::/64"),
-    ];
+    let ports = [("Ethernet0", "2001:db8:b000::/64"), ("Ethernet4", "2001:db8:b000:1::/64")];
     let vrfs = [
-        (
-            "VrfBoot-p1",
-            boot("default", &["2001:db8:a91::/64", "2001:db8:cace::/64"], &ports),
-        ),
-        (
-            "VrfBoot-p2",
-            boot(
-                "VrfApi",
-                &["2001:db8:a92::/64"],
-                &[("PortChannel1", "2001:db8:b001::/64")],
-            ),
-        ),
-        (
-            "VrfBoot-p3",
-            boot("default", &[], &[("Ethernet8", "2001:db8:b002::/64")]),
-        ),
+        ("VrfBoot-p1", boot("default", &["2001:db8:a91::/64", "2001:db8:cace::/64"], &ports)),
+        ("VrfBoot-p2", boot("VrfApi", &["2001:db8:a92::/64"], &[("PortChannel1", "2001:db8:b001::/64")])),
+        ("VrfBoot-p3", boot("default", &[], &[("Ethernet8", "2001:db8:b002::/64")])),
     ];
-    FrrSpec {
-        vrfs: vrfs
-            .into_iter()
-            .map(|(name, spec)| (name.parse().unwrap(), spec))
-            .collect(),
-    }
+    FrrSpec { vrfs: vrfs.into_iter().map(|(name, spec)| (name.parse().unwrap(), spec)).collect() }
 }
 
 fn owned(vrf: &VrfName) -> bool {
     vrf.as_str().starts_with("VrfBoot")
-}
-
-/// A configuration as FRR keeps it: lines per context. Unlike FRR it takes no line twice and removes none
-/// that is not there, for a delta must do neither.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Model {
-    contexts: BTreeMap<Vec<String>, Vec<String>>,
-    at: Vec<String>,
-}
-
-impl Model {
-    fn new(text: &str) -> Model {
-        let mut model = Model {
-            contexts: BTreeMap::new(),
-            at: Vec::new(),
-        };
-        text.lines().for_each(|line| model.command(line));
-        model
-    }
-
-    fn command(&mut self, line: &str) {
-        let line = line.trim();
-        match line.split(' ').collect::<Vec<_>>().as_slice() {
-            ["!"] => {}
-            ["exit" | "exit-vrf" | "exit-address-family"] => assert!(self.at.pop().is_some(), "{line}"),
-            ["vrf" | "router" | "route-map" | "address-family", ..] => {
-                self.at.push(line.to_owned());
-                self.contexts.entry(self.at.clone()).or_default();
-            }
-            ["no", "route-map", ..] => self.drop_contexts(&format!("{} ", &line[3..])),
-            ["no", "router", ..] => self.drop_contexts(&line[3..]),
-            ["no", "ipv6", "prefix-list", _] => self.drop_lines(&format!("{} ", &line[3..])),
-            ["no", "bgp", ..] => self.add(line),
-            ["no", ..] => {
-                let lines = self.contexts.get_mut(&self.at).unwrap();
-                let position = lines.iter().position(|l| l == &line[3..]);
-                lines.remove(position.unwrap_or_else(|| panic!("{line} at {:?}", self.at)));
-            }
-            ["import", "vrf", "route-map", ..] => {
-                let lines = self.contexts.get_mut(&self.at).unwrap();
-                lines.retain(|line| !line.starts_with("import vrf route-map "));
-                self.add(line);
-            }
-            _ => self.add(line),
-        }
-    }
-
-    fn add(&mut self, line: &str) {
-        let lines = self.contexts.entry(self.at.clone()).or_default();
-        assert!(!lines.iter().any(|l| l == line), "{line} twice");
-        lines.push(line.to_owned());
-    }
-
-    fn drop_contexts(&mut self, start: &str) {
-        let before = self.contexts.len();
-        self.contexts.retain(|path, _| {
-            !path
-                .first()
-                .is_some_and(|head| format!("{head} ").starts_with(start))
-        });
-        assert!(self.contexts.len() < before, "nothing to remove: {start}");
-    }
-
-    fn drop_lines(&mut self, start: &str) {
-        let lines = self.contexts.get_mut(&Vec::new()).unwrap();
-        let before = lines.len();
-        lines.retain(|line| !line.starts_with(start));
-        assert!(lines.len() < before, "nothing to remove: {start}");
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (path, lines) in &self.contexts {
-            // Families follow their instance, as the map is ordered.
-            match path.as_slice() {
-                [] => {}
-                [head] => text.push_str(&format!("{head}\n")),
-                [.., family] => text.push_str(&format!(" {family}\n")),
-            }
-            let indent = " ".repeat(path.len());
-            lines
-                .iter()
-                .for_each(|line| text.push_str(&format!("{indent}{line}\n")));
-            if path.len() == 2 {
-                text.push_str(" exit-address-family\n");
-            }
-        }
-        text
-    }
-
-    /// Contexts with lines, sorted: what is left when order and empty stanzas are set aside.
-    fn facts(&self) -> BTreeMap<Vec<String>, BTreeSet<String>> {
-        let filled = self.contexts.iter().filter(|(_, lines)| !lines.is_empty());
-        filled
-            .map(|(path, lines)| (path.clone(), lines.iter().cloned().collect()))
-            .collect()
-    }
-
-    /// Ways in which machines could reach more than any partition wants.
-    fn open(&self) -> BTreeSet<String> {
-        let running = Running::parse(&self.text());
-        let mut open = BTreeSet::new();
-        for (vrf, instance) in running.bgp.iter().filter(|(vrf, _)| vrf.starts_with("VrfBoot")) {
-            if instance.imports().next().is_none() {
-                continue;
-            }
-            let name = instance.import_route_map().unwrap_or_default();
-            if name.is_empty() {
-                open.insert(format!("{vrf} imports without a route-map"));
-            }
-            let entries = running.route_maps.get(name).into_iter().flatten();
-            if entries
-                .filter(|entry| entry.head.starts_with("permit"))
-                .any(|entry| entry.lines.is_empty())
-            {
-                open.insert(format!("{vrf} imports under an entry that matches everything"));
-            }
-        }
-        for text in running.routes.values().flatten() {
-            let Some(vrf) = text
-                .split("nexthop-vrf ")
-                .nth(1)
-                .filter(|vrf| vrf.starts_with("VrfBoot"))
-            else {
-                continue;
-            };
-            if !running
-                .routes
-                .get(vrf)
-                .is_some_and(|routes| routes.contains("::/0 blackhole 254"))
-            {
-                open.insert(format!("{vrf} has a way back and no deny route"));
-            }
-        }
-        open
-    }
-
-    /// Plans and carries out both halves; at no step may anything open that was not.
-    fn converge(&mut self, spec: &FrrSpec) -> FrrPlan {
-        let plan = plan(spec, &self.observed(), LeakMethod::Auto, &owned);
-        let mut before = self.open();
-        for command in plan.withdraw.commands.iter().chain(&plan.apply.commands) {
-            assert!(!command.trim().starts_with("no vrf "), "{command}");
-            self.command(command);
-            let now = self.open();
-            assert!(now.is_subset(&before), "after {command:?}: {now:?}\n{plan:#?}");
-            before = now;
-        }
-        assert!(self.at.is_empty(), "{:?}", self.at);
-        assert!(before.is_empty(), "{before:?}");
-        plan
-    }
-
-    fn observed(&self) -> FrrObserved {
-        FrrObserved {
-            managed: true,
-            running_config: self.text(),
-            ..FrrObserved::default()
-        }
-    }
-
-    /// Loses the lines (of ours) that `choose` picks, as a reload of somebody else's file would.
-    fn lose(&mut self, choose: impl Fn(usize) -> bool) {
-        let mut index = 0;
-        let foreign = Model::new(FOREIGN);
-        for (path, lines) in &mut self.contexts {
-            // Routes and announcements go together: an announcement alone bears no mark of ours.
-            let kept = foreign.contexts.get(path).cloned().unwrap_or_default();
-            lines.retain(|line| {
-                index += 1;
-                kept.contains(line) || line.contains("network ") || line.contains("/64 ") || !choose(index)
-            });
-        }
-    }
 }
 
 fn assert_converged(model: &Model, spec: &FrrSpec) {
@@ -271,9 +44,7 @@ fn assert_converged(model: &Model, spec: &FrrSpec) {
 fn the_first_delta_in_full() {
     let mut spec = spec();
     spec.vrfs.retain(|vrf, _| vrf.as_str() == "VrfBoot-p1");
-    spec.vrfs
-        .values_mut()
-        .for_each(|boot| boot.ports.retain(|port, _| port.as_str() == "Ethernet0"));
+    spec.vrfs.values_mut().for_each(|boot| boot.ports.retain(|port, _| port.as_str() == "Ethernet0"));
     let plan = plan(&spec, &Model::new(FOREIGN).observed(), LeakMethod::Auto, &owned);
     assert!(plan.withdraw.is_empty());
     let expected = "\
@@ -309,11 +80,7 @@ exit";
 #[test]
 fn the_last_withdrawal_in_full() {
     let text = include_str!("testdata/frr-8.4.4.conf");
-    let observed = FrrObserved {
-        managed: true,
-        running_config: text.to_owned(),
-        ..FrrObserved::default()
-    };
+    let observed = FrrObserved { managed: true, running_config: text.to_owned(), ..FrrObserved::default() };
     let plan = plan(&FrrSpec::default(), &observed, LeakMethod::Vtysh, &owned);
     let expected = "\
 router bgp 4200000010
@@ -355,23 +122,15 @@ fn everything_comes_and_goes_and_foreign_lines_stay() {
 #[test]
 fn samples_of_every_release_are_converged() {
     let ports = [("Ethernet0", "2001:db8:b000::/64")];
-    let vrfs = [(
-        "VrfBoot-p1".parse().unwrap(),
-        boot("default", &["2001:db8:a91::/64"], &ports),
-    )];
-    let spec = FrrSpec {
-        vrfs: BTreeMap::from(vrfs),
-    };
+    let vrfs = [("VrfBoot-p1".parse().unwrap(), boot("default", &["2001:db8:a91::/64"], &ports))];
+    let spec = FrrSpec { vrfs: BTreeMap::from(vrfs) };
     for text in [
         include_str!("testdata/frr-8.4.4.conf"),
         include_str!("testdata/frr-10.3.conf"),
         include_str!("testdata/frr-10.7.1.conf"),
     ] {
-        let observed = FrrObserved {
-            managed: true,
-            running_config: text.to_owned(),
-            ..FrrObserved::default()
-        };
+        let observed =
+            FrrObserved { managed: true, running_config: text.to_owned(), ..FrrObserved::default() };
         let plan = plan(&spec, &observed, LeakMethod::Auto, &owned);
         assert!(plan.withdraw.is_empty() && plan.apply.is_empty(), "{plan:#?}");
     }
@@ -407,42 +166,26 @@ fn tampering_that_opens_is_closed_import_first() {
         assert_converged(&model, &spec());
         plan
     };
-    let family = [
-        "router bgp 65000 vrf VrfBoot-p1".to_owned(),
-        "address-family ipv6 unicast".to_owned(),
-    ];
+    let family = ["router bgp 65000 vrf VrfBoot-p1".to_owned(), "address-family ipv6 unicast".to_owned()];
     let plan = tampered(&|model| {
-        model
-            .contexts
-            .get_mut(family.as_slice())
-            .unwrap()
-            .retain(|line| line == "import vrf default");
+        model.contexts.get_mut(family.as_slice()).unwrap().retain(|line| line == "import vrf default");
     });
     assert_eq!(plan.withdraw.commands[2].trim(), "no import vrf default");
-    assert!(matches!(
-        &plan.leak[&"VrfBoot-p1".parse().unwrap()],
-        LeakStatus::Pending(_)
-    ));
+    assert!(matches!(&plan.leak[&"VrfBoot-p1".parse().unwrap()], LeakStatus::Pending(_)));
+    // The route-map is gone: so is what refers to it, before it comes back.
+    let plan = tampered(&|model| model.command("no route-map BOOTNET-VrfBoot-p1-IN"));
+    assert_eq!(plan.withdraw.commands[3].trim(), "no import vrf route-map BOOTNET-VrfBoot-p1-IN");
     // An entry that permits everything, and one whose match is gone.
     tampered(&|model| {
         model.command("route-map BOOTNET-VrfBoot-p1-IN permit 20");
         model.command("exit");
     });
     tampered(&|model| {
-        model.contexts.insert(
-            vec!["route-map BOOTNET-VrfBoot-p1-IN permit 10".to_owned()],
-            Vec::new(),
-        );
+        model.contexts.insert(vec!["route-map BOOTNET-VrfBoot-p1-IN permit 10".to_owned()], Vec::new());
     });
     // A wider prefix-list, a second import.
     tampered(&|model| model.command("ipv6 prefix-list BOOTNET-VrfBoot-p1-API seq 1 permit any"));
-    tampered(&|model| {
-        model
-            .contexts
-            .get_mut(family.as_slice())
-            .unwrap()
-            .push("import vrf Vrf64".to_owned())
-    });
+    tampered(&|model| model.contexts.get_mut(family.as_slice()).unwrap().push("import vrf Vrf64".to_owned()));
 }
 
 #[test]
@@ -452,13 +195,8 @@ fn an_adopted_vrf_keeps_what_is_not_ours() {
          address-family ipv6 unicast\n  redistribute connected\n exit-address-family\nexit\n"
     );
     let ports = [("Ethernet0", "2001:db8:b000::/64")];
-    let vrfs = [(
-        "VrfRack".parse().unwrap(),
-        boot("default", &["2001:db8:a91::/64"], &ports),
-    )];
-    let spec = FrrSpec {
-        vrfs: BTreeMap::from(vrfs),
-    };
+    let vrfs = [("VrfRack".parse().unwrap(), boot("default", &["2001:db8:a91::/64"], &ports))];
+    let spec = FrrSpec { vrfs: BTreeMap::from(vrfs) };
     let mut model = Model::new(&base);
     model.converge(&spec);
     assert!(model.text().contains("import vrf route-map BOOTNET-VrfRack-IN"));
@@ -466,10 +204,7 @@ fn an_adopted_vrf_keeps_what_is_not_ours() {
     assert_eq!(model.facts(), Model::new(&base).facts());
 
     // Imports of somebody else are neither filtered nor removed: the leak waits.
-    let taken = base.replace(
-        "  redistribute connected",
-        "  import vrf route-map RACK\n  import vrf Vrf64",
-    );
+    let taken = base.replace("  redistribute connected", "  import vrf route-map RACK\n  import vrf Vrf64");
     let mut model = Model::new(&taken);
     let observed = plan(&spec, &model.observed(), LeakMethod::Auto, &owned);
     assert_eq!(
@@ -486,25 +221,15 @@ fn without_bgp_only_the_deny_route_is_applied() {
     let spec = spec();
     let mut model = Model::new("frr version 10.3\n");
     let plan = model.converge(&spec);
-    assert_eq!(
-        plan.waiting.as_deref(),
-        Some("FRR has no `router bgp` for VRF default")
-    );
+    assert_eq!(plan.waiting.as_deref(), Some("FRR has no `router bgp` for VRF default"));
     assert_eq!(model.text().matches("blackhole").count(), 3);
     assert!(!model.text().contains("BOOTNET") && !model.text().contains("nexthop-vrf"));
 
     let mgmt = FrrSpec {
-        vrfs: BTreeMap::from([(
-            "VrfBoot-p1".parse().unwrap(),
-            boot("mgmt", &["2001:db8:a91::/64"], &[]),
-        )]),
+        vrfs: BTreeMap::from([("VrfBoot-p1".parse().unwrap(), boot("mgmt", &["2001:db8:a91::/64"], &[]))]),
     };
     let plan = Model::new(FOREIGN).converge(&mgmt);
-    assert!(
-        plan.waiting
-            .unwrap()
-            .starts_with("leak_vrf mgmt is not supported")
-    );
+    assert!(plan.waiting.unwrap().starts_with("leak_vrf mgmt is not supported"));
 }
 
 #[test]
@@ -521,11 +246,7 @@ fn methods_that_do_not_apply_apply_nothing() {
     ] {
         let plan = plan(&spec(), observed, method, &owned);
         assert!(plan.apply.is_empty() && plan.withdraw.is_empty());
-        assert!(
-            format!("{:?}", plan.leak[&vrf]).starts_with(status),
-            "{method:?}: {:?}",
-            plan.leak[&vrf]
-        );
+        assert!(format!("{:?}", plan.leak[&vrf]).starts_with(status), "{method:?}: {:?}", plan.leak[&vrf]);
     }
 }
 

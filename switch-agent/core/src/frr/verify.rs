@@ -56,22 +56,11 @@ fn violation(
     running: &Running,
 ) -> Option<String> {
     let wanted = |prefix: &Ipv6Net| leaks && boot.leak_prefixes.contains(prefix);
-    let extra: Vec<String> = routes
-        .imported
-        .keys()
-        .filter(|p| !wanted(p))
-        .map(ToString::to_string)
-        .collect();
+    let extra: Vec<String> = routes.imported.keys().filter(|p| !wanted(p)).map(ToString::to_string).collect();
     if !extra.is_empty() {
         let shown = extra.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
-        let more = if extra.len() > 4 {
-            format!(" and {} more", extra.len() - 4)
-        } else {
-            String::new()
-        };
-        return Some(format!(
-            "VRF {vrf} has routes that are no leak_prefix: {shown}{more}"
-        ));
+        let more = if extra.len() > 4 { format!(" and {} more", extra.len() - 4) } else { String::new() };
+        return Some(format!("VRF {vrf} has routes that are no leak_prefix: {shown}{more}"));
     }
     let instance = running.bgp.get(vrf.as_str());
     if instance.is_some_and(|i| i.import_route_map().is_none() && i.imports().next().is_some()) {
@@ -80,25 +69,18 @@ fn violation(
     let leaked_default = routes.imported.contains_key(&Ipv6Net::default());
     let exported = |prefix: &Ipv6Net| observed.exported.get(prefix).is_some_and(|route| route.installed);
     if !routes.deny_installed && !leaked_default && boot.ports.values().any(exported) {
-        return Some(format!(
-            "VRF {vrf} has a way back but no ::/0 blackhole: machines reach everything"
-        ));
+        return Some(format!("VRF {vrf} has a way back but no ::/0 blackhole: machines reach everything"));
     }
     None
 }
 
 fn missing_imports(boot: &BootVrfSpec, routes: &VrfRoutes) -> Option<String> {
-    boot.leak_prefixes
-        .iter()
-        .find_map(|prefix| match routes.imported.get(prefix) {
-            Some(true) => None,
-            Some(false) => Some(format!("route {prefix} is imported but not installed")),
-            None if routes.importable.contains(prefix) => Some(format!("route {prefix} is not imported yet")),
-            None => Some(format!(
-                "route {prefix} is not in VRF {}'s BGP table",
-                boot.leak_vrf
-            )),
-        })
+    boot.leak_prefixes.iter().find_map(|prefix| match routes.imported.get(prefix) {
+        Some(true) => None,
+        Some(false) => Some(format!("route {prefix} is imported but not installed")),
+        None if routes.importable.contains(prefix) => Some(format!("route {prefix} is not imported yet")),
+        None => Some(format!("route {prefix} is not in VRF {}'s BGP table", boot.leak_vrf)),
+    })
 }
 
 fn missing_exports(boot: &BootVrfSpec, observed: &FrrObserved, routes: &VrfRoutes) -> Option<String> {
@@ -106,15 +88,13 @@ fn missing_exports(boot: &BootVrfSpec, observed: &FrrObserved, routes: &VrfRoute
         // Without carrier there is no route, and nobody to route to.
         let up = routes.connected.contains(&prefix.trunc());
         match observed.exported.get(prefix) {
-            Some(route) if route.interface != port.as_str() => Some(format!(
-                "route {prefix} leaves by {}, not by {port}",
-                route.interface
-            )),
+            Some(route) if route.interface != port.as_str() => {
+                Some(format!("route {prefix} leaves by {}, not by {port}", route.interface))
+            }
             Some(route) if !route.installed => Some(format!("route {prefix} by {port} is not installed")),
-            Some(route) if !route.advertised => Some(format!(
-                "{prefix} ({port}) is not advertised to any peer of VRF {}",
-                boot.leak_vrf
-            )),
+            Some(route) if !route.advertised => {
+                Some(format!("{prefix} ({port}) is not advertised to any peer of VRF {}", boot.leak_vrf))
+            }
             Some(_) => None,
             None if up => Some(format!("route {prefix} by {port} is not installed")),
             None => None,

@@ -31,21 +31,13 @@ impl ExportRoute {
             128 => *interface == vrf.as_str(),
             _ => false,
         };
-        ours.then(|| ExportRoute {
-            prefix,
-            interface: (*interface).to_owned(),
-            vrf,
-        })
+        ours.then(|| ExportRoute { prefix, interface: (*interface).to_owned(), vrf })
     }
 }
 
 impl std::fmt::Display for ExportRoute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "ipv6 route {} {} nexthop-vrf {}",
-            self.prefix, self.interface, self.vrf
-        )
+        write!(f, "ipv6 route {} {} nexthop-vrf {}", self.prefix, self.interface, self.vrf)
     }
 }
 
@@ -70,9 +62,7 @@ impl Wanted {
         let mut wanted = Wanted::default();
         for (vrf, boot) in spec.vrfs.iter().filter(|(vrf, boot)| boot.leaks(vrf)) {
             wanted.imports.insert(vrf.clone(), boot.leak_vrf.clone());
-            wanted
-                .objects
-                .extend([prefix_list_name(vrf), route_map_name(vrf)]);
+            wanted.objects.extend([prefix_list_name(vrf), route_map_name(vrf)]);
             let routes = wanted.routes.entry(boot.leak_vrf.clone()).or_default();
             let networks = wanted.networks.entry(boot.leak_vrf.clone()).or_default();
             for (port, prefix) in &boot.ports {
@@ -90,16 +80,8 @@ impl Wanted {
 pub(super) fn export_routes(vrf: &VrfName, port: &PortName, prefix: Ipv6Net) -> [ExportRoute; 2] {
     let router = Ipv6Net::from(router_interface_address(prefix).addr());
     [
-        ExportRoute {
-            prefix,
-            interface: port.to_string(),
-            vrf: vrf.clone(),
-        },
-        ExportRoute {
-            prefix: router,
-            interface: vrf.to_string(),
-            vrf: vrf.clone(),
-        },
+        ExportRoute { prefix, interface: port.to_string(), vrf: vrf.clone() },
+        ExportRoute { prefix: router, interface: vrf.to_string(), vrf: vrf.clone() },
     ]
 }
 

@@ -121,18 +121,9 @@ mod tests {
             check_machine(&claims, &port, mac)
         };
         assert_eq!(check(&|_| {}), Ok(()));
-        assert_eq!(
-            check(&|c| c.iss = "leaf2".to_owned()),
-            Err(ClaimRefusal::OtherSwitch)
-        );
-        assert_eq!(
-            check(&|c| c.sub = "Ethernet8".parse().unwrap()),
-            Err(ClaimRefusal::OtherPort)
-        );
-        assert_eq!(
-            check(&|c| c.partition = "p2".parse().unwrap()),
-            Err(ClaimRefusal::OtherPartition)
-        );
+        assert_eq!(check(&|c| c.iss = "leaf2".to_owned()), Err(ClaimRefusal::OtherSwitch));
+        assert_eq!(check(&|c| c.sub = "Ethernet8".parse().unwrap()), Err(ClaimRefusal::OtherPort));
+        assert_eq!(check(&|c| c.partition = "p2".parse().unwrap()), Err(ClaimRefusal::OtherPartition));
         assert_eq!(check(&|c| c.mac.0[5] = 9), Err(ClaimRefusal::OtherMac));
     }
 

@@ -48,11 +48,7 @@ pub enum InvalidJws {
 
 /// The text that is signed: header and claims.
 pub fn signing_input(kind: JwsKind, kid: &str, claims: &impl Serialize) -> serde_json::Result<String> {
-    let header = Header {
-        alg: Algorithm::EdDsa,
-        typ: kind,
-        kid: kid.to_owned(),
-    };
+    let header = Header { alg: Algorithm::EdDsa, typ: kind, kid: kid.to_owned() };
     let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
     let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?);
     Ok(format!("{header}.{claims}"))
@@ -85,13 +81,7 @@ impl<'a> Jws<'a> {
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(InvalidJws::Header)?;
         let payload = decode(payload)?;
         let signature = decode(signature)?.try_into().map_err(|_| InvalidJws::Signature)?;
-        Ok(Jws {
-            kind: header.typ,
-            kid: header.kid,
-            signing_input,
-            signature,
-            payload,
-        })
+        Ok(Jws { kind: header.typ, kid: header.kid, signing_input, signature, payload })
     }
 
     /// The claims, after the signature was verified.
@@ -116,20 +106,13 @@ mod tests {
             (JwsKind::Identity, "k1", input.as_str())
         );
         assert_eq!(jws.signature, [7; 64]);
-        assert_eq!(
-            jws.claims::<serde_json::Value>().unwrap(),
-            serde_json::json!({"a": 1})
-        );
+        assert_eq!(jws.claims::<serde_json::Value>().unwrap(), serde_json::json!({"a": 1}));
     }
 
     #[test]
     fn foreign_headers_are_refused() {
         let of = |header: &str| {
-            let text = format!(
-                "{}.e30.{}",
-                URL_SAFE_NO_PAD.encode(header),
-                URL_SAFE_NO_PAD.encode([0; 64])
-            );
+            let text = format!("{}.e30.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode([0; 64]));
             Jws::parse(&text).map(|_| ()).unwrap_err().to_string()
         };
         for header in [
@@ -140,10 +123,7 @@ mod tests {
         ] {
             assert!(of(header).contains("none of ours"), "{header}");
         }
-        assert!(matches!(
-            Jws::parse("a.b"),
-            Err(InvalidJws::Base64(_) | InvalidJws::Shape)
-        ));
+        assert!(matches!(Jws::parse("a.b"), Err(InvalidJws::Base64(_) | InvalidJws::Shape)));
         assert!(matches!(Jws::parse(&"a".repeat(5000)), Err(InvalidJws::Shape)));
     }
 

@@ -78,15 +78,8 @@ impl TokenTable {
             .buckets
             .entry(binding.port.clone())
             .or_insert_with(|| Bucket::new(rate, Duration::from_secs(60) / rate));
-        bucket
-            .take(now)
-            .map_err(|retry_after| MintRefusal { retry_after })?;
-        let live = Live {
-            jti,
-            expires: now + ttl,
-            machine_id,
-            binding,
-        };
+        bucket.take(now).map_err(|retry_after| MintRefusal { retry_after })?;
+        let live = Live { jti, expires: now + ttl, machine_id, binding };
         Ok(self.live.insert(live.binding.port.clone(), live).is_some())
     }
 
@@ -118,11 +111,7 @@ impl TokenTable {
 
     /// The machine id that the port's live token was minted for.
     pub fn machine_id(&self, port: &PortName, now: Duration) -> Option<&str> {
-        self.live
-            .get(port)
-            .filter(|live| now < live.expires)?
-            .machine_id
-            .as_deref()
+        self.live.get(port).filter(|live| now < live.expires)?.machine_id.as_deref()
     }
 
     /// Ends the port's token. Returns whether there was one. The rate of mints is remembered.
@@ -153,9 +142,7 @@ mod tests {
     }
 
     fn minted(table: &mut TokenTable, port: &str, jti: &str, now: Duration) -> bool {
-        table
-            .mint(binding(port), jti.to_owned(), Some("m".to_owned()), now, TTL)
-            .unwrap()
+        table.mint(binding(port), jti.to_owned(), Some("m".to_owned()), now, TTL).unwrap()
     }
 
     #[test]
@@ -164,22 +151,13 @@ mod tests {
         assert!(!minted(&mut table, "Ethernet0", "a", SECOND));
         assert!(!minted(&mut table, "Ethernet4", "b", SECOND));
         assert_eq!(table.check(&binding("Ethernet0"), "a", SECOND), Ok(Some("m")));
-        assert_eq!(
-            table.check(&binding("Ethernet4"), "a", SECOND),
-            Err(TokenRefusal::Replaced)
-        );
+        assert_eq!(table.check(&binding("Ethernet4"), "a", SECOND), Err(TokenRefusal::Replaced));
         assert!(minted(&mut table, "Ethernet0", "c", SECOND));
-        assert_eq!(
-            table.check(&binding("Ethernet0"), "a", SECOND),
-            Err(TokenRefusal::Replaced)
-        );
+        assert_eq!(table.check(&binding("Ethernet0"), "a", SECOND), Err(TokenRefusal::Replaced));
         assert_eq!(table.check(&binding("Ethernet0"), "c", SECOND), Ok(Some("m")));
         assert_eq!(table.live(SECOND), 2);
         assert!(table.revoke(&"Ethernet0".parse().unwrap()));
-        assert_eq!(
-            table.check(&binding("Ethernet0"), "c", SECOND),
-            Err(TokenRefusal::None)
-        );
+        assert_eq!(table.check(&binding("Ethernet0"), "c", SECOND), Err(TokenRefusal::None));
     }
 
     #[test]
@@ -191,20 +169,11 @@ mod tests {
             table.check(&at, "a", now).map(|_| ())
         };
         minted(&mut table, "Ethernet0", "a", SECOND);
-        assert_eq!(
-            check(&mut table, &|b| b.mac.0[5] = 9, SECOND),
-            Err(TokenRefusal::OtherMac)
-        );
+        assert_eq!(check(&mut table, &|b| b.mac.0[5] = 9, SECOND), Err(TokenRefusal::OtherMac));
         assert_eq!(check(&mut table, &|_| {}, TTL), Ok(()));
-        assert_eq!(
-            check(&mut table, &|_| {}, TTL + SECOND),
-            Err(TokenRefusal::Expired)
-        );
+        assert_eq!(check(&mut table, &|_| {}, TTL + SECOND), Err(TokenRefusal::Expired));
         minted(&mut table, "Ethernet0", "a", SECOND * 10);
-        assert_eq!(
-            check(&mut table, &|b| b.ifindex = 8, SECOND * 11),
-            Err(TokenRefusal::Moved)
-        );
+        assert_eq!(check(&mut table, &|b| b.ifindex = 8, SECOND * 11), Err(TokenRefusal::Moved));
         // A port that came back is not the port it was.
         assert_eq!(check(&mut table, &|_| {}, SECOND * 12), Err(TokenRefusal::None));
         minted(&mut table, "Ethernet0", "a", SECOND * 20);
@@ -218,24 +187,14 @@ mod tests {
         for n in 0..6 {
             minted(&mut table, "Ethernet0", &n.to_string(), SECOND);
         }
-        let refusal = table
-            .mint(binding("Ethernet0"), "x".to_owned(), None, SECOND, TTL)
-            .unwrap_err();
+        let refusal = table.mint(binding("Ethernet0"), "x".to_owned(), None, SECOND, TTL).unwrap_err();
         assert_eq!(refusal.retry_after, SECOND * 10);
         // The token minted last stays good, and the other port is not held back.
         assert!(table.check(&binding("Ethernet0"), "5", SECOND).is_ok());
         assert!(!minted(&mut table, "Ethernet4", "y", SECOND));
         // Revoking does not refill the bucket.
         table.revoke(&"Ethernet0".parse().unwrap());
-        assert!(
-            table
-                .mint(binding("Ethernet0"), "x".to_owned(), None, SECOND, TTL)
-                .is_err()
-        );
-        assert!(
-            table
-                .mint(binding("Ethernet0"), "x".to_owned(), None, SECOND * 11, TTL)
-                .is_ok()
-        );
+        assert!(table.mint(binding("Ethernet0"), "x".to_owned(), None, SECOND, TTL).is_err());
+        assert!(table.mint(binding("Ethernet0"), "x".to_owned(), None, SECOND * 11, TTL).is_ok());
     }
 }

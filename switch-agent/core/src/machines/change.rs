@@ -57,7 +57,10 @@ pub enum MachineChange {
         source: SightingSource,
     },
     /// A new address, source or machine id, or an address that went away.
-    Updated { port: PortName, mac: MacAddr },
+    Updated {
+        port: PortName,
+        mac: MacAddr,
+    },
     Moved {
         mac: MacAddr,
         from: PortName,

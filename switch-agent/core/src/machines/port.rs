@@ -78,11 +78,7 @@ pub(super) fn drop_oldest<K: Ord + Clone, V>(
 ) -> u64 {
     let mut dropped = 0;
     while map.len() > max {
-        let Some(oldest) = map
-            .iter()
-            .min_by_key(|(_, value)| at(value))
-            .map(|(key, _)| key.clone())
-        else {
+        let Some(oldest) = map.iter().min_by_key(|(_, value)| at(value)).map(|(key, _)| key.clone()) else {
             break;
         };
         map.remove(&oldest);

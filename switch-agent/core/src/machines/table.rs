@@ -49,25 +49,15 @@ pub struct MachineTable {
 
 impl MachineTable {
     pub fn new(limits: Limits) -> MachineTable {
-        MachineTable {
-            limits,
-            ..MachineTable::default()
-        }
+        MachineTable { limits, ..MachineTable::default() }
     }
 
     /// The switch's own MACs (chassis, ports, VRFs): never machines, whoever reports them.
     pub fn set_own_macs(&mut self, macs: BTreeSet<MacAddr>) -> Vec<MachineChange> {
         self.own_macs = macs;
-        let known: Vec<MacAddr> = self
-            .homes
-            .keys()
-            .filter(|mac| self.own_macs.contains(mac))
-            .copied()
-            .collect();
-        known
-            .into_iter()
-            .filter_map(|mac| self.remove(mac, Removal::OwnMac))
-            .collect()
+        let known: Vec<MacAddr> =
+            self.homes.keys().filter(|mac| self.own_macs.contains(mac)).copied().collect();
+        known.into_iter().filter_map(|mac| self.remove(mac, Removal::OwnMac)).collect()
     }
 
     /// Folds one event, after whatever had become due before it.
@@ -77,24 +67,13 @@ impl MachineTable {
             MachineEvent::Carrier { port, up } => self.carrier(port, *up, now),
             MachineEvent::Solicit { port, mac, address } => {
                 let source = SightingSource::Rs;
-                let sighting = Sighting {
-                    port,
-                    mac: *mac,
-                    address: *address,
-                    source,
-                    machine_id: None,
-                };
+                let sighting = Sighting { port, mac: *mac, address: *address, source, machine_id: None };
                 self.sight(&sighting, now, unix_ms, &mut changes);
             }
             MachineEvent::Neighbor { port, mac, address } => {
                 let source = SightingSource::Neighbor;
-                let sighting = Sighting {
-                    port,
-                    mac: *mac,
-                    address: Some(*address),
-                    source,
-                    machine_id: None,
-                };
+                let sighting =
+                    Sighting { port, mac: *mac, address: Some(*address), source, machine_id: None };
                 if !self.is_left_behind(port, *mac, *address) {
                     self.sight(&sighting, now, unix_ms, &mut changes);
                 }
@@ -103,32 +82,16 @@ impl MachineTable {
                 changes.extend(self.neighbor_gone(port, *address))
             }
             MachineEvent::Lldp { neighbors } => self.lldp_rows(neighbors, now, unix_ms, &mut changes),
-            MachineEvent::Proxy {
-                port,
-                mac,
-                address,
-                step,
-            } => {
-                let known = || {
-                    self.ports
-                        .get(port)?
-                        .machines
-                        .iter()
-                        .find(|(_, m)| m.addresses.contains_key(address))
-                };
+            MachineEvent::Proxy { port, mac, address, step } => {
+                let known =
+                    || self.ports.get(port)?.machines.iter().find(|(_, m)| m.addresses.contains_key(address));
                 if let Some(mac) = mac.or_else(|| known().map(|(mac, _)| *mac)) {
                     let machine_id = match step {
                         ProxyStep::Token { machine_id } => machine_id.as_deref(),
                         _ => None,
                     };
                     let source = SightingSource::Proxy;
-                    let sighting = Sighting {
-                        port,
-                        mac,
-                        address: Some(*address),
-                        source,
-                        machine_id,
-                    };
+                    let sighting = Sighting { port, mac, address: Some(*address), source, machine_id };
                     self.sight(&sighting, now, unix_ms, &mut changes);
                 }
             }
@@ -143,11 +106,7 @@ impl MachineTable {
         if self.due.is_none_or(|due| now < due) {
             return Vec::new();
         }
-        let Limits {
-            machine_age,
-            carrier_debounce,
-            ..
-        } = self.limits;
+        let Limits { machine_age, carrier_debounce, .. } = self.limits;
         let old = |seen: Duration| now.saturating_sub(seen) >= machine_age;
         let (mut unplugged, mut aged, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         self.due = None;
@@ -168,16 +127,9 @@ impl MachineTable {
                     continue;
                 }
                 if machine.addresses.len() < before {
-                    changes.push(MachineChange::Updated {
-                        port: name.clone(),
-                        mac: *mac,
-                    });
+                    changes.push(MachineChange::Updated { port: name.clone(), mac: *mac });
                 }
-                let held = if old(machine.seen_at) {
-                    now
-                } else {
-                    machine.seen_at
-                };
+                let held = if old(machine.seen_at) { now } else { machine.seen_at };
                 let oldest = machine.addresses.values().copied().fold(held, Duration::min);
                 soonest(&mut self.due, oldest + machine_age);
             }
@@ -201,10 +153,7 @@ impl MachineTable {
 
     /// The machines of a port, by MAC.
     pub fn machines(&self, port: &PortName) -> impl Iterator<Item = (MacAddr, &Machine)> {
-        self.ports
-            .get(port)
-            .into_iter()
-            .flat_map(|port| port.machines.iter().map(|(mac, m)| (*mac, m)))
+        self.ports.get(port).into_iter().flat_map(|port| port.machines.iter().map(|(mac, m)| (*mac, m)))
     }
 
     /// The LLDP row of a port, as last read.
@@ -236,11 +185,7 @@ impl MachineTable {
     /// Whether a neighbour entry is no evidence: the port has no carrier, or the machine moved on.
     fn is_left_behind(&self, name: &PortName, mac: MacAddr, address: Ipv6Addr) -> bool {
         self.ports.get(name).is_some_and(|port| {
-            port.is_down()
-                || port
-                    .departed
-                    .get(&mac)
-                    .is_some_and(|d| d.addresses.contains(&address))
+            port.is_down() || port.departed.get(&mac).is_some_and(|d| d.addresses.contains(&address))
         })
     }
 
@@ -250,14 +195,8 @@ impl MachineTable {
             departed.addresses.remove(&address);
         }
         let holder = |machine: &mut Machine| machine.addresses.remove(&address).is_some();
-        let mac = port
-            .machines
-            .iter_mut()
-            .find_map(|(mac, machine)| holder(machine).then_some(*mac))?;
-        Some(MachineChange::Updated {
-            port: name.clone(),
-            mac,
-        })
+        let mac = port.machines.iter_mut().find_map(|(mac, machine)| holder(machine).then_some(*mac))?;
+        Some(MachineChange::Updated { port: name.clone(), mac })
     }
 
     fn lldp_rows(
@@ -284,13 +223,7 @@ impl MachineTable {
                 && self.believes_lldp(name, mac, changed)
             {
                 let source = SightingSource::Lldp;
-                let sighting = Sighting {
-                    port: name,
-                    mac,
-                    address: None,
-                    source,
-                    machine_id: None,
-                };
+                let sighting = Sighting { port: name, mac, address: None, source, machine_id: None };
                 self.sight(&sighting, now, unix_ms, changes);
             }
         }
@@ -322,12 +255,7 @@ impl MachineTable {
         unix_ms: i64,
         changes: &mut Vec<MachineChange>,
     ) {
-        let Sighting {
-            port: name,
-            mac,
-            source,
-            ..
-        } = *sighting;
+        let Sighting { port: name, mac, source, .. } = *sighting;
         if !mac.is_unicast() || self.own_macs.contains(&mac) {
             return;
         }
@@ -350,17 +278,11 @@ impl MachineTable {
                 other.addresses.remove(&address);
             }
         }
-        let machine = port
-            .machines
-            .entry(mac)
-            .or_insert_with(|| Machine::new(now, unix_ms));
+        let machine = port.machines.entry(mac).or_insert_with(|| Machine::new(now, unix_ms));
         machine.seen_at = now;
         machine.last_seen_ms = unix_ms;
         let mut news = machine.sources.insert(source);
-        if let Some(address) = sighting
-            .address
-            .filter(|a| !a.is_unspecified() && !a.is_multicast())
-        {
+        if let Some(address) = sighting.address.filter(|a| !a.is_unspecified() && !a.is_multicast()) {
             let max = self.limits.addresses_per_machine_max;
             news |= machine.addresses.insert(address, now).is_none();
             self.counters.evicted_addresses += drop_oldest(&mut machine.addresses, max, |seen| *seen);
@@ -373,12 +295,7 @@ impl MachineTable {
         }
         let port = name.clone();
         match from {
-            Some(from) => changes.push(MachineChange::Moved {
-                mac,
-                from,
-                port,
-                source,
-            }),
+            Some(from) => changes.push(MachineChange::Moved { mac, from, port, source }),
             None if !known => changes.push(MachineChange::Appeared { port, mac, source }),
             None if news => changes.push(MachineChange::Updated { port, mac }),
             None => {}
@@ -394,11 +311,7 @@ impl MachineTable {
         {
             let addresses = machine.addresses.into_keys().collect();
             port.departed.insert(mac, Departed { at: now, addresses });
-            drop_oldest(
-                &mut port.departed,
-                self.limits.machines_per_port_max,
-                |departed| departed.at,
-            );
+            drop_oldest(&mut port.departed, self.limits.machines_per_port_max, |departed| departed.at);
         }
     }
 
@@ -408,11 +321,7 @@ impl MachineTable {
         if port.machines.len() < self.limits.machines_per_port_max {
             return None;
         }
-        let mac = port
-            .machines
-            .iter()
-            .min_by_key(|(_, machine)| machine.seen_at)
-            .map(|(mac, _)| *mac)?;
+        let mac = port.machines.iter().min_by_key(|(_, machine)| machine.seen_at).map(|(mac, _)| *mac)?;
         self.counters.evicted_machines += 1;
         self.remove(mac, Removal::Evicted)
     }
@@ -423,19 +332,13 @@ impl MachineTable {
         };
         port.departed.clear();
         let macs: Vec<MacAddr> = port.machines.keys().copied().collect();
-        macs.into_iter()
-            .filter_map(|mac| self.remove(mac, reason))
-            .collect()
+        macs.into_iter().filter_map(|mac| self.remove(mac, reason)).collect()
     }
 
     fn remove(&mut self, mac: MacAddr, reason: Removal) -> Option<MachineChange> {
         let name = self.homes.remove(&mac)?;
         self.ports.get_mut(&name)?.machines.remove(&mac);
-        Some(MachineChange::Removed {
-            port: name,
-            mac,
-            reason,
-        })
+        Some(MachineChange::Removed { port: name, mac, reason })
     }
 }
 

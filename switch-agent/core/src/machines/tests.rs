@@ -18,48 +18,27 @@ fn addr(n: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)
 }
 fn solicit(p: u32, m: u8) -> MachineEvent {
-    MachineEvent::Solicit {
-        port: port(p),
-        mac: mac(m),
-        address: None,
-    }
+    MachineEvent::Solicit { port: port(p), mac: mac(m), address: None }
 }
 fn neighbor(p: u32, m: u8, a: u16) -> MachineEvent {
-    MachineEvent::Neighbor {
-        port: port(p),
-        mac: mac(m),
-        address: addr(a),
-    }
+    MachineEvent::Neighbor { port: port(p), mac: mac(m), address: addr(a) }
 }
 fn gone(p: u32, a: u16) -> MachineEvent {
-    MachineEvent::NeighborGone {
-        port: port(p),
-        address: addr(a),
-    }
+    MachineEvent::NeighborGone { port: port(p), address: addr(a) }
 }
 fn carrier(p: u32, up: bool) -> MachineEvent {
     MachineEvent::Carrier { port: port(p), up }
 }
 fn lldp(rows: &[(u32, u8, &str)]) -> MachineEvent {
     let row = |(p, m, name): &(u32, u8, &str)| {
-        let row = LldpNeighbor {
-            sys_name: (*name).to_owned(),
-            mac: Some(mac(*m)),
-            ..LldpNeighbor::default()
-        };
+        let row =
+            LldpNeighbor { sys_name: (*name).to_owned(), mac: Some(mac(*m)), ..LldpNeighbor::default() };
         (port(*p), row)
     };
-    MachineEvent::Lldp {
-        neighbors: rows.iter().map(row).collect(),
-    }
+    MachineEvent::Lldp { neighbors: rows.iter().map(row).collect() }
 }
 fn proxy(p: u32, m: Option<u8>, a: u16, step: ProxyStep) -> MachineEvent {
-    MachineEvent::Proxy {
-        port: port(p),
-        mac: m.map(mac),
-        address: addr(a),
-        step,
-    }
+    MachineEvent::Proxy { port: port(p), mac: m.map(mac), address: addr(a), step }
 }
 
 /// A table and its clock in milliseconds.
@@ -73,11 +52,7 @@ impl Rig {
     fn at(&mut self, now_ms: u64, event: &MachineEvent) -> Vec<MachineChange> {
         assert!(now_ms >= self.now);
         self.now = now_ms;
-        self.table.fold(
-            event,
-            Duration::from_millis(now_ms),
-            UNIX + i64::try_from(now_ms).unwrap(),
-        )
+        self.table.fold(event, Duration::from_millis(now_ms), UNIX + i64::try_from(now_ms).unwrap())
     }
     fn age(&mut self, now_ms: u64) -> Vec<MachineChange> {
         self.now = now_ms;
@@ -90,11 +65,7 @@ impl Rig {
         self.table.machines(&port(p)).map(|(mac, _)| mac.0[5]).collect()
     }
     fn machine(&self, p: u32, m: u8) -> Machine {
-        self.table
-            .machines(&port(p))
-            .find(|(known, _)| *known == mac(m))
-            .map(|(_, m)| m.clone())
-            .unwrap()
+        self.table.machines(&port(p)).find(|(known, _)| *known == mac(m)).map(|(_, m)| m.clone()).unwrap()
     }
 }
 
@@ -103,25 +74,11 @@ fn sightings_gather_into_one_machine() {
     let mut rig = Rig::default();
     assert_eq!(
         rig.at(0, &solicit(0, 1)),
-        [MachineChange::Appeared {
-            port: port(0),
-            mac: mac(1),
-            source: SightingSource::Rs
-        }]
+        [MachineChange::Appeared { port: port(0), mac: mac(1), source: SightingSource::Rs }]
     );
     assert_eq!(rig.at(10, &neighbor(0, 1, 7)).len(), 1);
     assert_eq!(rig.at(20, &neighbor(0, 1, 7)), []);
-    rig.at(
-        30,
-        &proxy(
-            0,
-            None,
-            7,
-            ProxyStep::Token {
-                machine_id: Some("id-1".into()),
-            },
-        ),
-    );
+    rig.at(30, &proxy(0, None, 7, ProxyStep::Token { machine_id: Some("id-1".into()) }));
     rig.at(40, &lldp(&[(0, 1, "hammer")]));
     // Written again unchanged, as every 10 s.
     rig.at(50, &lldp(&[(0, 1, "hammer")]));
@@ -139,31 +96,9 @@ fn group_zero_and_own_macs_are_no_machines() {
     let mut rig = Rig::default();
     rig.at(0, &solicit(0, 9));
     let removed = rig.table.set_own_macs(BTreeSet::from([mac(9)]));
-    assert_eq!(
-        removed,
-        [MachineChange::Removed {
-            port: port(0),
-            mac: mac(9),
-            reason: Removal::OwnMac
-        }]
-    );
-    for bad in [
-        MacAddr([0; 6]),
-        MacAddr([0xff; 6]),
-        MacAddr([0x33, 0x33, 0, 0, 0, 1]),
-        mac(9),
-    ] {
-        assert_eq!(
-            rig.at(
-                1,
-                &MachineEvent::Solicit {
-                    port: port(0),
-                    mac: bad,
-                    address: None
-                }
-            ),
-            []
-        );
+    assert_eq!(removed, [MachineChange::Removed { port: port(0), mac: mac(9), reason: Removal::OwnMac }]);
+    for bad in [MacAddr([0; 6]), MacAddr([0xff; 6]), MacAddr([0x33, 0x33, 0, 0, 0, 1]), mac(9)] {
+        assert_eq!(rig.at(1, &MachineEvent::Solicit { port: port(0), mac: bad, address: None }), []);
     }
     assert!(rig.table.homes().is_empty());
 }
@@ -181,11 +116,7 @@ fn a_bind_flap_is_no_unplug_and_an_unplug_is() {
     assert_eq!(rig.table.next_deadline(), Some(Duration::from_secs(80)));
     assert_eq!(
         rig.age(80_000),
-        [MachineChange::Removed {
-            port: port(0),
-            mac: mac(1),
-            reason: Removal::Unplugged
-        }]
+        [MachineChange::Removed { port: port(0), mac: mac(1), reason: Removal::Unplugged }]
     );
 }
 
@@ -207,12 +138,7 @@ fn the_newest_sighting_wins_and_leftovers_do_not_win_it_back() {
     let moved = rig.at(5000, &solicit(4, 1));
     assert_eq!(
         moved,
-        [MachineChange::Moved {
-            mac: mac(1),
-            from: port(0),
-            port: port(4),
-            source: SightingSource::Rs
-        }]
+        [MachineChange::Moved { mac: mac(1), from: port(0), port: port(4), source: SightingSource::Rs }]
     );
     assert!(rig.on(0).is_empty());
     // The kernel confirms what it remembers, lldp_syncd rewrites its row.
@@ -308,13 +234,7 @@ fn ageing_spares_what_lldp_still_shows() {
     assert_eq!(rig.age(AGE).len(), 1);
     assert_eq!((rig.home(1), rig.home(2).as_deref()), (None, Some("Ethernet4")));
     // The address was not seen again, the machine was.
-    assert_eq!(
-        rig.age(AGE + 1000),
-        [MachineChange::Updated {
-            port: port(8),
-            mac: mac(3)
-        }]
-    );
+    assert_eq!(rig.age(AGE + 1000), [MachineChange::Updated { port: port(8), mac: mac(3) }]);
     assert_eq!(rig.age(AGE + 2000).len(), 1);
     rig.at(AGE + 3000, &lldp(&[]));
     assert!(rig.table.lldp(&port(4)).is_none());
@@ -328,13 +248,7 @@ fn an_address_has_one_owner_per_port_and_goes_with_its_entry() {
     rig.at(0, &neighbor(0, 1, 7));
     rig.at(1, &neighbor(0, 2, 7));
     assert_eq!(rig.machine(0, 1).addresses().count(), 0);
-    assert_eq!(
-        rig.at(2, &gone(0, 7)),
-        [MachineChange::Updated {
-            port: port(0),
-            mac: mac(2)
-        }]
-    );
+    assert_eq!(rig.at(2, &gone(0, 7)), [MachineChange::Updated { port: port(0), mac: mac(2) }]);
     assert_eq!(rig.at(3, &gone(0, 7)), []);
     assert_eq!(rig.on(0), [1, 2]);
 }
@@ -345,14 +259,7 @@ fn a_flood_of_spoofed_macs_stays_bounded_and_counted() {
     for n in 0..10_000u32 {
         let [_, _, high, low] = n.to_be_bytes();
         let mac = MacAddr([2, 0, 0, 0, high, low]);
-        rig.at(
-            u64::from(n),
-            &MachineEvent::Solicit {
-                port: port(0),
-                mac,
-                address: None,
-            },
-        );
+        rig.at(u64::from(n), &MachineEvent::Solicit { port: port(0), mac, address: None });
     }
     assert_eq!(rig.table.machines(&port(0)).count(), 16);
     assert_eq!(rig.table.homes().len(), 16);

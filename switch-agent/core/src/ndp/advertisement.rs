@@ -33,11 +33,7 @@ pub struct Header {
 
 impl Header {
     fn encode(&self) -> Vec<u8> {
-        let preference = if self.router_lifetime_s == 0 {
-            Preference::Medium
-        } else {
-            self.preference
-        };
+        let preference = if self.router_lifetime_s == 0 { Preference::Medium } else { self.preference };
         let mut flags = preference_bits(preference);
         if self.managed {
             flags |= MANAGED;

@@ -34,24 +34,13 @@ pub enum NdpOption<'a> {
     /// RFC 4861 section 4.6.1.
     SourceLinkLayerAddress(MacAddr),
     /// RFC 4861 section 4.6.2, with L and A set.
-    PrefixInformation {
-        prefix: Ipv6Net,
-        valid_s: u32,
-        preferred_s: u32,
-    },
+    PrefixInformation { prefix: Ipv6Net, valid_s: u32, preferred_s: u32 },
     /// RFC 4861 section 4.6.4.
     Mtu(u32),
     /// RFC 4191 section 2.3.
-    RouteInformation {
-        prefix: Ipv6Net,
-        preference: Preference,
-        lifetime_s: u32,
-    },
+    RouteInformation { prefix: Ipv6Net, preference: Preference, lifetime_s: u32 },
     /// RFC 8106 section 5.1.
-    Rdnss {
-        servers: &'a [Ipv6Addr],
-        lifetime_s: u32,
-    },
+    Rdnss { servers: &'a [Ipv6Addr], lifetime_s: u32 },
     /// RFC 8106 section 5.2. Names that [`is_encodable_domain`] refuses are left out.
     Dnssl { domains: &'a [String], lifetime_s: u32 },
     /// RFC 8781 section 4.
@@ -69,11 +58,7 @@ impl NdpOption<'_> {
             NdpOption::SourceLinkLayerAddress(mac) => {
                 out.push(option(SOURCE_LINK_LAYER_ADDRESS, &[&mac.0]));
             }
-            NdpOption::PrefixInformation {
-                prefix,
-                valid_s,
-                preferred_s,
-            } => out.push(option(
+            NdpOption::PrefixInformation { prefix, valid_s, preferred_s } => out.push(option(
                 PREFIX_INFORMATION,
                 &[
                     &[prefix.prefix_len(), PREFIX_FLAGS_LA],
@@ -84,11 +69,7 @@ impl NdpOption<'_> {
                 ],
             )),
             NdpOption::Mtu(mtu) => out.push(option(MTU, &[&[0; 2], &mtu.to_be_bytes()])),
-            NdpOption::RouteInformation {
-                prefix,
-                preference,
-                lifetime_s,
-            } => {
+            NdpOption::RouteInformation { prefix, preference, lifetime_s } => {
                 let significant = match prefix.prefix_len() {
                     0 => 0,
                     1..=64 => 8,
@@ -113,10 +94,7 @@ impl NdpOption<'_> {
             NdpOption::Pref64 { prefix, lifetime_s } => {
                 if let Some(code) = prefix_length_code(prefix.prefix_len()) {
                     let field = scaled_lifetime(lifetime_s) << 3 | code;
-                    out.push(option(
-                        PREF64,
-                        &[&field.to_be_bytes(), &prefix.network().octets()[..12]],
-                    ));
+                    out.push(option(PREF64, &[&field.to_be_bytes(), &prefix.network().octets()[..12]]));
                 }
             }
             NdpOption::CaptivePortal(uri) => {
@@ -179,9 +157,7 @@ fn encode_domain(domain: &str) -> Option<Vec<u8>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let mut name = Vec::with_capacity(domain.len() + 2);
     for label in domain.split('.') {
-        let length = u8::try_from(label.len())
-            .ok()
-            .filter(|length| (1..=63).contains(length))?;
+        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
         if !label.is_ascii() {
             return None;
         }

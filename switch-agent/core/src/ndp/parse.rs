@@ -112,9 +112,7 @@ const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 /// Extension headers are not followed: a solicitation needs none, and a fragmented one must be dropped
 /// (RFC 6980 section 5).
 pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, Invalid> {
-    let (ethernet, packet) = frame
-        .split_at_checked(ETHERNET_HEADER_LEN)
-        .ok_or(Invalid::Truncated)?;
+    let (ethernet, packet) = frame.split_at_checked(ETHERNET_HEADER_LEN).ok_or(Invalid::Truncated)?;
     let mac = MacAddr(array(ethernet, 6)?);
     if u16::from_be_bytes(array(ethernet, 12)?) != ETHERTYPE_IPV6 {
         return Err(Invalid::NotRouterDiscovery);
@@ -122,9 +120,7 @@ pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, In
     if !mac.is_unicast() {
         return Err(Invalid::EthernetSource);
     }
-    let (header, payload) = packet
-        .split_at_checked(IPV6_HEADER_LEN)
-        .ok_or(Invalid::Truncated)?;
+    let (header, payload) = packet.split_at_checked(IPV6_HEADER_LEN).ok_or(Invalid::Truncated)?;
     if header[0] >> 4 != 6 || header[6] != NEXT_HEADER_ICMPV6 {
         return Err(Invalid::NotRouterDiscovery);
     }
@@ -175,9 +171,8 @@ fn walk_options(mut options: &[u8]) -> Result<Option<MacAddr>, Invalid> {
         if units == 0 {
             return Err(Invalid::OptionLengthZero);
         }
-        let (option, rest) = options
-            .split_at_checked(usize::from(units) * 8)
-            .ok_or(Invalid::OptionOverrun)?;
+        let (option, rest) =
+            options.split_at_checked(usize::from(units) * 8).ok_or(Invalid::OptionOverrun)?;
         if option[0] == SOURCE_LINK_LAYER_ADDRESS && sllao.is_none() {
             let address = MacAddr(array(option, 2)?);
             if units != 1 || !address.is_unicast() {
@@ -197,11 +192,7 @@ fn solicit(mac: MacAddr, source: Ipv6Addr, sllao: Option<MacAddr>) -> Result<Sol
     if source.is_unspecified() && sllao.is_some() {
         return Err(Invalid::UnspecifiedWithSllao);
     }
-    Ok(Solicit {
-        source: (!source.is_unspecified()).then_some(source),
-        mac,
-        sllao,
-    })
+    Ok(Solicit { source: (!source.is_unspecified()).then_some(source), mac, sllao })
 }
 
 fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invalid> {
@@ -223,9 +214,5 @@ fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invali
 
 /// `N` bytes at `offset`.
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Invalid> {
-    bytes
-        .get(offset..)
-        .and_then(|rest| rest.first_chunk::<N>())
-        .copied()
-        .ok_or(Invalid::Truncated)
+    bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(Invalid::Truncated)
 }

@@ -51,24 +51,10 @@ fn reads_the_solicitations_of_linux_and_of_firmware() {
     let linux = parse_frame(&LINUX_SOLICITATION, ChecksumOffload::Complete);
     let source = Some("fe80::5049:60ff:fe88:41ab".parse().unwrap());
     let mac: MacAddr = "52:49:60:88:41:ab".parse().unwrap();
-    assert_eq!(
-        linux,
-        Ok(Message::Solicit(Solicit {
-            source,
-            mac,
-            sllao: Some(mac)
-        }))
-    );
+    assert_eq!(linux, Ok(Message::Solicit(Solicit { source, mac, sllao: Some(mac) })));
 
     let firmware = parsed(Ipv6Addr::UNSPECIFIED, &solicitation(&[]));
-    assert_eq!(
-        firmware,
-        Ok(Message::Solicit(Solicit {
-            source: None,
-            mac: MACHINE,
-            sllao: None
-        }))
-    );
+    assert_eq!(firmware, Ok(Message::Solicit(Solicit { source: None, mac: MACHINE, sllao: None })));
 
     let global: Ipv6Addr = "2001:db8::9".parse().unwrap();
     let legal = parsed(global, &solicitation(&[]));
@@ -82,68 +68,23 @@ fn reads_the_solicitations_of_linux_and_of_firmware() {
 fn refuses_what_rfc_4861_section_6_1_1_refuses() {
     let link_local = MACHINE.eui64_link_local();
     let cases: &[(&str, Vec<u8>, Ipv6Addr, Invalid)] = &[
-        (
-            "C: code",
-            vec![133, 1, 0, 0, 0, 0, 0, 0],
-            link_local,
-            Invalid::Code,
-        ),
-        (
-            "D: length 6",
-            vec![133, 0, 0, 0, 0, 0],
-            link_local,
-            Invalid::Length,
-        ),
+        ("C: code", vec![133, 1, 0, 0, 0, 0, 0, 0], link_local, Invalid::Code),
+        ("D: length 6", vec![133, 0, 0, 0, 0, 0], link_local, Invalid::Length),
         (
             "E: option length 0",
             solicitation(&[1, 0, 0, 0, 0, 0, 0, 0]),
             link_local,
             Invalid::OptionLengthZero,
         ),
-        (
-            "F: :: with SLLAO",
-            solicitation(&SLLAO),
-            Ipv6Addr::UNSPECIFIED,
-            Invalid::UnspecifiedWithSllao,
-        ),
-        (
-            "option overrun",
-            solicitation(&[14, 2, 0, 0, 0, 0, 0, 0]),
-            link_local,
-            Invalid::OptionOverrun,
-        ),
-        (
-            "half an option",
-            solicitation(&[14]),
-            link_local,
-            Invalid::OptionOverrun,
-        ),
-        (
-            "multicast SLLAO",
-            solicitation(&[1, 1, 1, 0, 0, 0, 0, 0]),
-            link_local,
-            Invalid::LinkLayerAddress,
-        ),
+        ("F: :: with SLLAO", solicitation(&SLLAO), Ipv6Addr::UNSPECIFIED, Invalid::UnspecifiedWithSllao),
+        ("option overrun", solicitation(&[14, 2, 0, 0, 0, 0, 0, 0]), link_local, Invalid::OptionOverrun),
+        ("half an option", solicitation(&[14]), link_local, Invalid::OptionOverrun),
+        ("multicast SLLAO", solicitation(&[1, 1, 1, 0, 0, 0, 0, 0]), link_local, Invalid::LinkLayerAddress),
         ("multicast source", solicitation(&[]), ALL_NODES, Invalid::Source),
-        (
-            "loopback source",
-            solicitation(&[]),
-            Ipv6Addr::LOCALHOST,
-            Invalid::Source,
-        ),
-        (
-            "echo request",
-            vec![128, 0, 0, 0, 0, 0, 0, 0],
-            link_local,
-            Invalid::NotRouterDiscovery,
-        ),
+        ("loopback source", solicitation(&[]), Ipv6Addr::LOCALHOST, Invalid::Source),
+        ("echo request", vec![128, 0, 0, 0, 0, 0, 0, 0], link_local, Invalid::NotRouterDiscovery),
         ("empty", vec![], link_local, Invalid::Length),
-        (
-            "short advertisement",
-            vec![134, 0, 0, 0, 0, 0, 0, 0],
-            link_local,
-            Invalid::Length,
-        ),
+        ("short advertisement", vec![134, 0, 0, 0, 0, 0, 0, 0], link_local, Invalid::Length),
     ];
     for (name, icmp, source, invalid) in cases {
         assert_eq!(parsed(*source, icmp), Err(*invalid), "{name}");
@@ -155,11 +96,7 @@ fn refuses_what_rfc_4861_section_6_1_1_refuses() {
     };
     assert_eq!(broken(21, 254), Err(Invalid::HopLimit), "A: hop limit");
     assert_eq!(broken(56, 0), Err(Invalid::Checksum), "B: checksum");
-    assert_eq!(
-        broken(20, 0),
-        Err(Invalid::NotRouterDiscovery),
-        "hop-by-hop header"
-    );
+    assert_eq!(broken(20, 0), Err(Invalid::NotRouterDiscovery), "hop-by-hop header");
     assert_eq!(broken(19, 200), Err(Invalid::Truncated), "payload length");
     assert_eq!(broken(6, 0x33), Err(Invalid::EthernetSource));
 }
@@ -203,79 +140,45 @@ fn encodes_each_option_as_its_rfc_draws_it() {
     let cases: &[(NdpOption<'_>, &str)] = &[
         (NdpOption::SourceLinkLayerAddress(SWITCH), "010122a461000007"),
         (
-            NdpOption::PrefixInformation {
-                prefix,
-                valid_s: 3600,
-                preferred_s: 1800,
-            },
+            NdpOption::PrefixInformation { prefix, valid_s: 3600, preferred_s: 1800 },
             "030440c000000e10000007080000000020010db8000100020000000000000000",
         ),
         (NdpOption::Mtu(9100), "050100000000238c"),
         (route("::/0"), "1801001800000258"),
         (route("2001:db8::/32"), "180220180000025820010db800000000"),
+        (route("2001:db8::1/128"), "180380180000025820010db8000000000000000000000001"),
         (
-            route("2001:db8::1/128"),
-            "180380180000025820010db8000000000000000000000001",
-        ),
-        (
-            NdpOption::Rdnss {
-                servers: &servers,
-                lifetime_s: 1800,
-            },
+            NdpOption::Rdnss { servers: &servers, lifetime_s: 1800 },
             "190300000000070820010db8000000000000000000000053",
         ),
         (
-            NdpOption::Dnssl {
-                domains: &domains,
-                lifetime_s: 1800,
-            },
+            NdpOption::Dnssl { domains: &domains, lifetime_s: 1800 },
             "1f03000000000708076578616d706c6503636f6d00000000",
         ),
         (
-            NdpOption::Pref64 {
-                prefix: "64:ff9b::/96".parse().unwrap(),
-                lifetime_s: 1800,
-            },
+            NdpOption::Pref64 { prefix: "64:ff9b::/96".parse().unwrap(), lifetime_s: 1800 },
             "260207080064ff9b0000000000000000",
         ),
         (
-            NdpOption::Pref64 {
-                prefix: "2001:db8::/48".parse().unwrap(),
-                lifetime_s: 100_000,
-            },
+            NdpOption::Pref64 { prefix: "2001:db8::/48".parse().unwrap(), lifetime_s: 100_000 },
             "2602fffb20010db80000000000000000",
         ),
-        (
-            NdpOption::CaptivePortal("https://p/"),
-            "250268747470733a2f2f702f00000000",
-        ),
+        (NdpOption::CaptivePortal("https://p/"), "250268747470733a2f2f702f00000000"),
     ];
     for (option, hex) in cases {
         let mut encoded = vec![];
         option.encode(&mut encoded);
-        let text: String = encoded
-            .iter()
-            .flatten()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let text: String = encoded.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(&text, hex, "{option:?}");
     }
 }
 
 #[test]
 fn encodes_the_fixed_part() {
-    let [message] = &messages(&header(), SWITCH, &[])[..] else {
-        panic!("one message")
-    };
-    assert_eq!(
-        message[..16],
-        [134, 0, 0, 0, 64, 0x48, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 100]
-    );
+    let [message] = &messages(&header(), SWITCH, &[])[..] else { panic!("one message") };
+    assert_eq!(message[..16], [134, 0, 0, 0, 64, 0x48, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 100]);
     // RFC 4191 section 2.2: medium while the router lifetime is 0.
-    let gone = Header {
-        router_lifetime_s: 0,
-        ..header()
-    };
+    let gone = Header { router_lifetime_s: 0, ..header() };
     assert_eq!(messages(&gone, SWITCH, &[])[0][5], 0x40);
 }
 
@@ -300,21 +203,13 @@ fn independent(frame: &[u8]) -> (u8, u8, u16, Vec<(u8, Vec<u8>)>) {
     let ethernet = EthernetPacket::new(frame).unwrap();
     assert_eq!(ethernet.get_ethertype().0, 0x86dd);
     let ip = Ipv6Packet::new(ethernet.payload()).unwrap();
-    assert_eq!(
-        (ip.get_version(), ip.get_hop_limit(), ip.get_next_header().0),
-        (6, 255, 58)
-    );
+    assert_eq!((ip.get_version(), ip.get_hop_limit(), ip.get_next_header().0), (6, 255, 58));
     assert!(usize::from(ip.get_payload_length()) <= MESSAGE_LEN_MAX);
     let icmp = Icmpv6Packet::new(ip.payload()).unwrap();
     let checksum = icmpv6::checksum(&icmp, &ip.get_source(), &ip.get_destination());
     assert_eq!(icmp.get_checksum(), checksum);
     let advert = RouterAdvertPacket::new(ip.payload()).unwrap();
-    (
-        advert.get_hop_limit(),
-        advert.get_flags(),
-        advert.get_lifetime(),
-        walk(&ip.payload()[16..]),
-    )
+    (advert.get_hop_limit(), advert.get_flags(), advert.get_lifetime(), walk(&ip.payload()[16..]))
 }
 
 /// pnet's option iterator computes lengths in eight bits, so long options need a walk of our own.
@@ -333,26 +228,14 @@ fn pnet_reads_the_options_of_an_ordinary_advertisement() {
     let prefix: Ipv6Net = "2001:db8:1:2::/64".parse().unwrap();
     let servers = ["2001:db8::53".parse().unwrap()];
     let options = [
-        NdpOption::PrefixInformation {
-            prefix,
-            valid_s: 3600,
-            preferred_s: 1800,
-        },
+        NdpOption::PrefixInformation { prefix, valid_s: 3600, preferred_s: 1800 },
         NdpOption::Mtu(9100),
-        NdpOption::Rdnss {
-            servers: &servers,
-            lifetime_s: 1800,
-        },
+        NdpOption::Rdnss { servers: &servers, lifetime_s: 1800 },
     ];
-    let [message] = &messages(&header(), SWITCH, &options)[..] else {
-        panic!("one message")
-    };
+    let [message] = &messages(&header(), SWITCH, &options)[..] else { panic!("one message") };
     let advert = RouterAdvertPacket::new(message).unwrap();
-    let kinds: Vec<(u8, u8)> = advert
-        .get_options()
-        .iter()
-        .map(|option| (option.option_type.0, option.length))
-        .collect();
+    let kinds: Vec<(u8, u8)> =
+        advert.get_options().iter().map(|option| (option.option_type.0, option.length)).collect();
     assert_eq!(kinds, [(1, 1), (3, 4), (5, 1), (25, 3)]);
     assert_eq!((advert.get_reachable_time(), advert.get_retrans_time()), (0, 100));
 }

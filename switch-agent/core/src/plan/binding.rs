@@ -44,13 +44,7 @@ pub(super) struct Assessment {
 
 impl Assessment {
     fn new(progress: Progress, entry: Option<&LedgerPort>) -> Assessment {
-        Assessment {
-            progress,
-            actions: Vec::new(),
-            waiting: None,
-            conflict: None,
-            entry: entry.cloned(),
-        }
+        Assessment { progress, actions: Vec::new(), waiting: None, conflict: None, entry: entry.cloned() }
     }
 
     fn waiting(mut self, on: impl Into<String>) -> Assessment {
@@ -133,9 +127,7 @@ fn moved(
             format!("has vrf_name = {row_vrf:?}")
         };
         let wanted = wanted.vrf;
-        return assessment.conflict(format!(
-            "{row} {what}, not {wanted:?}: the port is in foreign use",
-        ));
+        return assessment.conflict(format!("{row} {what}, not {wanted:?}: the port is in foreign use",));
     }
     assessment
 }
@@ -156,32 +148,24 @@ fn bind(
     let entry = view.ledger.ports.get(port);
     if let Some((text, _)) = interface.addresses.first() {
         let row = format!("{}|{port}|{text}", port.kind().interface_table());
-        return Assessment::new(Progress::Foreign, None).conflict(format!(
-            "{row} exists without a base row: the port is in foreign use"
-        ));
+        return Assessment::new(Progress::Foreign, None)
+            .conflict(format!("{row} exists without a base row: the port is in foreign use"));
     }
     if !wanted.partition.manage_vrf && wanted.port.is_some() {
         let (table, vrf) = (port.kind().interface_table(), wanted.vrf);
-        return Assessment::new(Progress::Waiting, None).waiting(format!(
-            "{table}|{port} with vrf_name = {vrf:?}, from whoever manages the VRF"
-        ));
+        return Assessment::new(Progress::Waiting, None)
+            .waiting(format!("{table}|{port} with vrf_name = {vrf:?}, from whoever manages the VRF"));
     }
     if let Some(on) = bind_barrier(view, port, wanted, interface) {
         return Assessment::new(Progress::Waiting, entry).waiting(on);
     }
     let object = format!("{}|{port}", port.kind().interface_table());
-    let next = LedgerPort {
-        vrf: wanted.vrf.clone(),
-        addresses: wanted.addresses.clone(),
-        base_row: true,
-    };
+    let next = LedgerPort { vrf: wanted.vrf.clone(), addresses: wanted.addresses.clone(), base_row: true };
     if !view.free(&object) {
         return Assessment::new(Progress::Waiting, entry).waiting(format!("the next try to write {object}"));
     }
-    Assessment::new(Progress::Binding, Some(&next)).action(Action::BindInterface {
-        port: port.clone(),
-        vrf: wanted.vrf.clone(),
-    })
+    Assessment::new(Progress::Binding, Some(&next))
+        .action(Action::BindInterface { port: port.clone(), vrf: wanted.vrf.clone() })
 }
 
 /// The first thing that keeps a base row from being written now.
@@ -195,17 +179,8 @@ fn bind_barrier(
         return Some(missing);
     }
     if port.kind() != PortKind::Loopback {
-        let table = if port.kind() == PortKind::PortChannel {
-            "LAG_TABLE"
-        } else {
-            "PORT_TABLE"
-        };
-        if !view
-            .state
-            .port_table
-            .get(port)
-            .is_some_and(|state| state.state_ok)
-        {
+        let table = if port.kind() == PortKind::PortChannel { "LAG_TABLE" } else { "PORT_TABLE" };
+        if !view.state.port_table.get(port).is_some_and(|state| state.state_ok) {
             return Some(format!("portsyncd: STATE_DB {table}|{port} state = \"ok\""));
         }
         if interface.link.is_none() {
@@ -250,21 +225,14 @@ fn settle(
     }
     let mut addresses = wanted.addresses.clone();
     addresses.extend(stale.iter().map(|owned| owned.address()));
-    let entry = LedgerPort {
-        vrf: wanted.vrf.clone(),
-        addresses,
-        base_row: owned_base,
-    };
+    let entry = LedgerPort { vrf: wanted.vrf.clone(), addresses, base_row: owned_base };
     let assessment = Assessment::new(Progress::Binding, Some(&entry));
     if !stale.is_empty() {
         if let Some(on) = still_serving(view, port, leak_in_the_way) {
             return assessment.waiting(on);
         }
         let deletes = stale.into_iter().map(Action::DeleteAddress);
-        return Assessment {
-            actions: deletes.collect(),
-            ..assessment
-        };
+        return Assessment { actions: deletes.collect(), ..assessment };
     }
     if bound(view, port, wanted.vrf, interface) {
         return address(view, port, wanted, interface, assessment);
@@ -277,11 +245,7 @@ fn settle(
         return assessment.conflict(format!("{object} names {}, but intfmgrd refused it", wanted.vrf));
     }
     let usable = port.kind() == PortKind::Loopback
-        || view
-            .state
-            .port_table
-            .get(port)
-            .is_some_and(|state| state.state_ok);
+        || view.state.port_table.get(port).is_some_and(|state| state.state_ok);
     if !usable {
         return assessment.waiting(format!("portsyncd: STATE_DB PORT_TABLE|{port} state = \"ok\""));
     }
@@ -293,10 +257,7 @@ fn settle(
     if !owned_base || !view.free(&object) {
         return assessment.waiting(on);
     }
-    let repair = Action::RepairBinding {
-        port: port.clone(),
-        vrf: wanted.vrf.clone(),
-    };
+    let repair = Action::RepairBinding { port: port.clone(), vrf: wanted.vrf.clone() };
     assessment.waiting(on).action(repair)
 }
 
@@ -326,29 +287,19 @@ fn address(
         if let (false, Some(other)) = (row, overlap) {
             assessment.waiting = Some(format!("{other} gone: its prefix overlaps {address}"));
         } else if view.free(&object) && row {
-            let repair = Action::RepairAddress {
-                port: port.clone(),
-                address: *address,
-            };
+            let repair = Action::RepairAddress { port: port.clone(), address: *address };
             assessment.actions.push(repair);
         } else if view.free(&object) && !state {
-            assessment.actions.push(Action::AddAddress {
-                port: port.clone(),
-                address: *address,
-            });
+            assessment.actions.push(Action::AddAddress { port: port.clone(), address: *address });
         }
     }
     if assessment.waiting.is_none() {
         assessment.progress = Progress::Addressed;
     }
-    let foreign = interface
-        .addresses
-        .iter()
-        .find(|(_, net)| !net.is_some_and(|a| wanted.addresses.contains(&a)));
+    let foreign =
+        interface.addresses.iter().find(|(_, net)| !net.is_some_and(|a| wanted.addresses.contains(&a)));
     if let Some((text, _)) = foreign {
-        assessment.conflict = Some(format!(
-            "{table}|{port}|{text} is a foreign address on a boot port"
-        ));
+        assessment.conflict = Some(format!("{table}|{port}|{text} is a foreign address on a boot port"));
     }
     assessment
 }
@@ -358,11 +309,7 @@ fn overlapping(view: &View<'_>, port: &PortName, vrf: &VrfName, address: Ipv6Net
     let hit = |(name, net): &&(PortName, Ipv6Net)| {
         name != port
             && net.trunc() == address.trunc()
-            && view
-                .state
-                .interface_table
-                .get(name)
-                .is_some_and(|other| other == vrf.as_str())
+            && view.state.interface_table.get(name).is_some_and(|other| other == vrf.as_str())
     };
     let (name, net) = view.state.interface_prefixes.iter().find(hit)?;
     Some(format!("{}|{name}|{net}", name.kind().interface_table()))
@@ -428,14 +375,10 @@ fn release(
         let row = format!("{}|{port}|{text}", port.kind().interface_table());
         return assessment
             .waiting(format!("{row} removed by its owner"))
-            .conflict(format!(
-                "{row} is a foreign address on a port that leaves the boot VRF"
-            ));
+            .conflict(format!("{row} is a foreign address on a port that leaves the boot VRF"));
     }
     if let Some(address) = interface.state_addresses.first() {
-        return assessment.waiting(format!(
-            "intfmgrd: STATE_DB INTERFACE_TABLE|{port}|{address} gone"
-        ));
+        return assessment.waiting(format!("intfmgrd: STATE_DB INTERFACE_TABLE|{port}|{address} gone"));
     }
     assessment.action(Action::DeleteInterface(base))
 }

@@ -26,28 +26,14 @@ pub(super) fn spec(
         if view.vrf_device(&partition.vrf).is_none() && !configured {
             continue;
         }
-        let leak_prefixes = if partition.leak {
-            partition.leak_prefixes.clone()
-        } else {
-            Vec::new()
-        };
-        let in_vrf = wanted
-            .interfaces
-            .iter()
-            .filter(|(_, wanted)| wanted.partition.id == partition.id);
+        let leak_prefixes = if partition.leak { partition.leak_prefixes.clone() } else { Vec::new() };
+        let in_vrf = wanted.interfaces.iter().filter(|(_, wanted)| wanted.partition.id == partition.id);
         let ports = in_vrf
             .filter_map(|(name, wanted)| Some((name.clone(), wanted.port?.prefix)))
             .filter(|(name, prefix)| addressed(name) || exports(frr, name, *prefix, &partition.vrf))
             .collect();
         let leak_vrf = partition.leak_vrf.clone();
-        vrfs.insert(
-            partition.vrf.clone(),
-            BootVrfSpec {
-                leak_vrf,
-                leak_prefixes,
-                ports,
-            },
-        );
+        vrfs.insert(partition.vrf.clone(), BootVrfSpec { leak_vrf, leak_prefixes, ports });
     }
     FrrSpec { vrfs }
 }
@@ -65,10 +51,7 @@ pub(super) fn plan(
             .partitions
             .values()
             .map(|partition| (partition.vrf.clone(), LeakStatus::Unknown(why.to_owned())));
-        FrrPlan {
-            leak: leak.collect(),
-            ..FrrPlan::default()
-        }
+        FrrPlan { leak: leak.collect(), ..FrrPlan::default() }
     };
     match frr {
         Source::Unknown(why) => unread(why),

@@ -21,7 +21,7 @@ use crate::desired::Desired;
 use crate::name::PortName;
 use crate::observed::{Observed, Source};
 use crate::ownership::Ledger;
-use crate::status::{Conflict, Status, Waiting};
+use crate::status::{Conflict, LeakStatus, Status, Waiting};
 use binding::{Assessment, Progress};
 pub use leak::full_frr_spec;
 use view::View;
@@ -40,27 +40,15 @@ pub struct Plan {
 /// what runs goes on, and the status says what is missing.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let Some(view) = View::new(desired, observed) else {
-        return Plan {
-            actions: Vec::new(),
-            status: status::unreadable(desired, observed),
-        };
+        return Plan { actions: Vec::new(), status: status::unreadable(desired, observed) };
     };
     let wanted = wanted::wanted(&view);
     let origins = vrf::effective_origins(&view, &wanted);
-    let ledger = Ledger {
-        vrfs: origins,
-        ports: view.ledger.ports.clone(),
-    };
-    let view = View {
-        ledger: &ledger,
-        ..view
-    };
+    let ledger = Ledger { vrfs: origins, ports: view.ledger.ports.clone() };
+    let view = View { ledger: &ledger, ..view };
     if view.state.restart_in_progress {
         let status = status::frozen(&view, observed, &wanted);
-        return Plan {
-            actions: Vec::new(),
-            status,
-        };
+        return Plan { actions: Vec::new(), status };
     }
 
     let addressed: BTreeMap<&PortName, bool> = wanted
@@ -89,21 +77,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     };
     let kept = services::kept(&wanted, progress);
     actions.extend(services::end(&view, &wanted, &kept));
-    vrf::plan(
-        &view,
-        &ledger,
-        &wanted,
-        &frr.lingering,
-        &mut actions,
-        &mut waiting,
-    );
+    vrf::plan(&view, &ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
-    let global_rejected = desired
-        .rejected
-        .iter()
-        .any(|rejected| rejected.row == "BOOT_NETWORK|global");
+    let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");
     for name in &kept {
         let Some(wanted) = wanted.interfaces.get(name) else {
             continue;
@@ -111,11 +89,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         let step = services::start(&view, name, wanted, global_rejected);
         actions.extend(step.actions);
         if let Some(on) = step.waiting {
-            waiting.push(Waiting {
-                object: format!("services of {name}"),
-                port: Some(name.clone()),
-                on,
-            });
+            waiting.push(Waiting { object: format!("services of {name}"), port: Some(name.clone()), on });
         }
         complete.insert(name.clone(), step.complete);
     }
@@ -130,36 +104,27 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
             actions.push(Action::ApplyLeak(frr.apply.clone()));
         }
     }
+    for (vrf, leak) in &frr.leak {
+        if let LeakStatus::Pending(on) | LeakStatus::Violation(on) = leak {
+            let object = format!("leak of {vrf}");
+            waiting.push(Waiting { object, port: None, on: on.clone() });
+        }
+    }
     if let Some(on) = &frr.waiting {
-        waiting.push(Waiting {
-            object: "FRR".to_owned(),
-            port: None,
-            on: on.clone(),
-        });
+        waiting.push(Waiting { object: "FRR".to_owned(), port: None, on: on.clone() });
     }
 
     let mut conflicts = Vec::new();
-    let mut next = Ledger {
-        vrfs: ledger.vrfs.clone(),
-        ports: BTreeMap::new(),
-    };
+    let mut next = Ledger { vrfs: ledger.vrfs.clone(), ports: BTreeMap::new() };
     for (name, assessment) in &mut assessments {
         actions.append(&mut assessment.actions);
         let port = (name.kind() != crate::name::PortKind::Loopback).then(|| name.clone());
         let object = format!("{}|{name}", name.kind().interface_table());
         if let Some(on) = &assessment.waiting {
-            waiting.push(Waiting {
-                object: object.clone(),
-                port: port.clone(),
-                on: on.clone(),
-            });
+            waiting.push(Waiting { object: object.clone(), port: port.clone(), on: on.clone() });
         }
         if let Some(reason) = &assessment.conflict {
-            conflicts.push(Conflict {
-                object,
-                port,
-                reason: reason.clone(),
-            });
+            conflicts.push(Conflict { object, port, reason: reason.clone() });
         }
         if let Some(entry) = &assessment.entry {
             next.ports.insert(name.clone(), entry.clone());
@@ -176,20 +141,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     }
     actions.sort_by_key(Action::rank);
 
-    let inputs = status::Inputs {
-        view: &view,
-        observed,
-        wanted: &wanted,
-        frr: &frr,
-    };
-    let status = status::build(
-        &inputs,
-        &assessments,
-        &complete,
-        waiting,
-        conflicts,
-        actions.len(),
-    );
+    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, frr: &frr };
+    let status = status::build(&inputs, &assessments, &complete, waiting, conflicts, actions.len());
     Plan { actions, status }
 }
 
@@ -200,17 +153,10 @@ fn unreachable_defaults(view: &View<'_>, wanted: &wanted::WantedSet<'_>) -> Vec<
         let table = device.vrf_table?;
         let there = view.kernel.unreachable_defaults.contains(vrf.as_str());
         let free = view.free(&format!("unreachable default of {vrf}"));
-        (!there && free).then(|| Action::AddUnreachableDefault {
-            vrf: vrf.clone(),
-            table,
-        })
+        (!there && free).then(|| Action::AddUnreachableDefault { vrf: vrf.clone(), table })
     };
     if !view.kernel.net_admin {
         return Vec::new();
     }
-    wanted
-        .partitions
-        .values()
-        .filter_map(|partition| missing(&partition.vrf))
-        .collect()
+    wanted.partitions.values().filter_map(|partition| missing(&partition.vrf)).collect()
 }

@@ -26,10 +26,7 @@ pub(super) fn end(view: &View<'_>, wanted: &WantedSet<'_>, kept: &BTreeSet<PortN
     for port in view.runtime.advertisers.keys().filter(leaves) {
         if let Some(AdvertiserState::Running(_)) = view.runtime.advertisers.get(port) {
             let cease = cease(view, wanted, port);
-            actions.push(Action::CeaseAdvertiser {
-                port: port.clone(),
-                cease,
-            });
+            actions.push(Action::CeaseAdvertiser { port: port.clone(), cease });
         }
     }
     for port in view.runtime.services.keys().filter(leaves) {
@@ -63,27 +60,19 @@ fn cease(view: &View<'_>, wanted: &WantedSet<'_>, port: &PortName) -> Cease {
             && !stale_address(view, port, wanted)
             && wanted.partition.advertise
     });
-    if still_ours && !rebuilt {
-        Cease::Final
-    } else {
-        Cease::Silent
-    }
+    if still_ours && !rebuilt { Cease::Final } else { Cease::Silent }
 }
 
 /// The port's advertiser announces a prefix that is no longer the port's.
 fn stale_address(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>) -> bool {
-    view.ledger.ports.get(port).is_some_and(|entry| {
-        entry
-            .addresses
-            .iter()
-            .any(|address| !wanted.addresses.contains(address))
-    })
+    view.ledger
+        .ports
+        .get(port)
+        .is_some_and(|entry| entry.addresses.iter().any(|address| !wanted.addresses.contains(address)))
 }
 
 fn has_convenience(link: &Link) -> bool {
-    link.addresses
-        .iter()
-        .any(|net| net.addr() == CONVENIENCE_LINK_LOCAL)
+    link.addresses.iter().any(|net| net.addr() == CONVENIENCE_LINK_LOCAL)
 }
 
 /// Ports whose services may stay: addressed, in the right VRF, and the roles still on.
@@ -101,11 +90,7 @@ pub(super) fn start(
     wanted: &Wanted<'_>,
     listeners_frozen: bool,
 ) -> ServiceStep {
-    let mut step = ServiceStep {
-        actions: Vec::new(),
-        waiting: None,
-        complete: false,
-    };
+    let mut step = ServiceStep { actions: Vec::new(), waiting: None, complete: false };
     let Some(link) = view.kernel.links.get(port.as_str()) else {
         return step;
     };
@@ -195,32 +180,24 @@ fn advertiser(
     let running = view.runtime.advertisers.get(port);
     if !wanted.partition.advertise {
         if let Some(AdvertiserState::Running(_)) = running {
-            step.actions.push(Action::CeaseAdvertiser {
-                port: port.clone(),
-                cease: Cease::Final,
-            });
+            step.actions.push(Action::CeaseAdvertiser { port: port.clone(), cease: Cease::Final });
         }
         return running.is_none();
     }
     let Some(spec) = spec(port, wanted, link) else {
-        step.waiting
-            .get_or_insert_with(|| format!("kernel: link-local address of {port}"));
+        step.waiting.get_or_insert_with(|| format!("kernel: link-local address of {port}"));
         // A running advertiser survives the moment in which a flap regenerates the address.
         return matches!(running, Some(AdvertiserState::Running(_)));
     };
     match running {
         Some(AdvertiserState::Running(current)) if *current == spec => return true,
         Some(AdvertiserState::Ceasing) => {
-            step.waiting
-                .get_or_insert_with(|| format!("final advertisements on {port}"));
+            step.waiting.get_or_insert_with(|| format!("final advertisements on {port}"));
             return false;
         }
         _ => {}
     }
-    let opening = step
-        .actions
-        .iter()
-        .any(|action| matches!(action, Action::SetService(_)));
+    let opening = step.actions.iter().any(|action| matches!(action, Action::SetService(_)));
     if !proxy_ready && !opening && !view.runtime.services.contains_key(port) {
         step.waiting.get_or_insert_with(|| format!("listener {port}"));
     } else if view.free(&format!("advertiser {port}")) && !opening {
@@ -249,7 +226,5 @@ fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserS
 /// A port that never had carrier has no link-local yet; it will be the one made of the MAC, as SONiC's
 /// netdevs generate it. With carrier the kernel's own word counts.
 fn expected_link_local(link: &Link) -> Option<std::net::Ipv6Addr> {
-    link.mac
-        .filter(|_| !link.carrier)
-        .map(crate::name::MacAddr::eui64_link_local)
+    link.mac.filter(|_| !link.carrier).map(crate::name::MacAddr::eui64_link_local)
 }

@@ -78,25 +78,13 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
 /// The status while a warm or fast reboot is under way: everything runs on, nothing is changed.
 pub(super) fn frozen(view: &View<'_>, observed: &Observed, wanted: &WantedSet<'_>) -> Status {
     let frr = FrrPlan::default();
-    let inputs = Inputs {
-        view,
-        observed,
-        wanted,
-        frr: &frr,
-    };
+    let inputs = Inputs { view, observed, wanted, frr: &frr };
     let waiting = vec![Waiting {
         object: "all rows".to_owned(),
         port: None,
         on: "the warm or fast reboot to finish (STATE_DB WARM_RESTART_ENABLE_TABLE|system)".to_owned(),
     }];
-    build(
-        &inputs,
-        &BTreeMap::new(),
-        &BTreeMap::new(),
-        waiting,
-        Vec::new(),
-        0,
-    )
+    build(&inputs, &BTreeMap::new(), &BTreeMap::new(), waiting, Vec::new(), 0)
 }
 
 pub(super) fn build(
@@ -115,10 +103,8 @@ pub(super) fn build(
     let settled =
         |status: &PortStatus| matches!(status.phase, Phase::Ready | Phase::Foreign | Phase::Rejected);
     let leaks_settled = partitions.values().all(|partition| {
-        matches!(
-            partition.leak,
-            LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered
-        ) || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed)
+        matches!(partition.leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered)
+            || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed)
     });
     let vrfs_ready = partitions.values().all(|partition| partition.vrf_ready);
     let verdict = if !unknown.is_empty() {
@@ -138,12 +124,7 @@ pub(super) fn build(
         rejected: desired.rejected.clone(),
         warnings: desired.warnings.clone(),
         unknown,
-        control_api_error: inputs
-            .observed
-            .runtime
-            .upstream
-            .as_ref()
-            .and_then(|state| state.error.clone()),
+        control_api_error: inputs.observed.runtime.upstream.as_ref().and_then(|state| state.error.clone()),
     }
 }
 
@@ -155,12 +136,7 @@ fn ports(
 ) -> BTreeMap<PortName, PortStatus> {
     let view = inputs.view;
     let rejected = rejected_ports(view.desired);
-    let names = view
-        .desired
-        .ports
-        .keys()
-        .chain(assessments.keys())
-        .chain(rejected.keys());
+    let names = view.desired.ports.keys().chain(assessments.keys()).chain(rejected.keys());
     let mut ports = BTreeMap::new();
     for name in names.filter(|name| name.kind() != PortKind::Loopback) {
         let assessment = assessments.get(name);
@@ -169,12 +145,7 @@ fn ports(
             continue;
         }
         let mut status = port_facts(view, name);
-        status.phase = phase(
-            inputs,
-            name,
-            assessment,
-            complete.get(name).copied().unwrap_or(false),
-        );
+        status.phase = phase(inputs, name, assessment, complete.get(name).copied().unwrap_or(false));
         status.waiting_on = waiting
             .iter()
             .find(|waiting| waiting.port.as_ref() == Some(name))
@@ -220,10 +191,7 @@ fn port_facts(view: &View<'_>, name: &PortName) -> PortStatus {
             .map(|port| port.alias.clone())
             .or_else(|| text("alias"))
             .unwrap_or_else(|| name.to_string()),
-        index: desired
-            .map(|port| port.index)
-            .or_else(|| text("index")?.parse().ok())
-            .unwrap_or_default(),
+        index: desired.map(|port| port.index).or_else(|| text("index")?.parse().ok()).unwrap_or_default(),
         partition: desired.map(|port| port.partition.clone()),
         vrf: partition
             .map(|partition| partition.vrf.clone())
@@ -240,10 +208,7 @@ fn port_facts(view: &View<'_>, name: &PortName) -> PortStatus {
 fn rejected_ports(desired: &Desired) -> BTreeMap<PortName, String> {
     let mut ports = BTreeMap::new();
     for rejected in &desired.rejected {
-        let key = rejected
-            .row
-            .strip_prefix("BOOT_NETWORK_PORT|")
-            .and_then(|key| key.parse().ok());
+        let key = rejected.row.strip_prefix("BOOT_NETWORK_PORT|").and_then(|key| key.parse().ok());
         if let Some(port) = key {
             ports.entry(port).or_insert_with(|| rejected.to_string());
         }
@@ -283,11 +248,7 @@ fn partitions(
     waiting: &[Waiting],
 ) -> BTreeMap<PartitionId, PartitionStatus> {
     let entry = |partition: &Partition| {
-        let of = || {
-            ports
-                .values()
-                .filter(|port| port.partition.as_ref() == Some(&partition.id))
-        };
+        let of = || ports.values().filter(|port| port.partition.as_ref() == Some(&partition.id));
         let vrf_row = format!("VRF|{}", partition.vrf);
         let leak = inputs.frr.leak.get(&partition.vrf).cloned();
         PartitionStatus {
@@ -305,10 +266,5 @@ fn partitions(
             error: inputs.view.backing_off.get(&vrf_row).cloned(),
         }
     };
-    inputs
-        .wanted
-        .partitions
-        .iter()
-        .map(|(id, partition)| ((*id).clone(), entry(partition)))
-        .collect()
+    inputs.wanted.partitions.iter().map(|(id, partition)| ((*id).clone(), entry(partition))).collect()
 }

@@ -82,10 +82,7 @@ impl<'a> View<'a> {
 
     /// The kernel shows the port in this VRF.
     pub(super) fn enslaved(&self, port: &PortName, vrf: &str) -> bool {
-        self.kernel
-            .links
-            .get(port.as_str())
-            .is_some_and(|link| link.master.as_deref() == Some(vrf))
+        self.kernel.links.get(port.as_str()).is_some_and(|link| link.master.as_deref() == Some(vrf))
     }
 
     /// An action on the object may be emitted now: it neither failed nor ran a moment ago.
@@ -166,8 +163,7 @@ impl Interface<'_> {
     ) -> Vec<OwnedAddress> {
         let vrf = self.row_vrf_name();
         let rows = self.addresses.iter().filter_map(|(_, address)| *address);
-        rows.filter_map(|address| ledger.owned_address(port, vrf.as_ref(), address, wanted))
-            .collect()
+        rows.filter_map(|address| ledger.owned_address(port, vrf.as_ref(), address, wanted)).collect()
     }
 
     pub(super) fn has_address_row(&self, address: Ipv6Net) -> bool {
@@ -176,7 +172,6 @@ impl Interface<'_> {
 
     /// The kernel has the address and it is usable.
     pub(super) fn kernel_has(&self, address: Ipv6Net) -> bool {
-        self.link
-            .is_some_and(|link| link.addresses.contains(&address) && !link.tentative.contains(&address))
+        self.link.is_some_and(|link| link.addresses.contains(&address) && !link.tentative.contains(&address))
     }
 }

@@ -34,11 +34,7 @@ pub(super) fn effective_origins(view: &View<'_>, wanted: &WantedSet<'_>) -> BTre
 
 /// No row, no trace in STATE_DB, no kernel device.
 fn gone(view: &View<'_>, vrf: &VrfName) -> bool {
-    let StateDb {
-        vrf_table,
-        vrf_object_table,
-        ..
-    } = view.state;
+    let StateDb { vrf_table, vrf_object_table, .. } = view.state;
     view.config.row("VRF", vrf.as_str()).is_none()
         && !vrf_table.contains(vrf.as_str())
         && !vrf_object_table.contains(vrf.as_str())
@@ -54,36 +50,21 @@ pub(super) fn plan(
     actions: &mut Vec<Action>,
     waiting: &mut Vec<Waiting>,
 ) {
-    for partition in wanted
-        .partitions
-        .values()
-        .filter(|partition| partition.manage_vrf)
-    {
+    for partition in wanted.partitions.values().filter(|partition| partition.manage_vrf) {
         let vrf = &partition.vrf;
         match create(view, vrf) {
             Step::Act(action) => actions.push(action),
-            Step::Wait(on) => waiting.push(Waiting {
-                object: format!("VRF|{vrf}"),
-                port: None,
-                on,
-            }),
+            Step::Wait(on) => waiting.push(Waiting { object: format!("VRF|{vrf}"), port: None, on }),
             Step::Done => {}
         }
     }
-    let rows = view
-        .config
-        .table("VRF")
-        .filter_map(|(key, _)| key.parse::<VrfName>().ok());
+    let rows = view.config.table("VRF").filter_map(|(key, _)| key.parse::<VrfName>().ok());
     for vrf in rows.filter(|vrf| wanted.partitions.values().all(|partition| partition.vrf != *vrf)) {
         let Some(owned) = ledger.owned_vrf(&vrf) else {
             continue;
         };
         match in_use(view, wanted, &vrf, lingering) {
-            Some(on) => waiting.push(Waiting {
-                object: format!("VRF|{vrf}"),
-                port: None,
-                on,
-            }),
+            Some(on) => waiting.push(Waiting { object: format!("VRF|{vrf}"), port: None, on }),
             None => actions.push(Action::DeleteVrf(owned)),
         }
     }
@@ -131,18 +112,10 @@ fn in_use(view: &View<'_>, wanted: &WantedSet<'_>, vrf: &VrfName, lingering: &[V
     if let Some(row) = view.rows_in_vrf(vrf.as_str()).into_iter().next() {
         return Some(format!("{row} leaving the VRF"));
     }
-    let state = view
-        .state
-        .interface_table
-        .iter()
-        .find(|(_, name)| *name == vrf.as_str());
+    let state = view.state.interface_table.iter().find(|(_, name)| *name == vrf.as_str());
     if let Some((port, _)) = state {
         return Some(format!("intfmgrd: STATE_DB INTERFACE_TABLE|{port} gone"));
     }
-    let slave = view
-        .kernel
-        .links
-        .iter()
-        .find(|(_, link)| link.master.as_deref() == Some(vrf.as_str()));
+    let slave = view.kernel.links.iter().find(|(_, link)| link.master.as_deref() == Some(vrf.as_str()));
     slave.map(|(name, _)| format!("kernel: {name} released by {vrf}"))
 }

@@ -34,44 +34,20 @@ pub(super) fn wanted<'a>(view: &View<'a>) -> WantedSet<'a> {
     for (name, port) in view.desired.ports.iter().filter(|(_, port)| up && port.admin_up) {
         if let Some(partition) = partitions.get(&port.partition) {
             let addresses = vec![router_interface_address(port.prefix)];
-            let wanted = Wanted {
-                partition,
-                port: Some(port),
-                vrf: &partition.vrf,
-                addresses,
-            };
+            let wanted = Wanted { partition, port: Some(port), vrf: &partition.vrf, addresses };
             interfaces.insert(name.clone(), wanted);
         }
     }
     let mut taken = BTreeSet::new();
-    for partition in partitions
-        .values()
-        .filter(|p| p.proxy && !p.service_addresses.is_empty())
-    {
-        let addresses: Vec<Ipv6Net> = partition
-            .service_addresses
-            .iter()
-            .map(|address| Ipv6Net::from(*address))
-            .collect();
+    for partition in partitions.values().filter(|p| p.proxy && !p.service_addresses.is_empty()) {
+        let addresses: Vec<Ipv6Net> =
+            partition.service_addresses.iter().map(|address| Ipv6Net::from(*address)).collect();
         if let Some(name) = service_loopback(view, partition, &mut taken) {
-            interfaces.insert(
-                name,
-                Wanted {
-                    partition,
-                    port: None,
-                    vrf: &partition.vrf,
-                    addresses,
-                },
-            );
+            interfaces.insert(name, Wanted { partition, port: None, vrf: &partition.vrf, addresses });
         }
     }
     let (held, vrfs_held) = held(view);
-    WantedSet {
-        interfaces,
-        partitions,
-        held,
-        vrfs_held,
-    }
+    WantedSet { interfaces, partitions, held, vrfs_held }
 }
 
 /// The loopback of a partition's service addresses: the one the ledger or its row shows to be in the VRF,
@@ -84,11 +60,7 @@ fn service_loopback(
     let numbered = |number: u32| -> Option<PortName> { format!("Loopback{number}").parse::<PortName>().ok() };
     let candidates = || SERVICE_LOOPBACKS.filter_map(numbered);
     let kept = candidates().find(|name| {
-        let ours = view
-            .ledger
-            .ports
-            .get(name)
-            .is_some_and(|entry| entry.vrf == partition.vrf);
+        let ours = view.ledger.ports.get(name).is_some_and(|entry| entry.vrf == partition.vrf);
         ours && !taken.contains(name)
     });
     let chosen = kept.or_else(|| {
@@ -118,9 +90,8 @@ fn held(view: &View<'_>) -> (BTreeSet<PortName>, bool) {
         let Some(row) = view.config.row("BOOT_NETWORK_PORT", key) else {
             continue;
         };
-        let partition_gone = row
-            .get("partition")
-            .is_some_and(|id| view.config.row("BOOT_NETWORK_PARTITION", id).is_none());
+        let partition_gone =
+            row.get("partition").is_some_and(|id| view.config.row("BOOT_NETWORK_PARTITION", id).is_none());
         if let (Ok(port), false) = (key.parse(), partition_gone) {
             ports.insert(port);
         }

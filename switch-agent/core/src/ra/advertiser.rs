@@ -84,11 +84,7 @@ pub struct Transmit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Advertising,
-    Ceasing {
-        due: Duration,
-        sends_left: u8,
-        attempts_left: u8,
-    },
+    Ceasing { due: Duration, sends_left: u8, attempts_left: u8 },
     Done,
 }
 
@@ -165,13 +161,7 @@ impl Advertiser {
         }
         let strict = self.spec.config.profile == RaProfile::Strict;
         let queued = match solicit.source {
-            Some(address) => self.answers.push(
-                Target::Unicast {
-                    address,
-                    mac: solicit.mac,
-                },
-                now,
-            ),
+            Some(address) => self.answers.push(Target::Unicast { address, mac: solicit.mac }, now),
             None if strict => Queued::Full,
             None => self.answers.push(Target::AllNodesIn { mac: solicit.mac }, now),
         };
@@ -271,11 +261,7 @@ impl Advertiser {
             _ if !self.carrier => None,
             Phase::Advertising => {
                 let multicast = self.multicast.due();
-                Some(
-                    self.answers
-                        .due()
-                        .map_or(multicast, |answer| answer.min(multicast)),
-                )
+                Some(self.answers.due().map_or(multicast, |answer| answer.min(multicast)))
             }
             Phase::Ceasing { due, .. } => Some(due),
             Phase::Done => None,
@@ -292,11 +278,9 @@ impl Advertiser {
         }
         match self.phase {
             Phase::Done => None,
-            Phase::Ceasing {
-                sends_left,
-                attempts_left,
-                ..
-            } => Some(self.transmit_final(now, sends_left, attempts_left)),
+            Phase::Ceasing { sends_left, attempts_left, .. } => {
+                Some(self.transmit_final(now, sends_left, attempts_left))
+            }
             Phase::Advertising => match self.answers.pop(now) {
                 Some(pending) => Some(self.transmit_answer(pending)),
                 None => Some(self.transmit_multicast(now)),
@@ -366,11 +350,7 @@ impl Advertiser {
     fn transmit_final(&mut self, now: Duration, sends_left: u8, attempts_left: u8) -> Transmit {
         let attempts_left = attempts_left.saturating_sub(1);
         let before = self.multicast.clone();
-        self.in_flight = Some(InFlight::Final {
-            sends_left,
-            attempts_left,
-            before,
-        });
+        self.in_flight = Some(InFlight::Final { sends_left, attempts_left, before });
         self.multicast.sent(now, &self.spec.config, &mut self.rng);
         self.phase = ceasing(now + BOOT_MIN_DELAY, sends_left.saturating_sub(1), attempts_left);
         Transmit {
@@ -384,20 +364,14 @@ impl Advertiser {
 
     /// What [`Advertiser::poll_transmit`] returned last did not leave: it is tried again, ever more slowly.
     pub fn transmit_failed(&mut self, now: Duration) {
-        let pause = RETRY_DELAY
-            .saturating_mul(1 << self.failures.min(5))
-            .min(RETRY_DELAY_MAX);
+        let pause = RETRY_DELAY.saturating_mul(1 << self.failures.min(5)).min(RETRY_DELAY_MAX);
         match self.in_flight.take() {
             Some(InFlight::Multicast(before)) => {
                 self.multicast = before;
                 self.multicast.postpone(now + pause);
             }
             Some(InFlight::Answer(pending)) => self.answers.postpone(pending, now + pause),
-            Some(InFlight::Final {
-                sends_left,
-                attempts_left,
-                before,
-            }) => {
+            Some(InFlight::Final { sends_left, attempts_left, before }) => {
                 self.multicast = before;
                 self.phase = ceasing(now + RETRY_DELAY, sends_left, attempts_left);
             }
@@ -413,21 +387,12 @@ fn addresses(spec: &AdvertiserSpec, destination: Destination) -> FrameAddresses 
         Destination::AllNodesIn(mac) => (mac, ALL_NODES),
         Destination::Unicast { address, mac } => (mac, address),
     };
-    FrameAddresses {
-        source_mac: spec.mac,
-        destination_mac,
-        source: spec.link_local,
-        destination,
-    }
+    FrameAddresses { source_mac: spec.mac, destination_mac, source: spec.link_local, destination }
 }
 
 fn ceasing(due: Duration, sends_left: u8, attempts_left: u8) -> Phase {
     if sends_left == 0 || attempts_left == 0 {
         return Phase::Done;
     }
-    Phase::Ceasing {
-        due,
-        sends_left,
-        attempts_left,
-    }
+    Phase::Ceasing { due, sends_left, attempts_left }
 }

@@ -122,13 +122,11 @@ impl Answers {
 
     /// A multicast reached everybody who waits without an address of their own.
     pub(super) fn multicast_sent(&mut self) {
-        self.pending
-            .retain(|pending| matches!(pending.target, Target::Unicast { .. }));
+        self.pending.retain(|pending| matches!(pending.target, Target::Unicast { .. }));
     }
 
     pub(super) fn forget_older(&mut self, now: Duration) {
-        self.pending
-            .retain(|pending| pending.since + PENDING_AGE_MAX >= now);
+        self.pending.retain(|pending| pending.since + PENDING_AGE_MAX >= now);
     }
 
     pub(super) fn clear(&mut self) {
@@ -178,24 +176,12 @@ mod tests {
     fn a_link_local_solicitor_is_not_held_up_by_an_empty_bucket() {
         let mut answers = Answers::default();
         (0..4).for_each(|_| answers.bucket.take(Duration::ZERO));
-        let unicast = Target::Unicast {
-            address: MAC.eui64_link_local(),
-            mac: MAC,
-        };
-        assert_eq!(
-            answers.push(Target::AllNodesIn { mac: MAC }, Duration::ZERO),
-            Queued::New
-        );
+        let unicast = Target::Unicast { address: MAC.eui64_link_local(), mac: MAC };
+        assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, Duration::ZERO), Queued::New);
         assert_eq!(answers.push(unicast, Duration::from_millis(5)), Queued::New);
         assert_eq!(answers.push(unicast, Duration::from_millis(6)), Queued::Merged);
         let first = answers.pop(Duration::from_millis(7)).unwrap();
-        assert_eq!(
-            first,
-            Pending {
-                target: unicast,
-                since: Duration::from_millis(5)
-            }
-        );
+        assert_eq!(first, Pending { target: unicast, since: Duration::from_millis(5) });
         assert_eq!(answers.due(), Some(Duration::from_secs(3)));
     }
 }

@@ -36,14 +36,9 @@ impl Withdrawn {
         };
         withdraw(&mut self.prefixes, told(old), &told(new));
         withdraw(&mut self.rdnss, old.rdnss.clone(), &new.rdnss);
-        withdraw(
-            &mut self.pref64,
-            old.pref64.into_iter().collect(),
-            new.pref64.as_slice(),
-        );
+        withdraw(&mut self.pref64, old.pref64.into_iter().collect(), new.pref64.as_slice());
         self.routes.extend(old.route_info.iter().cloned());
-        self.routes
-            .retain(|route| new.route_info.iter().all(|kept| kept.prefix != route.prefix));
+        self.routes.retain(|route| new.route_info.iter().all(|kept| kept.prefix != route.prefix));
         self.routes.truncate(WITHDRAWN_MAX);
     }
 }
@@ -59,9 +54,7 @@ fn withdraw<T: PartialEq>(withdrawn: &mut Vec<T>, old: Vec<T>, new: &[T]) {
 /// does not take name resolution from a machine that still has its route.
 fn shared_lifetime_s(config: &RaConfig) -> u32 {
     let minimum = config.max_rtr_adv_interval.saturating_mul(3).as_secs();
-    u32::try_from(minimum)
-        .unwrap_or(u32::MAX)
-        .max(u32::from(config.adv_default_lifetime_s))
+    u32::try_from(minimum).unwrap_or(u32::MAX).max(u32::from(config.adv_default_lifetime_s))
 }
 
 /// A regular advertisement.
@@ -77,15 +70,7 @@ pub(super) fn last(spec: &AdvertiserSpec, withdrawn: &Withdrawn) -> Messages {
 /// Takes leave from an address that is no longer the port's (RFC 4861 section 6.2.8): the router there has
 /// lifetime 0, and nothing else is withdrawn, as the new address keeps telling it.
 pub(super) fn farewell(former: &AdvertiserSpec) -> Messages {
-    ndp::messages(
-        &Header {
-            router_lifetime_s: 0,
-            ..header(&former.config)
-        },
-        former.mac,
-        &[],
-    )
-    .into()
+    ndp::messages(&Header { router_lifetime_s: 0, ..header(&former.config) }, former.mac, &[]).into()
 }
 
 fn header(config: &RaConfig) -> Header {
@@ -108,11 +93,7 @@ fn encode(spec: &AdvertiserSpec, withdrawn: &Withdrawn, ceasing: bool) -> Messag
         header.router_lifetime_s = 0;
     }
     let lifetime_s = unless_ceasing(shared_lifetime_s(config));
-    let prefix = |prefix, valid_s, preferred_s| NdpOption::PrefixInformation {
-        prefix,
-        valid_s,
-        preferred_s,
-    };
+    let prefix = |prefix, valid_s, preferred_s| NdpOption::PrefixInformation { prefix, valid_s, preferred_s };
     let route = |route: &RouteInfo, lifetime_s| NdpOption::RouteInformation {
         prefix: route.prefix,
         preference: route.preference,
@@ -122,43 +103,18 @@ fn encode(spec: &AdvertiserSpec, withdrawn: &Withdrawn, ceasing: bool) -> Messag
     let mut options: Vec<NdpOption<'_>> = vec![];
     options.extend(config.adv_prefix_list.iter().map(|entry| {
         let valid_s = unless_ceasing(entry.adv_valid_lifetime_s);
-        prefix(
-            entry.prefix,
-            valid_s,
-            unless_ceasing(entry.adv_preferred_lifetime_s),
-        )
+        prefix(entry.prefix, valid_s, unless_ceasing(entry.adv_preferred_lifetime_s))
     }));
     options.extend(config.adv_link_mtu.map(NdpOption::Mtu));
-    options.push(NdpOption::Rdnss {
-        servers: &config.rdnss,
-        lifetime_s,
-    });
-    options.push(NdpOption::Dnssl {
-        domains: &config.dnssl,
-        lifetime_s,
-    });
-    options.extend(
-        config
-            .route_info
-            .iter()
-            .map(|entry| route(entry, unless_ceasing(entry.lifetime_s))),
-    );
-    options.extend(
-        config
-            .pref64
-            .map(|prefix| NdpOption::Pref64 { prefix, lifetime_s }),
-    );
+    options.push(NdpOption::Rdnss { servers: &config.rdnss, lifetime_s });
+    options.push(NdpOption::Dnssl { domains: &config.dnssl, lifetime_s });
+    options.extend(config.route_info.iter().map(|entry| route(entry, unless_ceasing(entry.lifetime_s))));
+    options.extend(config.pref64.map(|prefix| NdpOption::Pref64 { prefix, lifetime_s }));
     options.extend(config.captive_portal.as_deref().map(NdpOption::CaptivePortal));
 
     options.extend(withdrawn.prefixes.iter().map(|gone| prefix(*gone, 0, 0)));
-    options.push(NdpOption::Rdnss {
-        servers: &withdrawn.rdnss,
-        lifetime_s: 0,
-    });
+    options.push(NdpOption::Rdnss { servers: &withdrawn.rdnss, lifetime_s: 0 });
     options.extend(withdrawn.routes.iter().map(|gone| route(gone, 0)));
-    options.extend(withdrawn.pref64.iter().map(|gone| NdpOption::Pref64 {
-        prefix: *gone,
-        lifetime_s: 0,
-    }));
+    options.extend(withdrawn.pref64.iter().map(|gone| NdpOption::Pref64 { prefix: *gone, lifetime_s: 0 }));
     ndp::messages(&header, spec.mac, &options).into()
 }

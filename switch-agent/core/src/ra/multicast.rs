@@ -20,12 +20,8 @@ pub(super) const BOOT_MIN_DELAY: Duration = Duration::from_millis(100);
 
 /// Boot profile, after carrier: the first advertisement and its repetitions until the port is heard. One
 /// alone is lost when the machine's own link layer is not ready yet.
-const BURST: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_millis(1500),
-];
+const BURST: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 
 /// Periodic deadlines of all ports are rounded down to this grid where MinRtrAdvInterval allows it: waking
 /// up costs more than sending.
@@ -100,9 +96,7 @@ impl Multicast {
     /// MIN_DELAY_BETWEEN_RAS plus that delay.
     pub(super) fn strict_answer_time(&self, now: Duration, rng: &mut SplitMix64) -> Duration {
         let delay = rng.between(Duration::ZERO, MAX_RA_DELAY_TIME);
-        let spaced = self
-            .last
-            .map_or(Duration::ZERO, |last| last + MIN_DELAY_BETWEEN_RAS + delay);
+        let spaced = self.last.map_or(Duration::ZERO, |last| last + MIN_DELAY_BETWEEN_RAS + delay);
         spaced.max(now + delay)
     }
 
@@ -122,12 +116,9 @@ impl Multicast {
     pub(super) fn sent(&mut self, now: Duration, config: &RaConfig, rng: &mut SplitMix64) {
         self.last = Some(now);
         self.solicited = None;
-        self.burst = self
-            .burst
-            .and_then(|(start, entry)| BURST.get(entry + 1).map(|_| (start, entry + 1)));
-        if let Some((start, offset)) = self
-            .burst
-            .and_then(|(start, entry)| BURST.get(entry).map(|offset| (start, *offset)))
+        self.burst = self.burst.and_then(|(start, entry)| BURST.get(entry + 1).map(|_| (start, entry + 1)));
+        if let Some((start, offset)) =
+            self.burst.and_then(|(start, entry)| BURST.get(entry).map(|offset| (start, *offset)))
         {
             self.due = (start + offset).max(now + BOOT_MIN_DELAY);
             return;
@@ -149,11 +140,7 @@ impl Multicast {
         }
         let due = last + interval;
         let slot = floor_to_slot(due);
-        if slot >= last + min.min(interval) {
-            slot
-        } else {
-            due
-        }
+        if slot >= last + min.min(interval) { slot } else { due }
     }
 }
 

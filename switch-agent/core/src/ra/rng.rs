@@ -39,10 +39,7 @@ mod tests {
         let draws: Vec<Duration> = (0..1000).map(|_| rng.between(low, high)).collect();
         assert!(draws.iter().all(|draw| (low..=high).contains(draw)));
         let mean = draws.iter().sum::<Duration>() / 1000;
-        assert!(
-            (Duration::from_millis(6200)..Duration::from_millis(6800)).contains(&mean),
-            "{mean:?}"
-        );
+        assert!((Duration::from_millis(6200)..Duration::from_millis(6800)).contains(&mean), "{mean:?}");
         assert_eq!(rng.between(high, low), high);
     }
 
@@ -53,11 +50,7 @@ mod tests {
         let outputs: Vec<u64> = (0..3).map(|_| rng.next()).collect();
         assert_eq!(
             outputs,
-            [
-                6_457_827_717_110_365_317,
-                3_203_168_211_198_807_973,
-                9_817_491_932_198_370_423
-            ]
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
     }
 }

@@ -9,17 +9,9 @@ use crate::row::{ConfigDb, Fields};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigWrite {
     /// HSET: merges into an existing row; without fields the `NULL` placeholder.
-    Set {
-        table: String,
-        key: String,
-        fields: Fields,
-    },
+    Set { table: String, key: String, fields: Fields },
     /// HDEL: a row that loses its last field is gone.
-    Hdel {
-        table: String,
-        key: String,
-        field: String,
-    },
+    Hdel { table: String, key: String, field: String },
     /// DEL of the whole row.
     Del { table: String, key: String },
 }
@@ -31,29 +23,18 @@ impl SimSwitch {
 
     /// HSET of one row.
     pub fn config_set(&mut self, table: &str, key: &str, fields: Fields) {
-        self.config_transaction([ConfigWrite::Set {
-            table: table.into(),
-            key: key.into(),
-            fields,
-        }]);
+        self.config_transaction([ConfigWrite::Set { table: table.into(), key: key.into(), fields }]);
     }
 
     /// HDEL of one field.
     pub fn config_hdel(&mut self, table: &str, key: &str, field: &str) {
-        let write = ConfigWrite::Hdel {
-            table: table.into(),
-            key: key.into(),
-            field: field.into(),
-        };
+        let write = ConfigWrite::Hdel { table: table.into(), key: key.into(), field: field.into() };
         self.config_transaction([write]);
     }
 
     /// DEL of one row.
     pub fn config_del(&mut self, table: &str, key: &str) {
-        self.config_transaction([ConfigWrite::Del {
-            table: table.into(),
-            key: key.into(),
-        }]);
+        self.config_transaction([ConfigWrite::Del { table: table.into(), key: key.into() }]);
     }
 
     /// MULTI/EXEC: daemons get the notifications of all writes together.
@@ -115,15 +96,8 @@ impl SimSwitch {
             let (Some(name), true) = (subscribed, self.running.contains(&daemon)) else {
                 continue;
             };
-            let notification = Notification {
-                op,
-                key: key.to_owned(),
-                transaction,
-            };
-            self.subscriptions
-                .entry((daemon, *name))
-                .or_default()
-                .push(notification);
+            let notification = Notification { op, key: key.to_owned(), transaction };
+            self.subscriptions.entry((daemon, *name)).or_default().push(notification);
         }
     }
 }

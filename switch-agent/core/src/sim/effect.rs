@@ -15,13 +15,8 @@ pub enum Daemon {
 }
 
 impl Daemon {
-    pub const ALL: [Daemon; 5] = [
-        Daemon::Portsyncd,
-        Daemon::Vlanmgrd,
-        Daemon::Vrfmgrd,
-        Daemon::Intfmgrd,
-        Daemon::Orchagent,
-    ];
+    pub const ALL: [Daemon; 5] =
+        [Daemon::Portsyncd, Daemon::Vlanmgrd, Daemon::Vrfmgrd, Daemon::Intfmgrd, Daemon::Orchagent];
 
     /// CONFIG_DB tables that the daemon subscribes to.
     pub fn config_tables(self) -> &'static [&'static str] {
@@ -84,11 +79,7 @@ pub enum Step {
     /// portsyncd reports the oldest unreported change of a port.
     SyncPort(String),
     /// A daemon reads notifications of one table and works on that table.
-    Deliver {
-        daemon: Daemon,
-        table: &'static str,
-        batch: Batch,
-    },
+    Deliver { daemon: Daemon, table: &'static str, batch: Batch },
     /// orchagent takes everything from one APPL_DB queue and works on that table.
     Pop(ApplTable),
     /// A daemon's select timed out: it tries everything pending again.

@@ -37,10 +37,7 @@ impl SimSwitch {
         for (table, rows) in &state.tables {
             if let Some(table) = STATE_TABLES_FLUSHED.into_iter().find(|name| name == table) {
                 for key in rows.keys() {
-                    world.effect(Effect::StateDel {
-                        table,
-                        key: key.clone(),
-                    });
+                    world.effect(Effect::StateDel { table, key: key.clone() });
                 }
             } else {
                 world.state.tables.insert(table.clone(), rows.clone());
@@ -49,30 +46,17 @@ impl SimSwitch {
         for table in ApplTable::ALL {
             let waiting = world.produced.remove(&table).unwrap_or_default();
             for key in waiting.keys() {
-                world.effect(Effect::KeySetDel {
-                    table: table.name(),
-                    key: key.to_owned(),
-                });
+                world.effect(Effect::KeySetDel { table: table.name(), key: key.to_owned() });
             }
-            let hashes: Vec<String> = world
-                .appl
-                .table(table.name())
-                .map(|(key, _)| key.to_owned())
-                .collect();
+            let hashes: Vec<String> = world.appl.table(table.name()).map(|(key, _)| key.to_owned()).collect();
             for key in hashes {
-                world.effect(Effect::ApplDel {
-                    table: table.name(),
-                    key,
-                });
+                world.effect(Effect::ApplDel { table: table.name(), key });
             }
         }
         world.appl = ConfigDb::default();
         if world.port_init_done {
             for key in ["PortConfigDone", "PortInitDone"] {
-                world.effect(Effect::ApplDel {
-                    table: "PORT_TABLE",
-                    key: key.to_owned(),
-                });
+                world.effect(Effect::ApplDel { table: "PORT_TABLE", key: key.to_owned() });
             }
         }
         world.port_init_done = false;
@@ -101,8 +85,7 @@ impl SimSwitch {
     fn stop(&mut self, daemon: Daemon) {
         self.running.remove(&daemon);
         self.exited.remove(&daemon);
-        self.subscriptions
-            .retain(|(subscriber, _), _| *subscriber != daemon);
+        self.subscriptions.retain(|(subscriber, _), _| *subscriber != daemon);
         match daemon {
             Daemon::Vlanmgrd => self.vlanmgrd.tasks.clear(),
             Daemon::Vrfmgrd => self.vrfmgrd.tasks.clear(),

@@ -62,10 +62,7 @@ impl Intfmgrd {
         if !is_usable(world, alias) || (!vrf.is_empty() && !is_usable(world, vrf)) {
             return Outcome::Pending;
         }
-        let bound = world
-            .state
-            .row("INTERFACE_TABLE", alias)
-            .and_then(|row| row.get("vrf"));
+        let bound = world.state.row("INTERFACE_TABLE", alias).and_then(|row| row.get("vrf"));
         if bound.is_some_and(|bound| bound != vrf) {
             let log = format!("{alias} can not change to {vrf} directly, skipping");
             world.refused(Daemon::Intfmgrd, log);
@@ -74,9 +71,7 @@ impl Intfmgrd {
         if is_loopback(alias) && self.loopbacks.insert(alias.to_owned()) {
             let link = world.kernel.add(alias, LinkKind::Dummy, None);
             link.mtu = 65536;
-            world.effect(Effect::DummyAdd {
-                name: alias.to_owned(),
-            });
+            world.effect(Effect::DummyAdd { name: alias.to_owned() });
         }
         if !vrf.is_empty() && !world.set_master(alias, vrf) {
             let log = format!("Command 'ip link set {alias} master {vrf}' failed");
@@ -86,9 +81,7 @@ impl Intfmgrd {
         if published.is_empty() {
             published.insert("NULL".to_owned(), "NULL".to_owned());
         }
-        published
-            .entry("mac_addr".to_owned())
-            .or_insert_with(|| "00:00:00:00:00:00".to_owned());
+        published.entry("mac_addr".to_owned()).or_insert_with(|| "00:00:00:00:00:00".to_owned());
         world.produce(ApplTable::Intf, Op::Set, alias, published);
         world.state_set("INTERFACE_TABLE", alias, fields([("vrf", vrf)]));
         Outcome::Done
@@ -105,9 +98,7 @@ impl Intfmgrd {
         }
         if self.loopbacks.remove(alias) {
             world.kernel.remove(alias);
-            world.effect(Effect::DummyDel {
-                name: alias.to_owned(),
-            });
+            world.effect(Effect::DummyDel { name: alias.to_owned() });
         }
         world.produce(ApplTable::Intf, Op::Del, alias, Fields::new());
         world.state_del("INTERFACE_TABLE", alias);
@@ -125,10 +116,7 @@ fn is_usable(world: &World, name: &str) -> bool {
     } else if name.starts_with("PortChannel") {
         world.state_has("LAG_TABLE", name)
     } else {
-        world
-            .state
-            .row("PORT_TABLE", name)
-            .is_some_and(|row| row.contains_key("state"))
+        world.state.row("PORT_TABLE", name).is_some_and(|row| row.contains_key("state"))
     }
 }
 

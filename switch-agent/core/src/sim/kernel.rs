@@ -55,9 +55,7 @@ impl SimLink {
         self.remove_link_locals();
         if self.admin_up
             && self.carrier
-            && let Some(net) = self
-                .mac
-                .and_then(|mac| Ipv6Net::new(mac.eui64_link_local(), 64).ok())
+            && let Some(net) = self.mac.and_then(|mac| Ipv6Net::new(mac.eui64_link_local(), 64).ok())
         {
             self.addresses.insert(IpNet::V6(net));
         }
@@ -112,11 +110,7 @@ impl SimKernel {
     pub(super) fn remove(&mut self, name: &str) -> Option<SimLink> {
         let removed = self.links.remove(name)?;
         self.unreachable_defaults.remove(name);
-        for link in self
-            .links
-            .values_mut()
-            .filter(|link| link.master.as_deref() == Some(name))
-        {
+        for link in self.links.values_mut().filter(|link| link.master.as_deref() == Some(name)) {
             link.master = None;
             link.regenerate_link_local();
         }
@@ -124,9 +118,7 @@ impl SimKernel {
     }
 
     pub(super) fn is_vrf(&self, name: &str) -> bool {
-        self.links
-            .get(name)
-            .is_some_and(|link| matches!(link.kind, LinkKind::Vrf { .. }))
+        self.links.get(name).is_some_and(|link| matches!(link.kind, LinkKind::Vrf { .. }))
     }
 
     pub(super) fn vrfs(&self) -> Vec<String> {
@@ -139,11 +131,7 @@ impl SimKernel {
 
     pub(super) fn observe(&self) -> observed::Kernel {
         observed::Kernel {
-            links: self
-                .links
-                .iter()
-                .map(|(name, link)| (name.clone(), observe_link(link)))
-                .collect(),
+            links: self.links.iter().map(|(name, link)| (name.clone(), observe_link(link))).collect(),
             unreachable_defaults: self.unreachable_defaults.clone(),
             net_admin: self.net_admin,
         }

@@ -39,13 +39,7 @@ pub(super) fn state_db(world: &World, restart_in_progress: bool) -> StateDb {
         for (key, row) in world.state.table(table) {
             let oper_up = row.get(field).is_some_and(|status| status == "up");
             if let Ok(port) = key.parse() {
-                observed.port_table.insert(
-                    port,
-                    PortState {
-                        state_ok: state_ok(row),
-                        oper_up,
-                    },
-                );
+                observed.port_table.insert(port, PortState { state_ok: state_ok(row), oper_up });
             }
         }
     }
@@ -61,16 +55,8 @@ pub(super) fn appl_db(world: &World) -> ApplDb {
     let name = ApplTable::Intf.name();
     let waiting = world.produced.get(&ApplTable::Intf);
     ApplDb {
-        intf_table: world
-            .appl
-            .table(name)
-            .filter_map(|(key, _)| key.parse().ok())
-            .collect(),
-        intf_key_set: waiting
-            .into_iter()
-            .flat_map(Produced::keys)
-            .filter_map(|k| k.parse().ok())
-            .collect(),
+        intf_table: world.appl.table(name).filter_map(|(key, _)| key.parse().ok()).collect(),
+        intf_key_set: waiting.into_iter().flat_map(Produced::keys).filter_map(|k| k.parse().ok()).collect(),
         port_init_done: world.port_init_done,
     }
 }

@@ -48,9 +48,7 @@ impl Orchagent {
     }
 
     pub(super) fn rif_has_prefix(&self, port: &str, prefix: IpNet) -> bool {
-        self.rifs
-            .get(port)
-            .is_some_and(|rif| rif.prefixes.contains(&prefix))
+        self.rifs.get(port).is_some_and(|rif| rif.prefixes.contains(&prefix))
     }
 
     pub(super) fn worth_retrying(&self, generation: u64) -> bool {
@@ -132,10 +130,9 @@ impl Orchagent {
         if !vrf.is_empty() && !self.vrfs.contains(vrf) {
             return Outcome::Pending;
         }
-        self.rifs.entry(alias.to_owned()).or_insert_with(|| Rif {
-            vrf: vrf.to_owned(),
-            prefixes: BTreeSet::new(),
-        });
+        self.rifs
+            .entry(alias.to_owned())
+            .or_insert_with(|| Rif { vrf: vrf.to_owned(), prefixes: BTreeSet::new() });
         Outcome::Done
     }
 
@@ -152,11 +149,7 @@ impl Orchagent {
     /// A prefix that overlaps one of another interface in the same VRF is never programmed.
     fn prefix(&mut self, op: Op, alias: &str, prefix: IpNet) -> Outcome {
         let Some(rif) = self.rifs.get(alias) else {
-            return if op == Op::Set {
-                Outcome::Pending
-            } else {
-                Outcome::Done
-            };
+            return if op == Op::Set { Outcome::Pending } else { Outcome::Done };
         };
         if op == Op::Set {
             let vrf = &rif.vrf;

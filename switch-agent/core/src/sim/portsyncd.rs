@@ -52,23 +52,13 @@ pub(super) fn sync_port(world: &mut World, port: &str) {
 
 /// Once every configured port has its netdev, orchagent may work on interfaces.
 pub(super) fn check_init_done(world: &mut World) {
-    let all = world
-        .config
-        .table("PORT")
-        .all(|(port, _)| world.kernel.links.contains_key(port));
+    let all = world.config.table("PORT").all(|(port, _)| world.kernel.links.contains_key(port));
     if all && !world.port_init_done {
         world.port_init_done = true;
         let count = world.config.table("PORT").count().to_string();
-        for (key, row) in [
-            ("PortConfigDone", ("count", count.as_str())),
-            ("PortInitDone", ("lanes", "0")),
-        ] {
+        for (key, row) in [("PortConfigDone", ("count", count.as_str())), ("PortInitDone", ("lanes", "0"))] {
             let row = fields([row]);
-            world.effect(Effect::ApplSet {
-                table: "PORT_TABLE",
-                key: key.to_owned(),
-                fields: row,
-            });
+            world.effect(Effect::ApplSet { table: "PORT_TABLE", key: key.to_owned(), fields: row });
         }
     }
 }
@@ -83,9 +73,7 @@ impl Vlanmgrd {
         if !world.kernel.links.contains_key(BRIDGE) {
             let mac = Some(world.base_mac);
             world.kernel.add(BRIDGE, LinkKind::Bridge, mac);
-            world.effect(Effect::BridgeAdd {
-                name: BRIDGE.to_owned(),
-            });
+            world.effect(Effect::BridgeAdd { name: BRIDGE.to_owned() });
         }
         Vlanmgrd::default()
     }

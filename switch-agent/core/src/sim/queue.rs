@@ -176,11 +176,7 @@ impl Produced {
     pub(super) fn pop(&mut self) -> Vec<Popped> {
         let keys = std::mem::take(&mut self.keys);
         keys.into_iter()
-            .map(|key| Popped {
-                clear: self.deleted.remove(&key),
-                fields: self.staged.remove(&key),
-                key,
-            })
+            .map(|key| Popped { clear: self.deleted.remove(&key), fields: self.staged.remove(&key), key })
             .collect()
     }
 }

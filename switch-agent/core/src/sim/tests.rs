@@ -8,10 +8,8 @@ const ADDRESS: &str = "2001:db8:0:1::1/64";
 const OTHER: &str = "2001:db8:0:2::1/64";
 
 fn switch() -> SimSwitch {
-    let ports: Vec<PortName> = ["Ethernet0", "Ethernet4", "PortChannel1"]
-        .iter()
-        .map(|p| p.parse().unwrap())
-        .collect();
+    let ports: Vec<PortName> =
+        ["Ethernet0", "Ethernet4", "PortChannel1"].iter().map(|p| p.parse().unwrap()).collect();
     SimSwitch::new(&ports)
 }
 
@@ -22,18 +20,11 @@ fn settle(switch: &mut SimSwitch) -> Vec<Effect> {
 }
 
 fn set<const N: usize>(table: &str, key: &str, row: [(&str, &str); N]) -> ConfigWrite {
-    ConfigWrite::Set {
-        table: table.into(),
-        key: key.into(),
-        fields: fields(row),
-    }
+    ConfigWrite::Set { table: table.into(), key: key.into(), fields: fields(row) }
 }
 
 fn del(table: &str, key: &str) -> ConfigWrite {
-    ConfigWrite::Del {
-        table: table.into(),
-        key: key.into(),
-    }
+    ConfigWrite::Del { table: table.into(), key: key.into() }
 }
 
 fn address_key(port: &str) -> String {
@@ -49,11 +40,7 @@ fn master(switch: &SimSwitch, port: &str) -> Option<String> {
 }
 
 fn has_address(switch: &SimSwitch, port: &str) -> bool {
-    switch
-        .link(port)
-        .unwrap()
-        .addresses
-        .contains(&ADDRESS.parse::<IpNet>().unwrap())
+    switch.link(port).unwrap().addresses.contains(&ADDRESS.parse::<IpNet>().unwrap())
 }
 
 fn refusals(effects: &[Effect]) -> Vec<&str> {
@@ -109,12 +96,7 @@ mod normal_path {
         assert!(switch.is_idle());
         assert!(appl.port_init_done);
         assert_eq!(state.port_table.len(), 3);
-        assert!(
-            state
-                .port_table
-                .values()
-                .all(|port| port.state_ok && port.oper_up)
-        );
+        assert!(state.port_table.values().all(|port| port.state_ok && port.oper_up));
         assert!(kernel.links["Ethernet0"].link_local().is_some());
         assert_eq!(kernel.links["Ethernet0"].mac, kernel.links["Ethernet4"].mac);
     }
@@ -124,25 +106,14 @@ mod normal_path {
         let mut switch = switch();
         switch.config_set("VRF", "Vrf1", fields([]));
         let effects = settle(&mut switch);
-        assert!(effects.contains(&Effect::VrfAdd {
-            name: "Vrf1".into(),
-            table: 1001
-        }));
+        assert!(effects.contains(&Effect::VrfAdd { name: "Vrf1".into(), table: 1001 }));
         let unset = fields([("NULL", "NULL")]);
-        assert!(effects.contains(&Effect::ApplSet {
-            table: "VRF_TABLE",
-            key: "Vrf1".into(),
-            fields: unset
-        }));
+        assert!(effects.contains(&Effect::ApplSet { table: "VRF_TABLE", key: "Vrf1".into(), fields: unset }));
 
         let switch = bound();
         let (state, appl, kernel) = switch.observe();
         assert_eq!(state.interface_table[&port("Ethernet0")], "Vrf1");
-        assert!(
-            state
-                .interface_prefixes
-                .contains(&(port("Ethernet0"), ADDRESS.parse().unwrap()))
-        );
+        assert!(state.interface_prefixes.contains(&(port("Ethernet0"), ADDRESS.parse().unwrap())));
         assert!(appl.intf_table.contains(&port("Ethernet0")) && appl.intf_key_set.is_empty());
         assert_eq!(kernel.links["Ethernet0"].master.as_deref(), Some("Vrf1"));
         assert_eq!(kernel.links["Vrf1"].vrf_table, Some(1001));
@@ -151,14 +122,8 @@ mod normal_path {
         let row = switch.appl().row("INTF_TABLE", "Ethernet0").unwrap();
         assert_eq!(row["vrf_name"], "Vrf1");
         assert_eq!(row["mac_addr"], "00:00:00:00:00:00");
-        let row = switch
-            .appl()
-            .row("INTF_TABLE", &format!("Ethernet0:{ADDRESS}"))
-            .unwrap();
-        assert_eq!(
-            (row["scope"].as_str(), row["family"].as_str()),
-            ("global", "IPv6")
-        );
+        let row = switch.appl().row("INTF_TABLE", &format!("Ethernet0:{ADDRESS}")).unwrap();
+        assert_eq!((row["scope"].as_str(), row["family"].as_str()), ("global", "IPv6"));
     }
 
     #[test]
@@ -266,10 +231,7 @@ mod order_of_rows {
         settle(&mut switch);
         switch.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf1")]));
         let effects = settle(&mut switch);
-        assert_eq!(
-            refusals(&effects),
-            ["Ethernet0 can not change to Vrf1 directly, skipping"]
-        );
+        assert_eq!(refusals(&effects), ["Ethernet0 can not change to Vrf1 directly, skipping"]);
         assert_eq!(master(&switch, "Ethernet0"), None);
         assert!(!switch.is_pending(Daemon::Intfmgrd, "Ethernet0"));
     }

@@ -69,19 +69,12 @@ impl World {
         let mut merged = self.state.row(table, key).cloned().unwrap_or_default();
         merged.extend(row.clone());
         self.state.insert(table, key, merged);
-        self.effect(Effect::StateSet {
-            table,
-            key: key.to_owned(),
-            fields: row,
-        });
+        self.effect(Effect::StateSet { table, key: key.to_owned(), fields: row });
     }
 
     pub(super) fn state_del(&mut self, table: &'static str, key: &str) {
         if self.state.remove(table, key).is_some() {
-            self.effect(Effect::StateDel {
-                table,
-                key: key.to_owned(),
-            });
+            self.effect(Effect::StateDel { table, key: key.to_owned() });
         }
     }
 
@@ -102,41 +95,24 @@ impl World {
         };
         self.generation += 1;
         if new {
-            self.effect(Effect::KeySetAdd {
-                table: table.name(),
-                key: key.to_owned(),
-            });
+            self.effect(Effect::KeySetAdd { table: table.name(), key: key.to_owned() });
         }
     }
 
     /// Empties one queue towards orchagent, as its Lua script does, and makes the hashes visible.
     pub(super) fn pop(&mut self, table: ApplTable) -> Vec<Popped> {
-        let popped = self
-            .produced
-            .get_mut(&table)
-            .map(Produced::pop)
-            .unwrap_or_default();
+        let popped = self.produced.get_mut(&table).map(Produced::pop).unwrap_or_default();
         let name = table.name();
         for Popped { key, clear, fields } in &popped {
-            self.effect(Effect::KeySetDel {
-                table: name,
-                key: key.clone(),
-            });
+            self.effect(Effect::KeySetDel { table: name, key: key.clone() });
             if *clear && self.appl.remove(name, key).is_some() {
-                self.effect(Effect::ApplDel {
-                    table: name,
-                    key: key.clone(),
-                });
+                self.effect(Effect::ApplDel { table: name, key: key.clone() });
             }
             if let Some(row) = fields {
                 let mut merged = self.appl.row(name, key).cloned().unwrap_or_default();
                 merged.extend(row.clone());
                 self.appl.insert(name, key, merged);
-                self.effect(Effect::ApplSet {
-                    table: name,
-                    key: key.clone(),
-                    fields: row.clone(),
-                });
+                self.effect(Effect::ApplSet { table: name, key: key.clone(), fields: row.clone() });
             }
         }
         popped
@@ -150,10 +126,7 @@ impl World {
         }
         let link = self.kernel.add(name, LinkKind::Vrf { table }, None);
         link.mtu = 65575;
-        self.effect(Effect::VrfAdd {
-            name: name.to_owned(),
-            table,
-        });
+        self.effect(Effect::VrfAdd { name: name.to_owned(), table });
         true
     }
 
@@ -169,9 +142,7 @@ impl World {
             .map(|(port, _)| port.clone())
             .collect();
         self.kernel.remove(name);
-        self.effect(Effect::VrfDel {
-            name: name.to_owned(),
-        });
+        self.effect(Effect::VrfDel { name: name.to_owned() });
         for port in members {
             self.flap(&port);
         }
@@ -192,10 +163,7 @@ impl World {
         }
         link.master = Some(master.to_owned());
         link.regenerate_link_local();
-        self.effect(Effect::SetMaster {
-            port: port.to_owned(),
-            master: master.to_owned(),
-        });
+        self.effect(Effect::SetMaster { port: port.to_owned(), master: master.to_owned() });
         self.flap(port);
         true
     }
@@ -206,9 +174,7 @@ impl World {
         };
         if link.master.take().is_some() {
             link.regenerate_link_local();
-            self.effect(Effect::NoMaster {
-                port: port.to_owned(),
-            });
+            self.effect(Effect::NoMaster { port: port.to_owned() });
             self.flap(port);
         }
     }
@@ -218,10 +184,7 @@ impl World {
             return;
         };
         if link.addresses.insert(address) {
-            self.effect(Effect::AddrAdd {
-                port: port.to_owned(),
-                address,
-            });
+            self.effect(Effect::AddrAdd { port: port.to_owned(), address });
         }
     }
 
@@ -230,10 +193,7 @@ impl World {
             return;
         };
         if link.addresses.remove(&address) {
-            self.effect(Effect::AddrDel {
-                port: port.to_owned(),
-                address,
-            });
+            self.effect(Effect::AddrDel { port: port.to_owned(), address });
         }
     }
 
@@ -243,20 +203,9 @@ impl World {
             return;
         };
         if self.models_ports && link.kind == LinkKind::Port && link.admin_up {
-            let up = PortReport {
-                admin_up: true,
-                oper_up: link.carrier,
-                mtu: link.mtu,
-            };
-            let down = PortReport {
-                admin_up: false,
-                oper_up: false,
-                ..up
-            };
-            self.port_reports
-                .entry(port.to_owned())
-                .or_default()
-                .extend([down, up]);
+            let up = PortReport { admin_up: true, oper_up: link.carrier, mtu: link.mtu };
+            let down = PortReport { admin_up: false, oper_up: false, ..up };
+            self.port_reports.entry(port.to_owned()).or_default().extend([down, up]);
         }
     }
 
@@ -265,14 +214,8 @@ impl World {
         let Some(link) = self.kernel.links.get(port) else {
             return;
         };
-        let report = PortReport {
-            admin_up: link.admin_up,
-            oper_up: link.admin_up && link.carrier,
-            mtu: link.mtu,
-        };
-        self.port_reports
-            .entry(port.to_owned())
-            .or_default()
-            .push_back(report);
+        let report =
+            PortReport { admin_up: link.admin_up, oper_up: link.admin_up && link.carrier, mtu: link.mtu };
+        self.port_reports.entry(port.to_owned()).or_default().push_back(report);
     }
 }

@@ -14,50 +14,28 @@ fn port() -> PortName {
     "Ethernet0".parse().unwrap()
 }
 fn up() -> MachineEvent {
-    MachineEvent::Carrier {
-        port: port(),
-        up: true,
-    }
+    MachineEvent::Carrier { port: port(), up: true }
 }
 fn down() -> MachineEvent {
-    MachineEvent::Carrier {
-        port: port(),
-        up: false,
-    }
+    MachineEvent::Carrier { port: port(), up: false }
 }
 fn rs() -> MachineEvent {
-    MachineEvent::Solicit {
-        port: port(),
-        mac: MAC,
-        address: None,
-    }
+    MachineEvent::Solicit { port: port(), mac: MAC, address: None }
 }
 fn ra() -> MachineEvent {
     MachineEvent::Advertised { port: port() }
 }
 fn neighbor() -> MachineEvent {
-    MachineEvent::Neighbor {
-        port: port(),
-        mac: MAC,
-        address: ADDR,
-    }
+    MachineEvent::Neighbor { port: port(), mac: MAC, address: ADDR }
 }
 fn proxy(step: ProxyStep) -> MachineEvent {
-    MachineEvent::Proxy {
-        port: port(),
-        mac: Some(MAC),
-        address: ADDR,
-        step,
-    }
+    MachineEvent::Proxy { port: port(), mac: Some(MAC), address: ADDR, step }
 }
 fn token() -> MachineEvent {
     proxy(ProxyStep::Token { machine_id: None })
 }
 fn posted(stage: &str) -> MachineEvent {
-    proxy(ProxyStep::Event {
-        stage: stage.to_owned(),
-        message: None,
-    })
+    proxy(ProxyStep::Event { stage: stage.to_owned(), message: None })
 }
 fn released() -> MachineEvent {
     MachineEvent::Released { port: port() }
@@ -67,18 +45,10 @@ fn released() -> MachineEvent {
 fn boots(events: &[(u64, MachineEvent)]) -> Vec<String> {
     let mut timelines = Timelines::default();
     for (now, event) in events {
-        timelines.fold(
-            event,
-            Duration::from_millis(*now),
-            UNIX + i64::try_from(*now).unwrap(),
-        );
+        timelines.fold(event, Duration::from_millis(*now), UNIX + i64::try_from(*now).unwrap());
     }
     let words = |boot: &Boot| {
-        boot.entries
-            .iter()
-            .map(|e| format!("{}@{}", e.stage, e.since_start_ms))
-            .collect::<Vec<_>>()
-            .join(" ")
+        boot.entries.iter().map(|e| format!("{}@{}", e.stage, e.since_start_ms)).collect::<Vec<_>>().join(" ")
     };
     timelines.boots(&port()).map(words).collect()
 }
@@ -102,81 +72,29 @@ fn one_boot_from_carrier_to_release() {
     ];
     assert_eq!(
         boots(&events),
-        [
-            "carrier@0 ra@3 first-rs@200 neighbor@300 config@1100 token@1200 api@1300 \
-         event:install@2000 released@8000"
-        ]
+        ["carrier@0 ra@3 first-rs@200 neighbor@300 config@1100 token@1200 api@1300 \
+         event:install@2000 released@8000"]
     );
 }
 
 #[test]
 fn when_a_new_boot_starts() {
     let running = [(0, down()), (10, up()), (20, rs()), (30, token())];
-    let firmware = [
-        (0, down()),
-        (10, up()),
-        (20, rs()),
-        (30, proxy(ProxyStep::Config)),
-    ];
+    let firmware = [(0, down()), (10, up()), (20, rs()), (30, proxy(ProxyStep::Config))];
     type Events<'a> = &'a [(u64, MachineEvent)];
     let cases: [(&str, Events<'_>, Events<'_>, usize); 12] = [
-        (
-            "a bind flaps carrier",
-            &running,
-            &[(1000, down()), (1001, up())],
-            1,
-        ),
-        (
-            "firmware hands over to the kernel",
-            &firmware,
-            &[(1000, down()), (4000, up()), (4100, rs())],
-            1,
-        ),
-        (
-            "a running machine restarts",
-            &running,
-            &[(1000, down()), (4000, up()), (4100, rs())],
-            2,
-        ),
-        (
-            "carrier was lost for long",
-            &firmware,
-            &[(1000, down()), (11_000, up())],
-            2,
-        ),
-        (
-            "carrier is told twice",
-            &running,
-            &[(1000, up()), (2000, up())],
-            1,
-        ),
+        ("a bind flaps carrier", &running, &[(1000, down()), (1001, up())], 1),
+        ("firmware hands over to the kernel", &firmware, &[(1000, down()), (4000, up()), (4100, rs())], 1),
+        ("a running machine restarts", &running, &[(1000, down()), (4000, up()), (4100, rs())], 2),
+        ("carrier was lost for long", &firmware, &[(1000, down()), (11_000, up())], 2),
+        ("carrier is told twice", &running, &[(1000, up()), (2000, up())], 1),
         ("solicitations repeat", &running, &[(4000, rs()), (8000, rs())], 1),
         ("a quiet machine solicits", &running, &[(60_030, rs())], 2),
-        (
-            "our own advertisements keep nobody awake",
-            &running,
-            &[(60_000, ra()), (60_030, rs())],
-            2,
-        ),
+        ("our own advertisements keep nobody awake", &running, &[(60_000, ra()), (60_030, rs())], 2),
         ("slow firmware solicits again", &firmware, &[(200_000, rs())], 1),
-        (
-            "a released port is taken again",
-            &running,
-            &[(1000, released()), (2000, rs())],
-            2,
-        ),
-        (
-            "leftovers after a release",
-            &running,
-            &[(1000, released()), (1001, neighbor()), (1002, ra())],
-            1,
-        ),
-        (
-            "a flap while released",
-            &running,
-            &[(1000, released()), (1100, down()), (1101, up())],
-            1,
-        ),
+        ("a released port is taken again", &running, &[(1000, released()), (2000, rs())], 2),
+        ("leftovers after a release", &running, &[(1000, released()), (1001, neighbor()), (1002, ra())], 1),
+        ("a flap while released", &running, &[(1000, released()), (1100, down()), (1101, up())], 1),
     ];
     for (what, before, after, count) in cases {
         let events: Vec<_> = before.iter().chain(after).cloned().collect();
@@ -187,14 +105,8 @@ fn when_a_new_boot_starts() {
 #[test]
 fn adoption_begins_with_the_first_sign_of_life() {
     assert!(boots(&[(0, up()), (10, ra())]).is_empty());
-    assert_eq!(
-        boots(&[(0, up()), (10, neighbor()), (20, token())]),
-        ["neighbor@0 token@10"]
-    );
-    assert_eq!(
-        boots(&[(0, proxy(ProxyStep::Seen)), (5, proxy(ProxyStep::Config))]),
-        ["config@0"]
-    );
+    assert_eq!(boots(&[(0, up()), (10, neighbor()), (20, token())]), ["neighbor@0 token@10"]);
+    assert_eq!(boots(&[(0, proxy(ProxyStep::Seen)), (5, proxy(ProxyStep::Config))]), ["config@0"]);
 }
 
 #[test]
@@ -219,15 +131,9 @@ fn entries_count_repetitions_and_keep_the_latest_detail() {
 fn what_machines_write_is_cut_to_one_printable_line() {
     let message = Some("a\nb\u{1b}[31m".to_owned() + &"x".repeat(1000));
     let mut timelines = Timelines::default();
-    let event = proxy(ProxyStep::Event {
-        stage: "s\n".repeat(100),
-        message,
-    });
+    let event = proxy(ProxyStep::Event { stage: "s\n".repeat(100), message });
     let (_, entry) = timelines.fold(&event, Duration::ZERO, UNIX).unwrap();
-    assert_eq!(
-        entry.stage.to_string().chars().count(),
-        "event:".len() + STAGE_LEN_MAX
-    );
+    assert_eq!(entry.stage.to_string().chars().count(), "event:".len() + STAGE_LEN_MAX);
     assert!(entry.detail.as_deref().unwrap().starts_with("a b [31mxxx"));
     assert!(!format!("{}{:?}", entry.stage, entry.detail).contains(char::is_control));
 }

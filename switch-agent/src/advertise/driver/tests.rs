@@ -81,30 +81,17 @@ impl Bench {
             snapshot: snapshot.clone(),
         };
         let driver = Driver::new(FakeWire::default(), outputs, 1);
-        Bench {
-            driver,
-            inbox: Inbox::default(),
-            snapshot,
-            metrics,
-            waker,
-        }
+        Bench { driver, inbox: Inbox::default(), snapshot, metrics, waker }
     }
 
     fn set(&mut self, now: Duration, spec: AdvertiserSpec) {
-        self.inbox
-            .command(spec.port.clone(), Command::Set(Box::new(spec)));
+        self.inbox.command(spec.port.clone(), Command::Set(Box::new(spec)));
         self.at(now);
     }
 
     fn link(&mut self, now: Duration, ifindex: u32, carrier: bool, gone: bool) {
         let name = "Ethernet4".to_owned();
-        self.inbox.link(switch_agent_core::ra::LinkEvent {
-            ifindex,
-            name,
-            carrier,
-            link_local: None,
-            gone,
-        });
+        self.inbox.link(switch_agent_core::ra::LinkEvent { ifindex, name, carrier, link_local: None, gone });
         self.at(now);
     }
 
@@ -123,25 +110,14 @@ impl Bench {
         };
         write_frame(&mut frame, &addresses, &[133, 0, 0, 0, 0, 0, 0, 0]);
         let offload = ChecksumOffload::Complete;
-        self.driver.frame(
-            now,
-            &Received {
-                ifindex,
-                frame: &frame,
-                offload,
-                age: ms(1),
-            },
-        );
+        self.driver.frame(now, &Received { ifindex, frame: &frame, offload, age: ms(1) });
         self.driver.flush(|| now);
     }
 
     /// Takes what left: ifindex and Ethernet destination.
     fn sent(&mut self) -> Vec<(u32, [u8; 6])> {
         let frames = self.driver.wire.sent.take();
-        frames
-            .iter()
-            .map(|(ifindex, frame)| (*ifindex, *frame.first_chunk().unwrap()))
-            .collect()
+        frames.iter().map(|(ifindex, frame)| (*ifindex, *frame.first_chunk().unwrap())).collect()
     }
 
     fn observed(&self, number: u32) -> Option<AdvertiserState> {
@@ -193,10 +169,7 @@ fn a_link_event_is_answered_at_once_and_a_dead_link_is_left_alone() {
     let mut bench = Bench::new();
     bench.link(ms(0), 7, false, false);
     bench.set(ms(10), spec(4, 7));
-    assert!(
-        bench.sent().is_empty(),
-        "carrier was told before the port was set"
-    );
+    assert!(bench.sent().is_empty(), "carrier was told before the port was set");
     bench.link(ms(500), 7, true, false);
     assert_eq!(bench.sent(), [(7, ALL_NODES_MAC.0)]);
     bench.link(ms(700), 7, false, true);
@@ -230,12 +203,7 @@ fn a_port_is_ceasing_until_its_final_advertisements_are_out() {
     assert_eq!(bench.observed(4), None);
     assert!(bench.waker.take().contains(&Reason::Service));
     assert_eq!(bench.driver.deadline(), None);
-    assert!(
-        !bench
-            .metrics
-            .encode()
-            .contains("ra_last_multicast_timestamp_seconds{")
-    );
+    assert!(!bench.metrics.encode().contains("ra_last_multicast_timestamp_seconds{"));
 
     bench.set(ms(3000), spec(4, 7));
     bench.sent();
@@ -258,19 +226,10 @@ fn a_foreign_router_is_counted_and_not_believed() {
     };
     let advert = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     write_frame(&mut frame, &addresses, &advert);
-    let received = Received {
-        ifindex: 7,
-        frame: &frame,
-        offload: ChecksumOffload::Complete,
-        age: Duration::ZERO,
-    };
+    let received =
+        Received { ifindex: 7, frame: &frame, offload: ChecksumOffload::Complete, age: Duration::ZERO };
     bench.driver.frame(ms(10), &received);
     bench.driver.flush(|| ms(10));
     assert!(bench.sent().is_empty());
-    assert!(
-        bench
-            .metrics
-            .encode()
-            .contains(r#"switch_agent_foreign_ra_total{port="Ethernet4"} 1"#)
-    );
+    assert!(bench.metrics.encode().contains(r#"switch_agent_foreign_ra_total{port="Ethernet4"} 1"#));
 }

@@ -14,18 +14,13 @@ async fn initialized(server: &RedisServer) -> (ConfigStore, Database) {
 
 /// Waits for a wake-up that must come.
 async fn woken(waker: &Waker) {
-    let reasons = tokio::time::timeout(Duration::from_secs(8), waker.woken())
-        .await
-        .expect("no wake-up");
+    let reasons = tokio::time::timeout(Duration::from_secs(8), waker.woken()).await.expect("no wake-up");
     assert_eq!(reasons, BTreeSet::from([Reason::ConfigDb]));
 }
 
 /// Lets events of earlier writes arrive and drops them.
 async fn settle(waker: &Waker) {
-    while tokio::time::timeout(Duration::from_millis(200), waker.woken())
-        .await
-        .is_ok()
-    {}
+    while tokio::time::timeout(Duration::from_millis(200), waker.woken()).await.is_ok() {}
 }
 
 #[tokio::test]
@@ -33,57 +28,28 @@ async fn our_tables_are_read_whole_and_nothing_else() {
     let server = RedisServer::start();
     let (store, database) = initialized(&server).await;
     run(&database, &["HSET", "VRF|VrfBoot-p1", "NULL", "NULL"]).await;
-    run(
-        &database,
-        &["HSET", "INTERFACE|Ethernet0|2001:db8::1/64", "NULL", "NULL"],
-    )
-    .await;
-    run(
-        &database,
-        &[
-            "HSET",
-            "BOOT_NETWORK_PORT|Ethernet0",
-            "partition",
-            "p1",
-            "prefix_offset",
-            "3",
-        ],
-    )
-    .await;
+    run(&database, &["HSET", "INTERFACE|Ethernet0|2001:db8::1/64", "NULL", "NULL"]).await;
+    run(&database, &["HSET", "BOOT_NETWORK_PORT|Ethernet0", "partition", "p1", "prefix_offset", "3"]).await;
     run(&database, &["HSET", "BUFFER_PG|Ethernet0|0", "profile", "x"]).await;
     run(&database, &["HSET", "VRFX|a", "b", "c"]).await;
     for port in 0..3000 {
-        run(
-            &database,
-            &["HSET", &format!("PORT|Ethernet{port}"), "mtu", "9100"],
-        )
-        .await;
+        run(&database, &["HSET", &format!("PORT|Ethernet{port}"), "mtu", "9100"]).await;
     }
     let mut pipeline = redis::pipe();
-    pipeline
-        .cmd("HSET")
-        .arg("PORT|Ethernet7")
-        .arg("description")
-        .arg(b"caf\xe9".as_slice());
+    pipeline.cmd("HSET").arg("PORT|Ethernet7").arg("description").arg(b"caf\xe9".as_slice());
     let _: redis::Value = database.query("HSET", &pipeline).await.unwrap();
 
     let config = store.read().await.unwrap();
     let tables: Vec<&str> = config.tables.keys().map(String::as_str).collect();
     assert_eq!(tables, ["BOOT_NETWORK_PORT", "INTERFACE", "PORT", "VRF"]);
     assert_eq!(config.row("VRF", "VrfBoot-p1"), Some(&Fields::new()));
-    assert_eq!(
-        config.row("INTERFACE", "Ethernet0|2001:db8::1/64"),
-        Some(&Fields::new())
-    );
+    assert_eq!(config.row("INTERFACE", "Ethernet0|2001:db8::1/64"), Some(&Fields::new()));
     assert_eq!(
         config.row("BOOT_NETWORK_PORT", "Ethernet0"),
         Some(&fields([("partition", "p1"), ("prefix_offset", "3")]))
     );
     assert_eq!(config.tables["PORT"].len(), 3000);
-    assert_eq!(
-        config.row("PORT", "Ethernet7").unwrap()["description"],
-        "caf\u{fffd}"
-    );
+    assert_eq!(config.row("PORT", "Ethernet7").unwrap()["description"], "caf\u{fffd}");
 }
 
 #[tokio::test]
@@ -111,10 +77,7 @@ async fn rows_are_written_as_sonic_wants_them() {
     store.set_row("VRF", "VrfBoot-p1", &fields([])).await.unwrap();
     assert_eq!(raw("VRF|VrfBoot-p1").await, fields([("NULL", "NULL")]));
     run(&database, &["HSET", "INTERFACE|Ethernet0", "mpls", "disable"]).await;
-    store
-        .set_row("INTERFACE", "Ethernet0", &fields([("vrf_name", "VrfBoot-p1")]))
-        .await
-        .unwrap();
+    store.set_row("INTERFACE", "Ethernet0", &fields([("vrf_name", "VrfBoot-p1")])).await.unwrap();
     assert_eq!(
         raw("INTERFACE|Ethernet0").await,
         fields([("mpls", "disable"), ("vrf_name", "VrfBoot-p1")]),
@@ -132,33 +95,18 @@ async fn rows_are_written_as_sonic_wants_them() {
     let batch = [
         set("STATIC_ROUTE", "default|::/0", fields([("nexthop", "fe80::1")])),
         set("ACL_TABLE", "X", fields([])),
-        RowChange::Delete {
-            table: "INTERFACE".to_owned(),
-            key: "Ethernet0".to_owned(),
-        },
+        RowChange::Delete { table: "INTERFACE".to_owned(), key: "Ethernet0".to_owned() },
     ];
     store.write(&batch).await.unwrap();
     store.write(&[]).await.unwrap();
-    assert_eq!(
-        raw("STATIC_ROUTE|default|::/0").await,
-        fields([("nexthop", "fe80::1")])
-    );
+    assert_eq!(raw("STATIC_ROUTE|default|::/0").await, fields([("nexthop", "fe80::1")]));
     assert_eq!(raw("ACL_TABLE|X").await, fields([("NULL", "NULL")]));
     assert!(raw("INTERFACE|Ethernet0").await.is_empty());
 
     // One row that cannot be written: the error says so.
     run(&database, &["SET", "VRF|Vrf1", "a string"]).await;
     let error = store.write(&[set("VRF", "Vrf1", fields([]))]).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DatabaseError::Command {
-                operation: "MULTI",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, DatabaseError::Command { operation: "MULTI", .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -193,10 +141,7 @@ async fn changes_wake_and_foreign_ones_do_not() {
     assert_eq!(store.read().await.unwrap(), ConfigDb::default());
 
     cancel.cancel();
-    tokio::time::timeout(Duration::from_secs(1), task)
-        .await
-        .expect("follow did not end")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(1), task).await.expect("follow did not end").unwrap();
 }
 
 #[tokio::test]
@@ -214,10 +159,7 @@ async fn a_server_that_is_silent_costs_a_bounded_wait() {
     });
     let reading = ConfigStore::new(database);
     let result = tokio::time::timeout(Duration::from_secs(6), reading.read()).await;
-    assert!(matches!(
-        result.expect("the read never ended"),
-        Err(ConfigDbError::Database(_))
-    ));
+    assert!(matches!(result.expect("the read never ended"), Err(ConfigDbError::Database(_))));
 }
 
 #[tokio::test]
@@ -240,20 +182,9 @@ async fn the_password_file_is_used() {
     let mut entry = server.entry("CONFIG_DB");
     entry.password_path = Some(path.clone());
     let missing = ConfigStore::new(Database::new(entry.clone())).read().await;
-    assert!(
-        matches!(
-            missing,
-            Err(ConfigDbError::Database(DatabaseError::Password { .. }))
-        ),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(ConfigDbError::Database(DatabaseError::Password { .. }))), "{missing:?}");
     std::fs::write(&path, "wrong\n").unwrap();
-    assert!(
-        ConfigStore::new(Database::new(entry.clone()))
-            .read()
-            .await
-            .is_err()
-    );
+    assert!(ConfigStore::new(Database::new(entry.clone())).read().await.is_err());
     std::fs::write(&path, "secret\n").unwrap();
     assert!(ConfigStore::new(Database::new(entry)).read().await.is_ok());
 }
@@ -263,17 +194,10 @@ async fn a_database_is_reached_over_tcp_too() {
     let server = RedisServer::start();
     let (store, database) = initialized(&server).await;
     store.set_row("VRF", "VrfBoot-p1", &fields([])).await.unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     run(&database, &["CONFIG", "SET", "port", &free.to_string()]).await;
     let mut entry = server.entry("CONFIG_DB");
-    entry.endpoint = crate::backend::redis::Endpoint::Tcp {
-        hostname: "127.0.0.1".to_owned(),
-        port: free,
-    };
+    entry.endpoint = crate::backend::redis::Endpoint::Tcp { hostname: "127.0.0.1".to_owned(), port: free };
     let config = ConfigStore::new(Database::new(entry)).read().await.unwrap();
     assert!(config.row("VRF", "VrfBoot-p1").is_some());
 }

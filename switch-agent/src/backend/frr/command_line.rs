@@ -32,14 +32,8 @@ mod tests {
     fn words_as_a_shell_has_them() {
         for (text, words) in [
             ("vtysh", vec!["vtysh"]),
-            (
-                " docker exec  -i bgp vtysh ",
-                vec!["docker", "exec", "-i", "bgp", "vtysh"],
-            ),
-            (
-                "'/opt/my frr/vtysh' -N \"leaf 1\"",
-                vec!["/opt/my frr/vtysh", "-N", "leaf 1"],
-            ),
+            (" docker exec  -i bgp vtysh ", vec!["docker", "exec", "-i", "bgp", "vtysh"]),
+            ("'/opt/my frr/vtysh' -N \"leaf 1\"", vec!["/opt/my frr/vtysh", "-N", "leaf 1"]),
             (r#"a\ b '\' "\"" ''"#, vec!["a b", "\\", "\"", ""]),
         ] {
             assert_eq!(split(text).unwrap(), words, "{text}");

@@ -35,18 +35,9 @@ pub async fn load_templates(folder: Option<&Path>) -> Result<Templates, DropInEr
     let Some(folder) = folder else {
         return Ok(templates);
     };
-    let failed = |path: &Path, source| DropInError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let mut entries = tokio::fs::read_dir(folder)
-        .await
-        .map_err(|source| failed(folder, source))?;
-    while let Some(entry) = entries
-        .next_entry()
-        .await
-        .map_err(|source| failed(folder, source))?
-    {
+    let failed = |path: &Path, source| DropInError::Read { path: path.to_owned(), source };
+    let mut entries = tokio::fs::read_dir(folder).await.map_err(|source| failed(folder, source))?;
+    while let Some(entry) = entries.next_entry().await.map_err(|source| failed(folder, source))? {
         let path = entry.path();
         let Ok(name) = entry.file_name().into_string() else {
             continue;
@@ -54,16 +45,11 @@ pub async fn load_templates(folder: Option<&Path>) -> Result<Templates, DropInEr
         if !name.ends_with(".j2") {
             continue;
         }
-        let size = tokio::fs::metadata(&path)
-            .await
-            .map_err(|source| failed(&path, source))?
-            .len();
+        let size = tokio::fs::metadata(&path).await.map_err(|source| failed(&path, source))?.len();
         if size > TEMPLATE_MAX {
             return Err(DropInError::TooLong { path });
         }
-        let source = tokio::fs::read_to_string(&path)
-            .await
-            .map_err(|source| failed(&path, source))?;
+        let source = tokio::fs::read_to_string(&path).await.map_err(|source| failed(&path, source))?;
         templates.insert(name, source);
     }
     Ok(templates)
@@ -77,25 +63,14 @@ pub async fn load_templates(folder: Option<&Path>) -> Result<Templates, DropInEr
 pub async fn write_drop_in(state_dir: &Path, text: &str) -> Result<bool, DropInError> {
     let folder = state_dir.join("frr");
     let path = folder.join("boot-network.conf");
-    if tokio::fs::read(&path)
-        .await
-        .is_ok_and(|present| present == text.as_bytes())
-    {
+    if tokio::fs::read(&path).await.is_ok_and(|present| present == text.as_bytes()) {
         return Ok(false);
     }
-    let failed = |source| DropInError::Write {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| DropInError::Write { path: path.clone(), source };
     tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
     let temporary = folder.join(".boot-network.conf.tmp");
     tokio::fs::write(&temporary, text).await.map_err(failed)?;
-    tokio::fs::File::open(&temporary)
-        .await
-        .map_err(failed)?
-        .sync_all()
-        .await
-        .map_err(failed)?;
+    tokio::fs::File::open(&temporary).await.map_err(failed)?.sync_all().await.map_err(failed)?;
     tokio::fs::rename(&temporary, &path).await.map_err(failed)?;
     Ok(true)
 }
@@ -110,10 +85,7 @@ mod tests {
         assert!(write_drop_in(&folder, "!\n").await.unwrap());
         assert!(!write_drop_in(&folder, "!\n").await.unwrap());
         assert!(write_drop_in(&folder, "! 2\n").await.unwrap());
-        assert_eq!(
-            std::fs::read_to_string(folder.join("frr/boot-network.conf")).unwrap(),
-            "! 2\n"
-        );
+        assert_eq!(std::fs::read_to_string(folder.join("frr/boot-network.conf")).unwrap(), "! 2\n");
         assert_eq!(std::fs::read_dir(folder.join("frr")).unwrap().count(), 1);
 
         std::fs::write(folder.join("policy.conf.j2"), "! mine\n").unwrap();

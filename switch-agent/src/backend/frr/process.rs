@@ -24,6 +24,14 @@ pub enum ProcessError {
     Failed { status: String, text: String },
 }
 
+/// What a child wrote.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) text: String,
+    /// The standard error: where vtysh says which daemon is away.
+    pub(super) errors: String,
+}
+
 /// Runs `command` with `arguments` and returns what it wrote. The child is killed when it takes longer than
 /// `timeout` or the caller goes away.
 ///
@@ -34,7 +42,7 @@ pub(super) async fn run(
     command: &[String],
     arguments: &[&str],
     timeout: Duration,
-) -> Result<String, ProcessError> {
+) -> Result<Output, ProcessError> {
     let (program, prefix) = command
         .split_first()
         .ok_or_else(|| ProcessError::Spawn(std::io::Error::from(std::io::ErrorKind::InvalidInput)))?;
@@ -50,26 +58,18 @@ pub(super) async fn run(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let (output, errors) = tokio::join!(read(stdout, OUTPUT_MAX), read(stderr, ERROR_OUTPUT_MAX));
-        let (output, errors) = (
-            output.map_err(ProcessError::Read)?,
-            errors.map_err(ProcessError::Read)?,
-        );
+        let (output, errors) = (output.map_err(ProcessError::Read)?, errors.map_err(ProcessError::Read)?);
         if output.len() as u64 > OUTPUT_MAX {
             return Err(ProcessError::TooLong);
         }
         let status = child.wait().await.map_err(ProcessError::Read)?;
+        let errors = String::from_utf8_lossy(&errors).trim().to_owned();
         if !status.success() && output.trim_ascii().is_empty() {
-            let text = String::from_utf8_lossy(&errors).trim().to_owned();
-            return Err(ProcessError::Failed {
-                status: status.to_string(),
-                text,
-            });
+            return Err(ProcessError::Failed { status: status.to_string(), text: errors });
         }
-        Ok(String::from_utf8_lossy(&output).into_owned())
+        Ok(Output { text: String::from_utf8_lossy(&output).into_owned(), errors })
     };
-    tokio::time::timeout(timeout, work)
-        .await
-        .map_err(|_| ProcessError::Timeout(timeout))?
+    tokio::time::timeout(timeout, work).await.map_err(|_| ProcessError::Timeout(timeout))?
 }
 
 /// Reads up to one byte more than `limit`.
@@ -85,33 +85,23 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Resu
 mod tests {
     use super::*;
 
-    async fn shell(script: &str) -> Result<String, ProcessError> {
-        run(
-            &["sh".to_owned(), "-c".to_owned()],
-            &[script],
-            Duration::from_secs(5),
-        )
-        .await
+    async fn shell(script: &str) -> Result<Output, ProcessError> {
+        run(&["sh".to_owned(), "-c".to_owned()], &[script], Duration::from_secs(5)).await
     }
 
     #[tokio::test]
     async fn output_counts_more_than_the_exit_code() {
-        assert_eq!(shell("echo hello; exit 13").await.unwrap(), "hello\n");
+        let output = shell("echo hello; echo careful >&2; exit 13").await.unwrap();
+        assert_eq!((output.text.as_str(), output.errors.as_str()), ("hello\n", "careful"));
         let error = shell("echo no daemons >&2; exit 1").await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "it ended with exit status: 1 and said: no daemons"
-        );
+        assert_eq!(error.to_string(), "it ended with exit status: 1 and said: no daemons");
     }
 
     #[tokio::test]
     async fn a_child_is_bounded_in_time_and_output() {
         let stuck = run(&["sleep".to_owned()], &["60"], Duration::from_millis(50)).await;
         assert!(matches!(stuck, Err(ProcessError::Timeout(_))));
-        assert!(matches!(
-            shell("yes | head -c 9000000").await,
-            Err(ProcessError::TooLong)
-        ));
+        assert!(matches!(shell("yes | head -c 9000000").await, Err(ProcessError::TooLong)));
         let missing = run(&["/nonexistent/vtysh".to_owned()], &[], Duration::from_secs(1)).await;
         assert!(matches!(missing, Err(ProcessError::Spawn(_))));
     }

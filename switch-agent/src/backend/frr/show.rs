@@ -8,6 +8,7 @@ use switch_agent_core::frr::{DEFAULT_VRF, ExportedRoute, FrrObserved, Running, V
 use switch_agent_core::name::VrfName;
 
 use super::FrrError;
+use super::process::Output;
 
 pub(super) const RUNNING_CONFIG: &str = "show running-config";
 
@@ -24,11 +25,7 @@ pub(super) struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     pub(super) fn new(vrfs: &'a BTreeMap<VrfName, String>, exported: &'a [Ipv6Net]) -> Survey<'a> {
-        Survey {
-            vrfs,
-            leak_vrfs: vrfs.values().map(String::as_str).collect(),
-            exported,
-        }
+        Survey { vrfs, leak_vrfs: vrfs.values().map(String::as_str).collect(), exported }
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
@@ -54,13 +51,8 @@ impl<'a> Survey<'a> {
             managed: true,
             version: running.version,
             running_config: running_config.to_owned(),
-            local_asn: running
-                .bgp
-                .get(DEFAULT_VRF)
-                .and_then(|instance| instance.asn_number()),
-            router_id: bgp["vrfs"][DEFAULT_VRF]["routerId"]
-                .as_str()
-                .and_then(|id| id.parse().ok()),
+            local_asn: running.bgp.get(DEFAULT_VRF).and_then(|instance| instance.asn_number()),
+            router_id: bgp["vrfs"][DEFAULT_VRF]["routerId"].as_str().and_then(|id| id.parse().ok()),
             ..FrrObserved::default()
         };
         for vrf in self.vrfs.keys() {
@@ -70,9 +62,7 @@ impl<'a> Survey<'a> {
         for _ in &self.leak_vrfs {
             let statics = next();
             for prefix in self.exported {
-                let advertised = next()["advertisedTo"]
-                    .as_object()
-                    .is_some_and(|peers| !peers.is_empty());
+                let advertised = next()["advertisedTo"].as_object().is_some_and(|peers| !peers.is_empty());
                 if let Some(route) = exported_route(&statics[prefix.to_string()], advertised) {
                     observed.exported.insert(*prefix, route);
                 }
@@ -97,12 +87,10 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
     let mut routes = VrfRoutes::default();
     let in_rib = |prefix: &str| rib[prefix].as_array().into_iter().flatten();
     let active = |route: &Value| route["selected"] == true && route["installed"] == true;
-    for prefix in bgp_table["routes"]
-        .as_object()
-        .into_iter()
-        .flat_map(|table| table.keys())
-    {
-        let Ok(parsed) = prefix.parse::<Ipv6Net>() else {
+    for (prefix, paths) in bgp_table["routes"].as_object().into_iter().flatten() {
+        // Only leaked paths name the VRF of their next hop.
+        let leaked = paths.as_array().into_iter().flatten().any(|path| path["nhVrfName"].is_string());
+        let (true, Ok(parsed)) = (leaked, prefix.parse::<Ipv6Net>()) else {
             continue;
         };
         let installed = in_rib(prefix).any(|route| route["protocol"] == "bgp" && active(route));
@@ -113,11 +101,8 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
         route["protocol"] == "static" && active(route) && nexthops.any(|hop| hop["blackhole"] == true)
     });
     for (prefix, entries) in rib.as_object().into_iter().flatten() {
-        let connected = entries
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|route| route["protocol"] == "connected");
+        let connected =
+            entries.as_array().into_iter().flatten().any(|route| route["protocol"] == "connected");
         if let (true, Ok(prefix)) = (connected, prefix.parse()) {
             routes.connected.insert(prefix);
         }
@@ -127,17 +112,10 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
 
 fn exported_route(entries: &Value, advertised: bool) -> Option<ExportedRoute> {
     let entries = entries.as_array()?;
-    let route = entries
-        .iter()
-        .find(|route| route["selected"] == true)
-        .or_else(|| entries.first())?;
+    let route = entries.iter().find(|route| route["selected"] == true).or_else(|| entries.first())?;
     let interface = route["nexthops"][0]["interfaceName"].as_str()?.to_owned();
     let installed = route["selected"] == true && route["installed"] == true;
-    Some(ExportedRoute {
-        interface,
-        installed,
-        advertised,
-    })
+    Some(ExportedRoute { interface, installed, advertised })
 }
 
 /// Splits an output that begins with the running configuration.
@@ -145,23 +123,21 @@ fn exported_route(entries: &Value, advertised: bool) -> Option<ExportedRoute> {
 /// # Errors
 /// It does not, or the rest is not an answer to each of the other requests.
 pub(super) fn split_answers<'t>(
-    text: &'t str,
+    output: &'t Output,
     requests: &[String],
 ) -> Result<(&'t str, Vec<Value>), FrrError> {
+    let text = &output.text;
     const END: &str = "\nend\n";
     let incomplete = || FrrError::Answer {
         request: RUNNING_CONFIG.to_owned(),
-        text: quote(text),
+        text: quote(if output.errors.is_empty() { text } else { &output.errors }),
     };
     let end = text.find(END).ok_or_else(incomplete)? + END.len();
     let (running_config, rest) = text.split_at(end);
     if !running_config.contains("\nfrr version ") {
         return Err(incomplete());
     }
-    Ok((
-        running_config,
-        parse_answers(rest, requests.get(1..).unwrap_or_default())?,
-    ))
+    Ok((running_config, parse_answers(rest, &output.errors, requests.get(1..).unwrap_or_default())?))
 }
 
 /// The answers to `requests`, one each: a JSON value, or a line of text. A line that says that a VRF is
@@ -169,15 +145,12 @@ pub(super) fn split_answers<'t>(
 ///
 /// # Errors
 /// A daemon is away, or the number of answers is not that of the requests.
-pub(super) fn parse_answers(text: &str, requests: &[String]) -> Result<Vec<Value>, FrrError> {
+pub(super) fn parse_answers(text: &str, errors: &str, requests: &[String]) -> Result<Vec<Value>, FrrError> {
     let mut answers = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let request = requests.get(answers.len()).map_or("", String::as_str);
-        let failed = |text: &str| FrrError::Answer {
-            request: request.to_owned(),
-            text: quote(text),
-        };
+        let failed = |text: &str| FrrError::Answer { request: request.to_owned(), text: quote(text) };
         if rest.starts_with(['{', '[']) {
             let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
             let value = values.next().and_then(Result::ok).ok_or_else(|| failed(rest))?;
@@ -195,12 +168,8 @@ pub(super) fn parse_answers(text: &str, requests: &[String]) -> Result<Vec<Value
         rest = rest.trim_start();
     }
     if answers.len() != requests.len() {
-        return Err(FrrError::Incomplete {
-            command: "vtysh".to_owned(),
-            wanted: requests.len(),
-            found: answers.len(),
-            text: quote(text),
-        });
+        let text = quote(if errors.is_empty() { text } else { errors });
+        return Err(FrrError::Incomplete { wanted: requests.len(), found: answers.len(), text });
     }
     Ok(answers)
 }
@@ -225,14 +194,9 @@ pub(super) fn complaint(text: &str) -> Option<String> {
 
 /// Another session holds the datastore: try again.
 pub(super) fn is_lock_race(text: &str) -> bool {
-    [
-        "locked by another",
-        "Lock already taken",
-        "lock failed",
-        "VTY configuration is locked",
-    ]
-    .iter()
-    .any(|known| text.contains(known))
+    ["locked by another", "Lock already taken", "lock failed", "VTY configuration is locked"]
+        .iter()
+        .any(|known| text.contains(known))
 }
 
 fn quote(text: &str) -> String {
@@ -253,31 +217,28 @@ mod tests {
         BTreeMap::from([("VrfBoot-p1".parse().unwrap(), "default".to_owned())])
     }
 
+    fn output(text: String) -> Output {
+        Output { text, errors: String::new() }
+    }
+
     #[test]
     fn one_process_answers_a_whole_observation() {
         let exported = ["2001:db8:b000::/64".parse().unwrap()];
         let vrfs = vrfs();
         let survey = Survey::new(&vrfs, &exported);
-        let text = format!("{CONFIG}{}", include_str!("testdata/converged-8.4.4.json"));
+        let text = output(format!("{CONFIG}{}", include_str!("testdata/converged-8.4.4.json")));
         let (config, answers) = split_answers(&text, &survey.requests()).unwrap();
         let observed = survey.evaluate(config, &answers);
         assert_eq!(observed.version.as_deref(), Some("8.4.4"));
         assert_eq!(observed.local_asn, Some(65000));
         assert_eq!(observed.router_id, Some("10.0.0.1".parse().unwrap()));
         let routes = &observed.routes[&"VrfBoot-p1".parse().unwrap()];
-        assert_eq!(
-            routes.imported,
-            BTreeMap::from([("2001:db8:a91::/64".parse().unwrap(), true)])
-        );
+        assert_eq!(routes.imported, BTreeMap::from([("2001:db8:a91::/64".parse().unwrap(), true)]));
         assert!(routes.deny_installed);
         assert!(routes.connected.contains(&exported[0]));
         assert_eq!(
             observed.exported[&exported[0]],
-            ExportedRoute {
-                interface: "Ethernet0".to_owned(),
-                installed: true,
-                advertised: true
-            }
+            ExportedRoute { interface: "Ethernet0".to_owned(), installed: true, advertised: true }
         );
     }
 
@@ -286,31 +247,24 @@ mod tests {
         let vrfs = vrfs();
         let survey = Survey::new(&vrfs, &[]);
         let warning = r#"{"warning":"View/Vrf is unknown"}"#;
-        let text = format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n");
+        let text = output(format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n"));
         let (config, answers) = split_answers(&text, &survey.requests()).unwrap();
         let observed = survey.evaluate(config, &answers);
-        assert_eq!(
-            observed.routes.values().collect::<Vec<_>>(),
-            [&VrfRoutes::default()]
-        );
+        assert_eq!(observed.routes.values().collect::<Vec<_>>(), [&VrfRoutes::default()]);
 
-        let away = format!("{CONFIG}bgpd is not running\nbgpd is not running\n{{}}\n{{}}\n");
+        let away = Output { text: CONFIG.to_owned(), errors: "bgpd is not running".to_owned() };
         let error = split_answers(&away, &survey.requests()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "FRR answers `show bgp vrfs json` with: bgpd is not running"
-        );
-        let short = format!("{CONFIG}{{}}\n");
+        assert_eq!(error.to_string(), "vtysh answered 0 of 4 requests: bgpd is not running");
+        let short = output(format!("{CONFIG}{{}}\nwhat?\n"));
+        let error = split_answers(&short, &survey.requests()).unwrap_err();
+        assert!(error.to_string().ends_with("with: what?"), "{error}");
+        let short = output(format!("{CONFIG}{{}}\n"));
         assert!(matches!(
             split_answers(&short, &survey.requests()),
-            Err(FrrError::Incomplete {
-                wanted: 4,
-                found: 1,
-                ..
-            })
+            Err(FrrError::Incomplete { wanted: 4, found: 1, .. })
         ));
-        assert!(split_answers("% Unknown command: show\n", &survey.requests()).is_err());
-        assert!(split_answers("", &survey.requests()).is_err());
+        assert!(split_answers(&output("% Unknown command: show\n".to_owned()), &survey.requests()).is_err());
+        assert!(split_answers(&output(String::new()), &survey.requests()).is_err());
     }
 
     #[test]
@@ -320,10 +274,18 @@ mod tests {
         let text = format!("{notes}% Unknown command: foo bar\n");
         assert_eq!(complaint(&text).as_deref(), Some("% Unknown command: foo bar"));
         assert!(complaint("zebra is not running\n").is_some());
-        assert!(is_lock_race(
-            "% Can't enter config; candidate datastore locked by another session"
-        ));
+        assert!(is_lock_race("% Can't enter config; candidate datastore locked by another session"));
         assert!(!is_lock_race("% Unknown command: foo bar"));
+    }
+
+    #[test]
+    fn routes_of_the_vrf_itself_are_no_imports() {
+        let table = serde_json::json!({"routes": {
+            "2001:db8:1::/64": [{"valid": true}],
+            "2001:db8:2::/64": [{"valid": true, "nhVrfName": "default"}],
+        }});
+        let routes = vrf_routes(&table, &Value::Null);
+        assert_eq!(routes.imported, BTreeMap::from([("2001:db8:2::/64".parse().unwrap(), false)]));
     }
 
     #[test]

@@ -54,9 +54,7 @@ impl Drop for FakeVtysh {
 const TAKES: &str = r#"shift 2; while [ $# -gt 0 ]; do echo "$2" >> "$CONFIG"; shift 2; done"#;
 
 fn delta(lines: &[&str]) -> FrrDelta {
-    FrrDelta {
-        commands: lines.iter().map(|line| (*line).to_owned()).collect(),
-    }
+    FrrDelta { commands: lines.iter().map(|line| (*line).to_owned()).collect() }
 }
 
 async fn read(client: &Vtysh) {
@@ -70,20 +68,11 @@ async fn read(client: &Vtysh) {
 async fn stages_go_in_one_after_another() {
     let fake = FakeVtysh::new("stages", &format!(r##"echo "# call $2" >> "$CONFIG"; {TAKES}"##));
     fake.client()
-        .apply(&delta(&[
-            "vrf V",
-            " ipv6 route ::/0 blackhole 254",
-            "exit-vrf",
-            "!",
-            "a",
-        ]))
+        .apply(&delta(&["vrf V", " ipv6 route ::/0 blackhole 254", "exit-vrf", "!", "a"]))
         .await
         .unwrap();
     let call = "# call configure terminal";
-    assert_eq!(
-        fake.config(),
-        format!("{call}\nvrf V\nipv6 route ::/0 blackhole 254\nexit-vrf\n{call}\na\n")
-    );
+    assert_eq!(fake.config(), format!("{call}\nvrf V\nipv6 route ::/0 blackhole 254\nexit-vrf\n{call}\na\n"));
 }
 
 #[tokio::test]
@@ -125,45 +114,26 @@ async fn repairs_wait_until_somebody_elses_change_has_ended() {
     client.apply(&delta(&["c"])).await.unwrap();
     assert!(before.elapsed() < SETTLE_TIME);
     assert_eq!(fake.config(), "b\na\nc\n");
-    assert!(
-        client
-            .metrics
-            .encode()
-            .contains("switch_agent_frr_drift_repairs_total 0")
-    );
+    assert!(client.metrics.encode().contains("switch_agent_frr_drift_repairs_total 0"));
     read(&client).await;
     fake.set_config("");
     read(&client).await;
     client.apply(&delta(&["a"])).await.unwrap();
-    assert!(
-        client
-            .metrics
-            .encode()
-            .contains("switch_agent_frr_drift_repairs_total 1")
-    );
+    assert!(client.metrics.encode().contains("switch_agent_frr_drift_repairs_total 1"));
 }
 
 #[tokio::test]
 async fn nothing_is_run_when_frr_is_not_managed() {
     let client = Vtysh::new("none", TIMEOUT, Metrics::default()).unwrap();
-    assert_eq!(
-        client.observe(&BTreeMap::new(), &[]).await.unwrap(),
-        FrrObserved::default()
-    );
-    assert!(matches!(
-        client.apply(&delta(&["a"])).await,
-        Err(FrrError::Unmanaged)
-    ));
+    assert_eq!(client.observe(&BTreeMap::new(), &[]).await.unwrap(), FrrObserved::default());
+    assert!(matches!(client.apply(&delta(&["a"])).await, Err(FrrError::Unmanaged)));
     assert!(Vtysh::new("'vtysh", TIMEOUT, Metrics::default()).is_err());
 }
 
 #[tokio::test]
 async fn a_client_without_daemons_is_an_error() {
-    let client = Vtysh::new(
-        "sh -c 'echo failed to connect to any daemons >&2; exit 1'",
-        TIMEOUT,
-        Metrics::default(),
-    );
+    let client =
+        Vtysh::new("sh -c 'echo failed to connect to any daemons >&2; exit 1'", TIMEOUT, Metrics::default());
     let error = client.unwrap().observe(&BTreeMap::new(), &[]).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot run sh"), "{error}");
 }
@@ -177,9 +147,7 @@ fn long_deltas_are_cut_outside_contexts() {
             " ipv6 route ::/0 blackhole 254".to_owned(),
             "exit-vrf".to_owned(),
         ]);
-        lines.push(format!(
-            "ipv6 route 2001:db8:{index}::/64 Ethernet0 nexthop-vrf V{index}"
-        ));
+        lines.push(format!("ipv6 route 2001:db8:{index}::/64 Ethernet0 nexthop-vrf V{index}"));
     }
     let parts: Vec<&[String]> = calls(&lines).collect();
     assert_eq!(parts.concat(), lines);

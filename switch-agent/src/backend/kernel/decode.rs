@@ -82,9 +82,7 @@ pub(super) fn event(message: Message<'_>) -> Option<Event> {
     let payload = message.payload;
     match message.kind {
         libc::RTM_NEWLINK => link(payload).map(Event::Link),
-        libc::RTM_DELLINK => link(payload).map(|raw| Event::LinkGone {
-            ifindex: raw.link.ifindex,
-        }),
+        libc::RTM_DELLINK => link(payload).map(|raw| Event::LinkGone { ifindex: raw.link.ifindex }),
         libc::RTM_NEWADDR => address(payload).map(Event::Address),
         libc::RTM_DELADDR => address(payload).map(Event::AddressGone),
         libc::RTM_NEWNEIGH => neighbor(payload).map(Event::Neighbor),
@@ -167,11 +165,7 @@ fn link(payload: &[u8]) -> Option<RawLink> {
 }
 
 fn link_info(value: &[u8], link: &mut Link) {
-    let find = |wanted| {
-        attributes(value)
-            .find(|(kind, _)| *kind == wanted)
-            .map(|(_, value)| value)
-    };
+    let find = |wanted| attributes(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     link.is_vrf = find(libc::IFLA_INFO_KIND).is_some_and(|kind| string_value(kind) == "vrf");
     if link.is_vrf
         && let Some(data) = find(libc::IFLA_INFO_DATA)
@@ -233,11 +227,7 @@ fn neighbor(payload: &[u8]) -> Option<RawNeighbor> {
         (libc::NUD_FAILED | libc::NUD_INCOMPLETE, _) => NeighborState::Unresolved,
         _ => NeighborState::Irrelevant,
     };
-    Some(RawNeighbor {
-        ifindex: u32_at(payload, 4)?,
-        address: address?,
-        state,
-    })
+    Some(RawNeighbor { ifindex: u32_at(payload, 4)?, address: address?, state })
 }
 
 /// `struct rtmsg` and attributes; IPv6 only.

@@ -65,11 +65,7 @@ impl KernelHandle {
                 );
                 tokio::time::sleep(delay).await;
                 let lasted = started.elapsed() > RETRY_DELAY_MAX;
-                delay = if lasted {
-                    RETRY_DELAY_MIN
-                } else {
-                    (delay * 2).min(RETRY_DELAY_MAX)
-                };
+                delay = if lasted { RETRY_DELAY_MIN } else { (delay * 2).min(RETRY_DELAY_MAX) };
             }
         };
         tokio::select! {
@@ -98,10 +94,7 @@ pub(super) async fn session(
         events
             .receive(&mut buffer)
             .await
-            .map_err(|source| KernelError::Socket {
-                step: "receive from",
-                source,
-            })?;
+            .map_err(|source| KernelError::Socket { step: "receive from", source })?;
         for event in messages(&buffer).filter_map(decode::event) {
             tracker.apply(event);
         }

@@ -38,24 +38,13 @@ impl NeighborCache {
 
     pub(super) fn insert(&mut self, ifindex: u32, address: Ipv6Addr, mac: MacAddr) -> Inserted {
         self.writes += 1;
-        let entry = Entry {
-            mac,
-            written: self.writes,
-        };
+        let entry = Entry { mac, written: self.writes };
         let link = self.links.entry(ifindex).or_default();
         if let Some(before) = link.insert(address, entry) {
-            return if before.mac == mac {
-                Inserted::Same
-            } else {
-                Inserted::Changed { evicted: None }
-            };
+            return if before.mac == mac { Inserted::Same } else { Inserted::Changed { evicted: None } };
         }
         let oldest = (link.len() > NEIGHBORS_PER_LINK_MAX)
-            .then(|| {
-                link.iter()
-                    .min_by_key(|(_, entry)| entry.written)
-                    .map(|(address, _)| *address)
-            })
+            .then(|| link.iter().min_by_key(|(_, entry)| entry.written).map(|(address, _)| *address))
             .flatten();
         if let Some(oldest) = oldest {
             link.remove(&oldest);
@@ -76,15 +65,10 @@ impl NeighborCache {
     }
 
     pub(super) fn remove_link(&mut self, ifindex: u32) -> Vec<Ipv6Addr> {
-        self.links
-            .remove(&ifindex)
-            .map(|link| link.into_keys().collect())
-            .unwrap_or_default()
+        self.links.remove(&ifindex).map(|link| link.into_keys().collect()).unwrap_or_default()
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, Ipv6Addr)> {
-        self.links
-            .iter()
-            .flat_map(|(ifindex, link)| link.keys().map(|address| (*ifindex, *address)))
+        self.links.iter().flat_map(|(ifindex, link)| link.keys().map(|address| (*ifindex, *address)))
     }
 }

@@ -46,19 +46,13 @@ pub(super) async fn snapshot() -> Result<Kernel, KernelError> {
 /// All links by index, with their addresses and the names of their masters.
 pub(super) async fn links(socket: &NetlinkSocket) -> Result<BTreeMap<u32, RawLink>, KernelError> {
     let mut request = LinkMessage::default();
-    request
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let mut links: BTreeMap<u32, RawLink> = socket
-        .dump(
-            "list links",
-            RouteNetlinkMessage::GetLink(request),
-            |links: &mut BTreeMap<_, _>, message| {
-                if let Some(Event::Link(raw)) = decode::event(message) {
-                    links.insert(raw.link.ifindex, raw);
-                }
-            },
-        )
+        .dump("list links", RouteNetlinkMessage::GetLink(request), |links: &mut BTreeMap<_, _>, message| {
+            if let Some(Event::Link(raw)) = decode::event(message) {
+                links.insert(raw.link.ifindex, raw);
+            }
+        })
         .await?;
     for address in addresses(socket).await? {
         if let Some(raw) = links.get_mut(&address.ifindex) {
@@ -68,10 +62,8 @@ pub(super) async fn links(socket: &NetlinkSocket) -> Result<BTreeMap<u32, RawLin
             }
         }
     }
-    let names: BTreeMap<u32, String> = links
-        .iter()
-        .map(|(ifindex, raw)| (*ifindex, raw.name.clone()))
-        .collect();
+    let names: BTreeMap<u32, String> =
+        links.iter().map(|(ifindex, raw)| (*ifindex, raw.name.clone())).collect();
     for raw in links.values_mut() {
         raw.link.master = raw.master.and_then(|master| names.get(&master).cloned());
     }
@@ -109,11 +101,7 @@ pub(super) async fn neighbors(
         if let NeighborState::Confirmed(mac) | NeighborState::Known(mac) = raw.state
             && ifindex.is_none_or(|wanted| wanted == raw.ifindex)
         {
-            neighbors.push(Neighbor {
-                ifindex: raw.ifindex,
-                address: raw.address,
-                mac,
-            });
+            neighbors.push(Neighbor { ifindex: raw.ifindex, address: raw.address, mac });
         }
     };
     socket.dump("list neighbours", request, fold).await
@@ -173,6 +161,5 @@ fn has_net_admin() -> std::io::Result<bool> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.map(|bits| bits >> CAP_NET_ADMIN & 1 == 1)
-        .ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+    bits.map(|bits| bits >> CAP_NET_ADMIN & 1 == 1).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
 }

@@ -109,22 +109,13 @@ impl NetlinkSocket {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.socket
-            .send_to(&bytes, &SocketAddr::new(0, 0))
-            .await
-            .map(|_| ())
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0)).await.map(|_| ())
     }
 
     async fn reply(&self, operation: &'static str, buffer: &mut Vec<u8>) -> Result<(), KernelError> {
         match tokio::time::timeout(REPLY_TIMEOUT, self.receive(buffer)).await {
-            Ok(received) => received.map_err(|source| KernelError::Socket {
-                step: "receive from",
-                source,
-            }),
-            Err(_) => Err(KernelError::Timeout {
-                operation,
-                timeout: REPLY_TIMEOUT,
-            }),
+            Ok(received) => received.map_err(|source| KernelError::Socket { step: "receive from", source }),
+            Err(_) => Err(KernelError::Timeout { operation, timeout: REPLY_TIMEOUT }),
         }
     }
 
@@ -138,23 +129,14 @@ impl NetlinkSocket {
         const SEQUENCE: u32 = 1;
         self.send(message, flags | NLM_F_ACK, SEQUENCE)
             .await
-            .map_err(|source| KernelError::Socket {
-                step: "send to",
-                source,
-            })?;
+            .map_err(|source| KernelError::Socket { step: "send to", source })?;
         let mut buffer = Vec::new();
         self.reply(operation, &mut buffer).await?;
         let verdict = messages(&buffer).find(|message| message.kind == NLMSG_ERROR);
         match verdict.and_then(|message| errno(message.payload)) {
             Some(0) => Ok(()),
-            Some(code) => Err(KernelError::Refused {
-                operation,
-                source: io::Error::from_raw_os_error(code),
-            }),
-            None => Err(KernelError::Refused {
-                operation,
-                source: io::ErrorKind::InvalidData.into(),
-            }),
+            Some(code) => Err(KernelError::Refused { operation, source: io::Error::from_raw_os_error(code) }),
+            None => Err(KernelError::Refused { operation, source: io::ErrorKind::InvalidData.into() }),
         }
     }
 
@@ -168,23 +150,14 @@ impl NetlinkSocket {
         for sequence in 1..=DUMP_ATTEMPTS {
             self.send(message.clone(), NLM_F_DUMP, sequence)
                 .await
-                .map_err(|source| KernelError::Socket {
-                    step: "send to",
-                    source,
-                })?;
+                .map_err(|source| KernelError::Socket { step: "send to", source })?;
             let mut result = T::default();
-            match self
-                .dump_parts(operation, sequence, |message| fold(&mut result, message))
-                .await?
-            {
+            match self.dump_parts(operation, sequence, |message| fold(&mut result, message)).await? {
                 Dump::Complete => return Ok(result),
                 Dump::Inconsistent => {}
             }
         }
-        Err(KernelError::Interrupted {
-            operation,
-            attempts: DUMP_ATTEMPTS,
-        })
+        Err(KernelError::Interrupted { operation, attempts: DUMP_ATTEMPTS })
     }
 
     async fn dump_parts(
@@ -214,10 +187,7 @@ impl NetlinkSocket {
                 }
             }
         }
-        Err(KernelError::Timeout {
-            operation,
-            timeout: REPLY_TIMEOUT,
-        })
+        Err(KernelError::Timeout { operation, timeout: REPLY_TIMEOUT })
     }
 }
 

@@ -23,10 +23,7 @@ const INSIDE: &str = "SWITCH_AGENT_TEST_NAMESPACE";
 /// root, and without where user namespaces are allowed.
 fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(body());
         return;
     }
@@ -44,21 +41,13 @@ fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{path} did not run: {text}");
 }
 
 /// `ip` with these words; whether it succeeded.
 fn ip(words: &str) -> bool {
-    Command::new("ip")
-        .args(words.split_whitespace())
-        .status()
-        .unwrap()
-        .success()
+    Command::new("ip").args(words.split_whitespace()).status().unwrap().success()
 }
 
 fn require_ip(words: &str) {
@@ -66,19 +55,14 @@ fn require_ip(words: &str) {
 }
 
 fn ip_output(words: &str) -> String {
-    let output = Command::new("ip")
-        .args(words.split_whitespace())
-        .output()
-        .unwrap();
+    let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A veth pair, the first end up, the other one down: no carrier.
 fn add_port(name: &str, mac: &str) {
     std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
-    require_ip(&format!(
-        "link add {name} address {mac} type veth peer name p-{name}"
-    ));
+    require_ip(&format!("link add {name} address {mac} type veth peer name p-{name}"));
     require_ip(&format!("link set {name} up"));
 }
 
@@ -129,10 +113,7 @@ fn a_snapshot_shows_links_and_addresses() {
         assert_eq!(addresses, ["2001:db8::1/64", "fe80::5054:ff:fe00:1/64"]);
         assert!(link.tentative.is_empty());
         assert_eq!(link.link_local().unwrap().to_string(), "fe80::5054:ff:fe00:1");
-        assert!(
-            peer.tentative.contains(&"2001:db8::2/64".parse().unwrap()),
-            "{peer:?}"
-        );
+        assert!(peer.tentative.contains(&"2001:db8::2/64".parse().unwrap()), "{peer:?}");
         assert_eq!(after.links["lo"].ifindex, 1);
     });
 }
@@ -169,16 +150,10 @@ fn writes_can_be_repeated() {
         let ifindex = snapshot_when(&kernel, has_link_local).await.links["Ethernet0"].ifindex;
         for _ in 0..2 {
             kernel.add_unreachable_default(1001).await.unwrap();
-            kernel
-                .add_link_local(ifindex, CONVENIENCE_LINK_LOCAL)
-                .await
-                .unwrap();
+            kernel.add_link_local(ifindex, CONVENIENCE_LINK_LOCAL).await.unwrap();
         }
         let routes = ip_output("-6 route show table 1001");
-        assert!(
-            routes.contains("unreachable default") && routes.contains("metric 4278198272"),
-            "{routes}"
-        );
+        assert!(routes.contains("unreachable default") && routes.contains("metric 4278198272"), "{routes}");
         let link = snapshot_when(&kernel, has_link_local).await.links["Ethernet0"].clone();
         assert!(link.addresses.contains(&"fe80::1/64".parse().unwrap()));
         assert_eq!(link.link_local().unwrap().to_string(), "fe80::5054:ff:fe00:1");
@@ -190,14 +165,8 @@ fn writes_can_be_repeated() {
         let link = kernel.snapshot().await.unwrap().links["Ethernet0"].clone();
         assert!(!link.addresses.contains(&"fe80::1/64".parse().unwrap()));
         kernel.remove_link_local(4711).await.unwrap();
-        let error = kernel
-            .add_link_local(4711, CONVENIENCE_LINK_LOCAL)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the kernel refused to add a link-local address"
-        );
+        let error = kernel.add_link_local(4711, CONVENIENCE_LINK_LOCAL).await.unwrap_err();
+        assert_eq!(error.to_string(), "the kernel refused to add a link-local address");
         assert!(error.is(Errno::ENODEV), "{error:?}");
     });
 }
@@ -231,18 +200,11 @@ impl Seen {
     }
 
     async fn link(&self, what: &str, wanted: impl Fn(&LinkEvent) -> bool) {
-        self.expect(
-            what,
-            |report| matches!(report, Report::Link(event) if wanted(event)),
-        )
-        .await;
+        self.expect(what, |report| matches!(report, Report::Link(event) if wanted(event))).await;
     }
 
     async fn machine(&self, event: MachineEvent) {
-        self.expect(&format!("{event:?}"), |report| {
-            *report == Report::Machine(event.clone())
-        })
-        .await;
+        self.expect(&format!("{event:?}"), |report| *report == Report::Machine(event.clone())).await;
     }
 }
 
@@ -257,47 +219,21 @@ fn changes_are_followed_as_they_happen() {
         let mut tracker = Tracker::new(kernel.neighbors.clone());
         let pass_on = |news| seen.pass_on(news);
         let body = async {
-            seen.machine(MachineEvent::Carrier {
-                port: port.clone(),
-                up: false,
-            })
-            .await;
-            seen.link("present link", |event| {
-                event.name == "Ethernet0" && !event.carrier
-            })
-            .await;
+            seen.machine(MachineEvent::Carrier { port: port.clone(), up: false }).await;
+            seen.link("present link", |event| event.name == "Ethernet0" && !event.carrier).await;
 
             require_ip("link set p-Ethernet0 up");
-            seen.machine(MachineEvent::Carrier {
-                port: port.clone(),
-                up: true,
-            })
-            .await;
-            seen.link("carrier and address", |event| {
-                event.carrier && event.link_local.is_some()
-            })
-            .await;
+            seen.machine(MachineEvent::Carrier { port: port.clone(), up: true }).await;
+            seen.link("carrier and address", |event| event.carrier && event.link_local.is_some()).await;
 
             let (address, mac) = ("fe80::2".parse().unwrap(), "52:54:00:00:00:02".parse().unwrap());
             require_ip("neigh add fe80::2 lladdr 52:54:00:00:00:02 nud stale dev Ethernet0");
-            seen.machine(MachineEvent::Neighbor {
-                port: port.clone(),
-                mac,
-                address,
-            })
-            .await;
+            seen.machine(MachineEvent::Neighbor { port: port.clone(), mac, address }).await;
             assert_eq!(kernel.neighbor_mac(ifindex, address), Some(mac));
-            assert_eq!(
-                kernel.neighbors(ifindex).await.unwrap(),
-                BTreeMap::from([(address, mac)])
-            );
+            assert_eq!(kernel.neighbors(ifindex).await.unwrap(), BTreeMap::from([(address, mac)]));
             assert!(kernel.neighbors(ifindex + 1).await.unwrap().is_empty());
             require_ip("neigh del fe80::2 dev Ethernet0");
-            seen.machine(MachineEvent::NeighborGone {
-                port: port.clone(),
-                address,
-            })
-            .await;
+            seen.machine(MachineEvent::NeighborGone { port: port.clone(), address }).await;
             assert_eq!(kernel.neighbor_mac(ifindex, address), None);
 
             let changes = *seen.changes.lock().unwrap();
@@ -309,14 +245,9 @@ fn changes_are_followed_as_they_happen() {
             }
 
             require_ip("link set p-Ethernet0 down");
-            seen.machine(MachineEvent::Carrier {
-                port: port.clone(),
-                up: false,
-            })
-            .await;
+            seen.machine(MachineEvent::Carrier { port: port.clone(), up: false }).await;
             require_ip("link del Ethernet0");
-            seen.link("deletion", |event| event.name == "Ethernet0" && event.gone)
-                .await;
+            seen.link("deletion", |event| event.name == "Ethernet0" && event.gone).await;
         };
         tokio::select! {
             result = follow::session(&mut tracker, &pass_on) => panic!("{result:?}"),
@@ -331,9 +262,7 @@ fn lost_events_are_noticed() {
         add_port("Ethernet0", "52:54:00:00:00:01");
         let events = NetlinkSocket::subscribe(&[libc::RTNLGRP_NEIGH], 1).unwrap();
         for n in 1..50 {
-            require_ip(&format!(
-                "neigh add fe80::{n:x} lladdr 52:54:00:00:00:02 nud stale dev Ethernet0"
-            ));
+            require_ip(&format!("neigh add fe80::{n:x} lladdr 52:54:00:00:00:02 nud stale dev Ethernet0"));
         }
         let mut buffer = Vec::new();
         let lost = async {
@@ -344,9 +273,7 @@ fn lost_events_are_noticed() {
                 }
             }
         };
-        let error = tokio::time::timeout(Duration::from_secs(5), lost)
-            .await
-            .expect("no overflow reported");
+        let error = tokio::time::timeout(Duration::from_secs(5), lost).await.expect("no overflow reported");
         assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
     });
 }
@@ -374,11 +301,7 @@ fn vrf_devices_and_their_deny_routes() {
         let port = &before.links["Ethernet0"];
         assert_eq!(port.master.as_deref(), Some("VrfBoot-p1"));
         assert!(!port.is_vrf && port.vrf_table.is_none());
-        assert!(
-            before.unreachable_defaults.is_empty(),
-            "{:?}",
-            before.unreachable_defaults
-        );
+        assert!(before.unreachable_defaults.is_empty(), "{:?}", before.unreachable_defaults);
 
         kernel.add_unreachable_default(1001).await.unwrap();
         let denied = kernel.snapshot().await.unwrap().unreachable_defaults;
@@ -393,10 +316,7 @@ fn vrf_devices_and_their_deny_routes() {
 #[test]
 fn follow_wakes_and_ends() {
     in_namespace("follow_wakes_and_ends", async || {
-        let (waker, cancel) = (
-            crate::wake::Waker::default(),
-            tokio_util::sync::CancellationToken::new(),
-        );
+        let (waker, cancel) = (crate::wake::Waker::default(), tokio_util::sync::CancellationToken::new());
         let links = Arc::new(Mutex::new(Vec::new()));
         let sink = links.clone();
         let follow = KernelHandle::new().follow(
@@ -407,37 +327,16 @@ fn follow_wakes_and_ends() {
         );
         let task = tokio::spawn(follow);
         let limit = Duration::from_secs(5);
-        tokio::time::timeout(limit, waker.woken())
-            .await
-            .expect("no first wake");
-        while tokio::time::timeout(Duration::from_millis(200), waker.woken())
-            .await
-            .is_ok()
-        {}
+        tokio::time::timeout(limit, waker.woken()).await.expect("no first wake");
+        while tokio::time::timeout(Duration::from_millis(200), waker.woken()).await.is_ok() {}
         add_port("Ethernet0", "52:54:00:00:00:01");
-        tokio::time::timeout(limit, waker.woken())
-            .await
-            .expect("no wake for a link");
+        tokio::time::timeout(limit, waker.woken()).await.expect("no wake for a link");
         require_ip("link set lo up");
-        while tokio::time::timeout(Duration::from_millis(200), waker.woken())
-            .await
-            .is_ok()
-        {}
+        while tokio::time::timeout(Duration::from_millis(200), waker.woken()).await.is_ok() {}
         KernelHandle::new().add_unreachable_default(1001).await.unwrap();
-        tokio::time::timeout(limit, waker.woken())
-            .await
-            .expect("no wake for a deny route");
-        assert!(
-            links
-                .lock()
-                .unwrap()
-                .iter()
-                .any(|event: &LinkEvent| event.name == "Ethernet0")
-        );
+        tokio::time::timeout(limit, waker.woken()).await.expect("no wake for a deny route");
+        assert!(links.lock().unwrap().iter().any(|event: &LinkEvent| event.name == "Ethernet0"));
         cancel.cancel();
-        tokio::time::timeout(limit, task)
-            .await
-            .expect("follow did not end")
-            .unwrap();
+        tokio::time::timeout(limit, task).await.expect("follow did not end").unwrap();
     });
 }

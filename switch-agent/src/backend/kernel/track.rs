@@ -31,40 +31,26 @@ pub(super) struct Tracker {
 
 impl Tracker {
     pub(super) fn new(neighbors: Arc<Mutex<NeighborCache>>) -> Tracker {
-        Tracker {
-            links: BTreeMap::new(),
-            neighbors,
-            reports: Vec::new(),
-            changed: false,
-        }
+        Tracker { links: BTreeMap::new(), neighbors, reports: Vec::new(), changed: false }
     }
 
     /// The reports since the last call, and whether the reconciler should look.
     pub(super) fn take(&mut self) -> (Vec<Report>, bool) {
-        (
-            std::mem::take(&mut self.reports),
-            std::mem::take(&mut self.changed),
-        )
+        (std::mem::take(&mut self.reports), std::mem::take(&mut self.changed))
     }
 
     /// Replaces everything by what dumps show, reporting the differences. Lost events are made up for so.
     pub(super) fn replace(&mut self, links: BTreeMap<u32, RawLink>, neighbors: Vec<Neighbor>) {
-        let gone: Vec<u32> = self
-            .links
-            .keys()
-            .filter(|ifindex| !links.contains_key(ifindex))
-            .copied()
-            .collect();
+        let gone: Vec<u32> =
+            self.links.keys().filter(|ifindex| !links.contains_key(ifindex)).copied().collect();
         for ifindex in gone {
             self.set_link(ifindex, None);
         }
         for (ifindex, raw) in links {
             self.set_link(ifindex, Some(raw));
         }
-        let present: BTreeSet<(u32, Ipv6Addr)> = neighbors
-            .iter()
-            .map(|neighbor| (neighbor.ifindex, neighbor.address))
-            .collect();
+        let present: BTreeSet<(u32, Ipv6Addr)> =
+            neighbors.iter().map(|neighbor| (neighbor.ifindex, neighbor.address)).collect();
         let gone: Vec<(u32, Ipv6Addr)> =
             self.cache(|cache| cache.entries().filter(|entry| !present.contains(entry)).collect());
         for (ifindex, address) in gone {
@@ -83,9 +69,7 @@ impl Tracker {
                     raw.link.addresses = before.link.addresses.clone();
                     raw.link.tentative = before.link.tentative.clone();
                 }
-                raw.link.master = raw
-                    .master
-                    .and_then(|master| Some(self.links.get(&master)?.name.clone()));
+                raw.link.master = raw.master.and_then(|master| Some(self.links.get(&master)?.name.clone()));
                 self.set_link(raw.link.ifindex, Some(raw));
             }
             Event::LinkGone { ifindex } => self.set_link(ifindex, None),
@@ -128,12 +112,7 @@ impl Tracker {
         if let Some(seen) = &before_seen
             && (after_seen.is_none() || renamed)
         {
-            let gone = LinkEvent {
-                carrier: false,
-                link_local: None,
-                gone: true,
-                ..seen.clone()
-            };
+            let gone = LinkEvent { carrier: false, link_local: None, gone: true, ..seen.clone() };
             self.report_carrier(&gone);
             self.reports.push(Report::Link(gone));
             let addresses = self.cache(|cache| cache.remove_link(ifindex));
@@ -153,10 +132,7 @@ impl Tracker {
 
     fn report_carrier(&mut self, link: &LinkEvent) {
         if let Some(port) = front_panel_port(&link.name) {
-            self.reports.push(Report::Machine(MachineEvent::Carrier {
-                port,
-                up: link.carrier,
-            }));
+            self.reports.push(Report::Machine(MachineEvent::Carrier { port, up: link.carrier }));
         }
     }
 
@@ -179,13 +155,10 @@ impl Tracker {
         };
         match self.cache(|cache| cache.insert(ifindex, address, mac)) {
             Inserted::Same if !confirmed => return,
-            Inserted::Changed {
-                evicted: Some(evicted),
-            } => self.report_neighbor_gone(&name, evicted),
+            Inserted::Changed { evicted: Some(evicted) } => self.report_neighbor_gone(&name, evicted),
             Inserted::Same | Inserted::Changed { evicted: None } => {}
         }
-        self.reports
-            .push(Report::Machine(MachineEvent::Neighbor { port, mac, address }));
+        self.reports.push(Report::Machine(MachineEvent::Neighbor { port, mac, address }));
     }
 
     fn neighbor_gone(&mut self, ifindex: u32, address: Ipv6Addr) {
@@ -198,8 +171,7 @@ impl Tracker {
 
     fn report_neighbor_gone(&mut self, name: &str, address: Ipv6Addr) {
         if let Some(port) = front_panel_port(name) {
-            self.reports
-                .push(Report::Machine(MachineEvent::NeighborGone { port, address }));
+            self.reports.push(Report::Machine(MachineEvent::NeighborGone { port, address }));
         }
     }
 
@@ -220,7 +192,5 @@ fn link_event(raw: &RawLink) -> LinkEvent {
 
 /// The port that machines can be behind, if the link is one.
 fn front_panel_port(name: &str) -> Option<PortName> {
-    name.parse::<PortName>()
-        .ok()
-        .filter(|port| port.kind() != PortKind::Loopback)
+    name.parse::<PortName>().ok().filter(|port| port.kind() != PortKind::Loopback)
 }

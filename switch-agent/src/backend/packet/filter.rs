@@ -47,10 +47,7 @@ const ROUTER_DISCOVERY: [Instruction; 15] = [
 
 /// [`ROUTER_DISCOVERY`] as the socket takes it.
 pub(super) fn router_discovery() -> Vec<SockFilter> {
-    ROUTER_DISCOVERY
-        .iter()
-        .map(|&(code, jt, jf, k)| SockFilter::new(code, jt, jf, k))
-        .collect()
+    ROUTER_DISCOVERY.iter().map(|&(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)).collect()
 }
 
 #[cfg(test)]
@@ -106,9 +103,6 @@ mod tests {
             other[offset] = value;
             assert!(!accepts(MULTICAST, &other), "byte {offset}");
         }
-        assert!(
-            !accepts(MULTICAST, &frame(133)[..54]),
-            "cut before the ICMPv6 header"
-        );
+        assert!(!accepts(MULTICAST, &frame(133)[..54]), "cut before the ICMPv6 header");
     }
 }

@@ -1,9 +1,6 @@
 //! The system calls that no safe wrapper offers: link-layer addresses, packet socket options, `recvmmsg`
 //! with control messages.
-#![expect(
-    unsafe_code,
-    reason = "AF_PACKET needs sockaddr_ll, auxdata and recvmmsg, which only libc offers"
-)]
+#![expect(unsafe_code, reason = "AF_PACKET needs sockaddr_ll, auxdata and recvmmsg, which only libc offers")]
 
 use std::io;
 use std::mem;
@@ -37,11 +34,7 @@ pub(super) struct Meta {
 
 impl Default for Slot {
     fn default() -> Self {
-        Slot {
-            data: [0; FRAME_LEN],
-            length: 0,
-            meta: Meta::default(),
-        }
+        Slot { data: [0; FRAME_LEN], length: 0, meta: Meta::default() }
     }
 }
 
@@ -119,11 +112,7 @@ pub(super) fn bind_all_ports(socket: BorrowedFd<'_>) -> io::Result<()> {
     let address = link_address(0, &[]);
     // SAFETY: the pointer and length describe `address`, which outlives the call.
     let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            length_of::<libc::sockaddr_ll>(),
-        )
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of::<libc::sockaddr_ll>())
     };
     check(result).map(drop)
 }
@@ -141,11 +130,7 @@ pub(super) fn send(socket: RawFd, ifindex: u32, frame: &[u8]) -> io::Result<()> 
             length_of::<libc::sockaddr_ll>(),
         )
     };
-    if sent < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Fills slots with the frames that wait; the number of slots filled.
@@ -154,10 +139,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, slots: &mut [Slot]) -> io::Result<
     let mut addresses = vec![link_address(0, &[]); slots.len()];
     let mut vectors: Vec<libc::iovec> = slots
         .iter_mut()
-        .map(|slot| libc::iovec {
-            iov_base: slot.data.as_mut_ptr().cast(),
-            iov_len: FRAME_LEN,
-        })
+        .map(|slot| libc::iovec { iov_base: slot.data.as_mut_ptr().cast(), iov_len: FRAME_LEN })
         .collect();
     let mut headers: Vec<libc::mmsghdr> = vectors
         .iter_mut()
@@ -189,9 +171,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, slots: &mut [Slot]) -> io::Result<
     };
     let received = check(received)?;
     for ((slot, header), address) in slots.iter_mut().zip(&headers).zip(&addresses).take(received) {
-        slot.length = usize::try_from(header.msg_len)
-            .unwrap_or(FRAME_LEN)
-            .min(FRAME_LEN);
+        slot.length = usize::try_from(header.msg_len).unwrap_or(FRAME_LEN).min(FRAME_LEN);
         // SAFETY: the kernel has filled the header; its control buffer (`controls`) is still alive.
         slot.meta = unsafe { control_messages(&header.msg_hdr) };
         slot.meta.ifindex = u32::try_from(address.sll_ifindex).unwrap_or(0);
@@ -233,8 +213,6 @@ unsafe fn control_messages(header: &libc::msghdr) -> Meta {
 }
 
 fn duration(stamp: libc::timespec) -> Option<Duration> {
-    let nanos = u32::try_from(stamp.tv_nsec)
-        .ok()
-        .filter(|nanos| *nanos < 1_000_000_000)?;
+    let nanos = u32::try_from(stamp.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(stamp.tv_sec).ok()?, nanos))
 }

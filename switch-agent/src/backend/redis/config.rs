@@ -94,18 +94,12 @@ impl DatabaseConfig {
         if let Some(count) = namespace_count
             && count.trim().parse::<u32>().is_ok_and(|count| count > 1)
         {
-            return Err(DatabaseConfigError::MultiAsic {
-                count: count.to_owned(),
-            });
+            return Err(DatabaseConfigError::MultiAsic { count: count.to_owned() });
         }
-        let text = std::fs::read(path).map_err(|source| DatabaseConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        serde_json::from_slice(&text).map_err(|source| DatabaseConfigError::Parse {
-            path: path.to_owned(),
-            source,
-        })
+        let text = std::fs::read(path)
+            .map_err(|source| DatabaseConfigError::Read { path: path.to_owned(), source })?;
+        serde_json::from_slice(&text)
+            .map_err(|source| DatabaseConfigError::Parse { path: path.to_owned(), source })
     }
 
     /// The database called `name`. Its unix socket is preferred, as SONiC's own clients on the switch do.
@@ -114,9 +108,7 @@ impl DatabaseConfig {
     /// The file lacks the database, its instance, or a way to reach that.
     pub fn database(&self, name: &str) -> Result<DatabaseEntry, DatabaseConfigError> {
         let Some(database) = self.databases.get(name) else {
-            return Err(DatabaseConfigError::NoDatabase {
-                database: name.to_owned(),
-            });
+            return Err(DatabaseConfigError::NoDatabase { database: name.to_owned() });
         };
         let Some(instance) = self.instances.get(&database.instance) else {
             return Err(DatabaseConfigError::NoInstance {
@@ -124,20 +116,12 @@ impl DatabaseConfig {
                 instance: database.instance.clone(),
             });
         };
-        let socket = instance
-            .unix_socket_path
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
+        let socket = instance.unix_socket_path.clone().filter(|path| !path.as_os_str().is_empty());
         let endpoint = match (socket, &instance.hostname, instance.port) {
             (Some(path), _, _) => Endpoint::Unix(path),
-            (None, Some(hostname), Some(port)) => Endpoint::Tcp {
-                hostname: hostname.clone(),
-                port,
-            },
+            (None, Some(hostname), Some(port)) => Endpoint::Tcp { hostname: hostname.clone(), port },
             _ => {
-                return Err(DatabaseConfigError::NoEndpoint {
-                    instance: database.instance.clone(),
-                });
+                return Err(DatabaseConfigError::NoEndpoint { instance: database.instance.clone() });
             }
         };
         Ok(DatabaseEntry {
@@ -145,10 +129,7 @@ impl DatabaseConfig {
             id: database.id,
             separator: database.separator.clone(),
             endpoint,
-            password_path: instance
-                .password_path
-                .clone()
-                .filter(|path| !path.as_os_str().is_empty()),
+            password_path: instance.password_path.clone().filter(|path| !path.as_os_str().is_empty()),
         })
     }
 }
@@ -180,38 +161,20 @@ mod tests {
         assert_eq!(config_db.endpoint, Endpoint::Unix("/run/r.sock".into()));
         assert_eq!(config_db.password_path, None);
         let appl_db = config.database("APPL_DB").unwrap();
-        assert_eq!(
-            appl_db.endpoint,
-            Endpoint::Tcp {
-                hostname: "::1".to_owned(),
-                port: 6380
-            }
-        );
+        assert_eq!(appl_db.endpoint, Endpoint::Tcp { hostname: "::1".to_owned(), port: 6380 });
         assert_eq!(appl_db.password_path, Some("/etc/shadow_redis".into()));
         let lost = config.database("LOST_DB").unwrap_err().to_string();
-        assert_eq!(
-            lost,
-            "database LOST_DB is in instance \"gone\", which INSTANCES does not have"
-        );
-        assert!(matches!(
-            config.database("STATE_DB"),
-            Err(DatabaseConfigError::NoDatabase { .. })
-        ));
+        assert_eq!(lost, "database LOST_DB is in instance \"gone\", which INSTANCES does not have");
+        assert!(matches!(config.database("STATE_DB"), Err(DatabaseConfigError::NoDatabase { .. })));
     }
 
     #[test]
     fn several_asics_and_bad_files_are_refused_with_a_reason() {
         let dir = crate::backend::redis::testing::TempDir::new();
         let path = dir.path().join("database_config.json");
-        assert!(matches!(
-            DatabaseConfig::load(&path, None),
-            Err(DatabaseConfigError::Read { .. })
-        ));
+        assert!(matches!(DatabaseConfig::load(&path, None), Err(DatabaseConfigError::Read { .. })));
         std::fs::write(&path, "{\"INSTANCES\": {}}").unwrap();
-        assert!(matches!(
-            DatabaseConfig::load(&path, None),
-            Err(DatabaseConfigError::Parse { .. })
-        ));
+        assert!(matches!(DatabaseConfig::load(&path, None), Err(DatabaseConfigError::Parse { .. })));
         std::fs::write(&path, r#"{"INSTANCES": {}, "DATABASES": {}}"#).unwrap();
         for single in [None, Some("1"), Some("0"), Some("")] {
             assert!(DatabaseConfig::load(&path, single).is_ok(), "{single:?}");

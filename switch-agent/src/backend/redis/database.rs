@@ -53,11 +53,7 @@ pub enum DatabaseError {
         source: redis::RedisError,
     },
     #[error("{database}: no answer to {operation} within {timeout:?}")]
-    Timeout {
-        database: String,
-        operation: &'static str,
-        timeout: Duration,
-    },
+    Timeout { database: String, operation: &'static str, timeout: Duration },
     #[error("{database}: a scan did not end after {steps} steps")]
     Scan { database: String, steps: u32 },
 }
@@ -74,10 +70,7 @@ struct Inner {
 
 impl Database {
     pub fn new(entry: DatabaseEntry) -> Database {
-        Database(Arc::new(Inner {
-            entry,
-            connection: Mutex::new(None),
-        }))
+        Database(Arc::new(Inner { entry, connection: Mutex::new(None) }))
     }
 
     pub fn name(&self) -> &str {
@@ -110,11 +103,7 @@ impl Database {
         operation: &'static str,
         pipeline: &Pipeline,
     ) -> Result<T, DatabaseError> {
-        let failed = |source| DatabaseError::Command {
-            database: self.name().to_owned(),
-            operation,
-            source,
-        };
+        let failed = |source| DatabaseError::Command { database: self.name().to_owned(), operation, source };
         let (mut connection, fresh) = self.connection().await?;
         let first = match self.exchange(operation, pipeline, &mut connection).await? {
             Ok(value) => return Ok(value),
@@ -124,9 +113,7 @@ impl Database {
             return Err(failed(first));
         }
         let (mut connection, _) = self.connection().await?;
-        self.exchange(operation, pipeline, &mut connection)
-            .await?
-            .map_err(failed)
+        self.exchange(operation, pipeline, &mut connection).await?.map_err(failed)
     }
 
     /// One exchange; forgets the connection unless the server answered.
@@ -204,9 +191,7 @@ impl Database {
     fn client(&self) -> Result<Client, DatabaseError> {
         let entry = &self.0.entry;
         // RESP2: the Redis of older SONiC releases knows nothing else, nor CLIENT SETINFO.
-        let mut settings = RedisConnectionInfo::default()
-            .set_db(i64::from(entry.id))
-            .set_skip_set_lib_name();
+        let mut settings = RedisConnectionInfo::default().set_db(i64::from(entry.id)).set_skip_set_lib_name();
         if let Some(path) = &entry.password_path {
             let password = std::fs::read_to_string(path).map_err(|source| DatabaseError::Password {
                 database: entry.name.clone(),
@@ -219,9 +204,7 @@ impl Database {
             Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
             Endpoint::Tcp { hostname, port } => ConnectionAddr::Tcp(hostname.clone(), *port),
         };
-        let info = address
-            .into_connection_info()
-            .map_err(|source| self.connect_error(source))?;
+        let info = address.into_connection_info().map_err(|source| self.connect_error(source))?;
         Client::open(info.set_redis_settings(settings)).map_err(|source| self.connect_error(source))
     }
 
@@ -237,20 +220,14 @@ impl Database {
             pipeline.cmd("SCAN").arg(cursor).arg("COUNT").arg(SCAN_COUNT);
             let ((next, keys),): ((u64, Vec<Vec<u8>>),) = self.query("SCAN", &pipeline).await?;
             // A key that is no text is nobody's we know.
-            found.extend(
-                keys.into_iter()
-                    .filter_map(|key| String::from_utf8(key).ok())
-                    .filter(|k| wanted(k)),
-            );
+            found
+                .extend(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).filter(|k| wanted(k)));
             if next == 0 {
                 return Ok(found);
             }
             cursor = next;
         }
-        Err(DatabaseError::Scan {
-            database: self.name().to_owned(),
-            steps: SCAN_STEPS_MAX,
-        })
+        Err(DatabaseError::Scan { database: self.name().to_owned(), steps: SCAN_STEPS_MAX })
     }
 
     /// The hashes of `keys`, pipelined. A key that is gone by now is left out.
@@ -294,13 +271,8 @@ impl Database {
                 pipeline.cmd("EXISTS").arg(key);
             }
             let replies: Vec<bool> = self.query("EXISTS", &pipeline).await?;
-            existing.extend(
-                chunk
-                    .iter()
-                    .zip(replies)
-                    .filter(|(_, exists)| *exists)
-                    .map(|(key, _)| key.as_str()),
-            );
+            existing
+                .extend(chunk.iter().zip(replies).filter(|(_, exists)| *exists).map(|(key, _)| key.as_str()));
         }
         Ok(existing)
     }
@@ -311,8 +283,5 @@ fn text_fields(reply: BTreeMap<Vec<u8>, Vec<u8>>) -> Fields {
     let text = |bytes: Vec<u8>| {
         String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     };
-    reply
-        .into_iter()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect()
+    reply.into_iter().map(|(name, value)| (text(name), text(value))).collect()
 }

@@ -71,10 +71,7 @@ async fn session(
     subscribed: &mut bool,
 ) -> Result<Infallible, DatabaseError> {
     let prefix = format!("__keyspace@{}__:", database.id());
-    let channels: Vec<String> = patterns
-        .iter()
-        .map(|pattern| format!("{prefix}{pattern}"))
-        .collect();
+    let channels: Vec<String> = patterns.iter().map(|pattern| format!("{prefix}{pattern}")).collect();
     let (mut sink, mut events) = database.subscriber().await?.split();
     let confirmed = tokio::time::timeout(RESPONSE_TIMEOUT, sink.psubscribe(channels)).await;
     check(database, "PSUBSCRIBE", confirmed)?;
@@ -130,16 +127,8 @@ fn check(
     let name = database.name().to_owned();
     match result {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(source)) => Err(DatabaseError::Command {
-            database: name,
-            operation,
-            source,
-        }),
-        Err(_) => Err(DatabaseError::Timeout {
-            database: name,
-            operation,
-            timeout: RESPONSE_TIMEOUT,
-        }),
+        Ok(Err(source)) => Err(DatabaseError::Command { database: name, operation, source }),
+        Err(_) => Err(DatabaseError::Timeout { database: name, operation, timeout: RESPONSE_TIMEOUT }),
     }
 }
 

@@ -14,11 +14,8 @@ pub(crate) struct TempDir(PathBuf);
 impl TempDir {
     pub(crate) fn new() -> TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "switch-agent-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("switch-agent-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         TempDir(path)
@@ -43,10 +40,7 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     pub(crate) fn start() -> RedisServer {
-        let mut server = RedisServer {
-            dir: TempDir::new(),
-            child: None,
-        };
+        let mut server = RedisServer { dir: TempDir::new(), child: None };
         server.restart();
         server
     }
@@ -67,14 +61,7 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         self.stop();
         let child = Command::new("redis-server")
-            .args([
-                "--port",
-                "0",
-                "--databases",
-                "100",
-                "--notify-keyspace-events",
-                "AKE",
-            ])
+            .args(["--port", "0", "--databases", "100", "--notify-keyspace-events", "AKE"])
             .args(["--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(self.socket())
             .arg("--dir")

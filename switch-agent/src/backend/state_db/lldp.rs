@@ -33,10 +33,8 @@ impl StateStore {
         &self,
         ports: &BTreeSet<PortName>,
     ) -> Result<Vec<(PortName, LldpNeighbor)>, DatabaseError> {
-        let keys: Vec<String> = ports
-            .iter()
-            .map(|port| self.appl_db.key(LLDP_TABLE, port.as_str()))
-            .collect();
+        let keys: Vec<String> =
+            ports.iter().map(|port| self.appl_db.key(LLDP_TABLE, port.as_str())).collect();
         let rows = self.appl_db.hashes(&keys).await?;
         let neighbors = ports.iter().zip(&keys).filter_map(|(port, key)| {
             let fields = rows.get(key.as_str())?;
@@ -60,13 +58,7 @@ fn neighbor(fields: &Fields) -> LldpNeighbor {
         port_desc: text("lldp_rem_port_desc"),
         sys_name: text("lldp_rem_sys_name"),
         sys_desc: text("lldp_rem_sys_desc"),
-        mac: port_mac.or_else(|| {
-            mac(
-                "lldp_rem_chassis_id",
-                "lldp_rem_chassis_id_subtype",
-                CHASSIS_ID_MAC,
-            )
-        }),
+        mac: port_mac.or_else(|| mac("lldp_rem_chassis_id", "lldp_rem_chassis_id_subtype", CHASSIS_ID_MAC)),
     }
 }
 
@@ -91,10 +83,7 @@ pub async fn follow_lldp(
         match store.read_lldp(&ports()).await {
             Ok(neighbors) => hub.observe(MachineEvent::Lldp { neighbors }),
             Err(error) => {
-                tracing::info!(
-                    error = &error as &dyn std::error::Error,
-                    "LLDP neighbours not read"
-                );
+                tracing::info!(error = &error as &dyn std::error::Error, "LLDP neighbours not read");
             }
         }
     }

@@ -9,11 +9,8 @@ use tokio::time::Instant;
 use crate::backend::redis::{Database, DatabaseError};
 
 /// The tables that are ours. Nothing else in STATE_DB is ever written.
-pub const STATUS_TABLES: [&str; 3] = [
-    "BOOT_NETWORK_PORT_TABLE",
-    "BOOT_NETWORK_PARTITION_TABLE",
-    "BOOT_NETWORK_STATE",
-];
+pub const STATUS_TABLES: [&str; 3] =
+    ["BOOT_NETWORK_PORT_TABLE", "BOOT_NETWORK_PARTITION_TABLE", "BOOT_NETWORK_STATE"];
 
 /// Rows by table; tables other than [`STATUS_TABLES`] are ignored.
 pub type StatusRows = BTreeMap<String, Table>;
@@ -38,10 +35,7 @@ struct Known {
 
 impl StatusWriter {
     pub fn new(state_db: Database) -> StatusWriter {
-        StatusWriter {
-            database: state_db,
-            known: None,
-        }
+        StatusWriter { database: state_db, known: None }
     }
 
     /// Makes the tables equal to `wanted`. Without differences this is no I/O, but for a check every
@@ -55,8 +49,7 @@ impl StatusWriter {
             .iter()
             .filter_map(|table| Some((table, wanted.get(*table)?)))
             .flat_map(|(table, rows)| {
-                rows.iter()
-                    .map(|(key, fields)| (self.database.key(table, key), fields))
+                rows.iter().map(|(key, fields)| (self.database.key(table, key), fields))
             })
             .map(|(key, fields)| (key, fields.clone()))
             .collect();
@@ -64,10 +57,7 @@ impl StatusWriter {
         if changed > 0 {
             let () = self.database.query("MULTI", &pipeline).await?;
         }
-        self.known = Some(Known {
-            rows: wanted,
-            valid_until,
-        });
+        self.known = Some(Known { rows: wanted, valid_until });
         Ok(changed)
     }
 
@@ -87,21 +77,13 @@ impl StatusWriter {
             Some(known) if now < known.valid_until => return Ok(known),
             Some(known) => known.rows.into_keys().collect(),
             None => {
-                db.keys(|key| {
-                    db.split_key(key)
-                        .is_some_and(|(table, _)| STATUS_TABLES.contains(&table))
-                })
-                .await?
+                db.keys(|key| db.split_key(key).is_some_and(|(table, _)| STATUS_TABLES.contains(&table)))
+                    .await?
             }
         };
         let rows = db.hashes(&keys).await?;
-        let rows = rows
-            .into_iter()
-            .map(|(key, fields)| (key.to_owned(), without_placeholder(fields)));
-        Ok(Known {
-            rows: rows.collect(),
-            valid_until: now + CHECK_INTERVAL,
-        })
+        let rows = rows.into_iter().map(|(key, fields)| (key.to_owned(), without_placeholder(fields)));
+        Ok(Known { rows: rows.collect(), valid_until: now + CHECK_INTERVAL })
     }
 }
 
@@ -123,11 +105,8 @@ fn difference(
             continue;
         }
         changed += 1;
-        let gone: Vec<&String> = before
-            .into_iter()
-            .flat_map(Fields::keys)
-            .filter(|name| !fields.contains_key(*name))
-            .collect();
+        let gone: Vec<&String> =
+            before.into_iter().flat_map(Fields::keys).filter(|name| !fields.contains_key(*name)).collect();
         if !gone.is_empty() {
             pipeline.cmd("HDEL").arg(key).arg(gone).ignore();
         }

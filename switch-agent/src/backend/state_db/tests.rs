@@ -40,10 +40,7 @@ async fn state_db_is_read_as_swss_writes_it() {
     ] {
         run(&db, &row).await;
     }
-    let up = PortState {
-        state_ok: true,
-        oper_up: true,
-    };
+    let up = PortState { state_ok: true, oper_up: true };
     let expected = StateDb {
         vrf_table: BTreeSet::from(["VrfBoot-p1".to_owned()]),
         vrf_object_table: BTreeSet::from(["VrfBoot-p1".to_owned()]),
@@ -61,11 +58,7 @@ async fn state_db_is_read_as_swss_writes_it() {
         restart_in_progress: false,
     };
     assert_eq!(store.read_state().await.unwrap(), expected);
-    run(
-        &db,
-        &["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"],
-    )
-    .await;
+    run(&db, &["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"]).await;
     assert!(store.read_state().await.unwrap().restart_in_progress);
 }
 
@@ -75,23 +68,9 @@ async fn the_barrier_of_a_rebind_is_read_for_the_ports_asked_for() {
     let store = StateStore::new(&server.databases());
     let db = server.databases().appl_db;
     run(&db, &["HSET", "INTF_TABLE:Ethernet0", "vrf_name", "VrfBoot-p1"]).await;
-    run(
-        &db,
-        &["HSET", "INTF_TABLE:Ethernet4:2001:db8::1/64", "scope", "global"],
-    )
-    .await;
+    run(&db, &["HSET", "INTF_TABLE:Ethernet4:2001:db8::1/64", "scope", "global"]).await;
     run(&db, &["HSET", "INTF_TABLE:Ethernet8", "NULL", "NULL"]).await;
-    run(
-        &db,
-        &[
-            "SADD",
-            INTF_KEY_SET,
-            "Ethernet12",
-            "Ethernet16:2001:db8::1/64",
-            "Vlan7",
-        ],
-    )
-    .await;
+    run(&db, &["SADD", INTF_KEY_SET, "Ethernet12", "Ethernet16:2001:db8::1/64", "Vlan7"]).await;
     let asked = ports(&["Ethernet0", "Ethernet4", "Ethernet12"]);
     let appl = store.read_appl(&asked).await.unwrap();
     assert_eq!(appl.intf_table, ports(&["Ethernet0"]));
@@ -135,16 +114,9 @@ async fn lldp_neighbours_carry_a_mac_only_where_one_was_sent() {
         .iter()
         .map(|(port, neighbor)| (port.to_string(), neighbor.mac.map(|mac| mac.to_string())))
         .collect();
-    let expected = [
-        ("Ethernet0", Some(b)),
-        ("Ethernet4", Some(a)),
-        ("Ethernet8", None),
-        ("Ethernet12", None),
-    ];
-    assert_eq!(
-        macs,
-        expected.map(|(port, mac)| (port.to_owned(), mac.map(str::to_owned)))
-    );
+    let expected =
+        [("Ethernet0", Some(b)), ("Ethernet4", Some(a)), ("Ethernet8", None), ("Ethernet12", None)];
+    assert_eq!(macs, expected.map(|(port, mac)| (port.to_owned(), mac.map(str::to_owned))));
     assert_eq!(found[0].1.sys_name, "machine");
 }
 
@@ -153,119 +125,56 @@ async fn swss_wakes_the_reconciler_and_lldp_does_not() {
     let server = RedisServer::start();
     let databases = server.databases();
     let store = StateStore::new(&databases);
-    let (waker, lldp, cancel) = (
-        Waker::default(),
-        Arc::new(Notify::new()),
-        CancellationToken::new(),
-    );
+    let (waker, lldp, cancel) = (Waker::default(), Arc::new(Notify::new()), CancellationToken::new());
     let task = tokio::spawn(store.follow(waker.clone(), lldp.clone(), cancel.clone()));
     let limit = Duration::from_secs(5);
     let settle = async || {
-        while tokio::time::timeout(Duration::from_millis(300), waker.woken())
-            .await
-            .is_ok()
-        {}
+        while tokio::time::timeout(Duration::from_millis(300), waker.woken()).await.is_ok() {}
         let _ = tokio::time::timeout(Duration::from_millis(10), lldp.notified()).await;
     };
-    tokio::time::timeout(limit, lldp.notified())
-        .await
-        .expect("no first LLDP read");
+    tokio::time::timeout(limit, lldp.notified()).await.expect("no first LLDP read");
     settle().await;
 
-    run(
-        &databases.appl_db,
-        &["HSET", "LLDP_ENTRY_TABLE:Ethernet0", "lldp_rem_time_mark", "1"],
-    )
-    .await;
-    tokio::time::timeout(limit, lldp.notified())
-        .await
-        .expect("no LLDP event");
+    run(&databases.appl_db, &["HSET", "LLDP_ENTRY_TABLE:Ethernet0", "lldp_rem_time_mark", "1"]).await;
+    tokio::time::timeout(limit, lldp.notified()).await.expect("no LLDP event");
     assert!(waker.take().is_empty(), "an LLDP refresh cost a pass");
-    run(
-        &databases.appl_db,
-        &["HSET", "ROUTE_TABLE:::/0", "nexthop", "fe80::1"],
-    )
-    .await;
-    run(
-        &databases.state_db,
-        &["HSET", "BOOT_NETWORK_STATE|global", "status", "ok"],
-    )
-    .await;
+    run(&databases.appl_db, &["HSET", "ROUTE_TABLE:::/0", "nexthop", "fe80::1"]).await;
+    run(&databases.state_db, &["HSET", "BOOT_NETWORK_STATE|global", "status", "ok"]).await;
     let quiet = tokio::time::timeout(Duration::from_millis(300), waker.woken()).await;
     assert!(quiet.is_err(), "woken by a route or by our own table");
     for (database, words) in [
-        (
-            &databases.state_db,
-            ["HSET", "VRF_OBJECT_TABLE|VrfBoot-p1", "state", "ok"],
-        ),
-        (
-            &databases.appl_db,
-            ["SADD", INTF_KEY_SET, "Ethernet0", "Ethernet4"],
-        ),
-        (
-            &databases.appl_db,
-            ["HSET", "INTF_TABLE:Ethernet0", "vrf_name", "Vrf1"],
-        ),
-        (
-            &databases.appl_db,
-            ["HSET", "PORT_TABLE:PortInitDone", "lanes", "0"],
-        ),
+        (&databases.state_db, ["HSET", "VRF_OBJECT_TABLE|VrfBoot-p1", "state", "ok"]),
+        (&databases.appl_db, ["SADD", INTF_KEY_SET, "Ethernet0", "Ethernet4"]),
+        (&databases.appl_db, ["HSET", "INTF_TABLE:Ethernet0", "vrf_name", "Vrf1"]),
+        (&databases.appl_db, ["HSET", "PORT_TABLE:PortInitDone", "lanes", "0"]),
     ] {
         run(database, &words).await;
         let reasons = tokio::time::timeout(limit, waker.woken()).await.expect(words[1]);
         assert_eq!(reasons, BTreeSet::from([Reason::StateDb]));
     }
     cancel.cancel();
-    tokio::time::timeout(Duration::from_secs(1), task)
-        .await
-        .expect("follow did not end")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(1), task).await.expect("follow did not end").unwrap();
 }
 
 async fn writes(database: &Database) -> u64 {
-    let Value::BulkString(info) = run(database, &["INFO", "commandstats"]).await else {
-        panic!("no INFO")
-    };
+    let Value::BulkString(info) = run(database, &["INFO", "commandstats"]).await else { panic!("no INFO") };
     let info = String::from_utf8(info).unwrap();
-    let calls = info
-        .lines()
-        .filter(|line| ["hset:", "hdel:", "del:"].iter().any(|c| line.contains(c)));
-    calls
-        .filter_map(|line| {
-            line.split_once("calls=")?
-                .1
-                .split(',')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        })
-        .sum()
+    let calls = info.lines().filter(|line| ["hset:", "hdel:", "del:"].iter().any(|c| line.contains(c)));
+    calls.filter_map(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok()).sum()
 }
 
 async fn rows_of(database: &Database) -> BTreeMap<String, Fields> {
     let keys = database.keys(|_| true).await.unwrap();
-    database
-        .hashes(&keys)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|(key, row)| (key.to_owned(), row))
-        .collect()
+    database.hashes(&keys).await.unwrap().into_iter().map(|(key, row)| (key.to_owned(), row)).collect()
 }
 
 fn status(port_rows: &[(&str, Fields)]) -> StatusRows {
-    let rows: Table = port_rows
-        .iter()
-        .map(|(key, row)| ((*key).to_owned(), row.clone()))
-        .collect();
+    let rows: Table = port_rows.iter().map(|(key, row)| ((*key).to_owned(), row.clone())).collect();
     let global = Table::from([("global".to_owned(), fields([("status", "ok")]))]);
     StatusRows::from([
         ("BOOT_NETWORK_PORT_TABLE".to_owned(), rows),
         ("BOOT_NETWORK_STATE".to_owned(), global),
-        (
-            "PORT_TABLE".to_owned(),
-            Table::from([("Ethernet0".to_owned(), fields([("state", "no")]))]),
-        ),
+        ("PORT_TABLE".to_owned(), Table::from([("Ethernet0".to_owned(), fields([("state", "no")]))])),
     ])
 }
 
@@ -273,29 +182,14 @@ fn status(port_rows: &[(&str, Fields)]) -> StatusRows {
 async fn status_is_written_by_difference_and_only_ours() {
     let server = RedisServer::start();
     let db = server.databases().state_db;
-    run(
-        &db,
-        &["HSET", "BOOT_NETWORK_PORT_TABLE|Ethernet99", "phase", "ready"],
-    )
-    .await;
+    run(&db, &["HSET", "BOOT_NETWORK_PORT_TABLE|Ethernet99", "phase", "ready"]).await;
     run(&db, &["HSET", "PORT_TABLE|Ethernet0", "state", "ok"]).await;
     let mut writer = StatusWriter::new(db.clone());
     let ready = fields([("phase", "ready"), ("mac", "52:54:00:00:00:01")]);
-    let wanted = status(&[
-        ("Ethernet0", ready.clone()),
-        ("Ethernet4", fields([("phase", "waiting")])),
-    ]);
-    assert_eq!(
-        writer.publish(&wanted).await.unwrap(),
-        4,
-        "two ports, one global row, one stale row"
-    );
+    let wanted = status(&[("Ethernet0", ready.clone()), ("Ethernet4", fields([("phase", "waiting")]))]);
+    assert_eq!(writer.publish(&wanted).await.unwrap(), 4, "two ports, one global row, one stale row");
     let rows = rows_of(&db).await;
-    assert_eq!(
-        rows["PORT_TABLE|Ethernet0"],
-        fields([("state", "ok")]),
-        "a foreign table was touched"
-    );
+    assert_eq!(rows["PORT_TABLE|Ethernet0"], fields([("state", "ok")]), "a foreign table was touched");
     assert_eq!(rows["BOOT_NETWORK_PORT_TABLE|Ethernet0"], ready);
     assert!(!rows.contains_key("BOOT_NETWORK_PORT_TABLE|Ethernet99"));
     assert_eq!(rows.len(), 4);
@@ -307,10 +201,7 @@ async fn status_is_written_by_difference_and_only_ours() {
     let wanted = status(&[("Ethernet0", fields([("phase", "foreign")]))]);
     assert_eq!(writer.publish(&wanted).await.unwrap(), 2);
     let rows = rows_of(&db).await;
-    assert_eq!(
-        rows["BOOT_NETWORK_PORT_TABLE|Ethernet0"],
-        fields([("phase", "foreign")])
-    );
+    assert_eq!(rows["BOOT_NETWORK_PORT_TABLE|Ethernet0"], fields([("phase", "foreign")]));
     assert_eq!(rows.len(), 3);
 }
 
@@ -322,11 +213,7 @@ async fn status_comes_back_after_a_flush_and_after_a_restart() {
     let wanted = status(&[("Ethernet0", fields([("phase", "ready")]))]);
     writer.publish(&wanted).await.unwrap();
     run(&db, &["FLUSHDB"]).await;
-    assert_eq!(
-        writer.publish(&wanted).await.unwrap(),
-        0,
-        "nothing tells of a flush"
-    );
+    assert_eq!(writer.publish(&wanted).await.unwrap(), 0, "nothing tells of a flush");
     writer.expire();
     assert_eq!(writer.publish(&wanted).await.unwrap(), 2);
 
@@ -334,15 +221,7 @@ async fn status_comes_back_after_a_flush_and_after_a_restart() {
     writer.expire();
     assert!(writer.publish(&wanted).await.is_err());
     server.restart();
-    run(
-        &db,
-        &["HSET", "BOOT_NETWORK_PARTITION_TABLE|old", "phase", "ready"],
-    )
-    .await;
-    assert_eq!(
-        writer.publish(&wanted).await.unwrap(),
-        3,
-        "what is there is read anew after an error"
-    );
+    run(&db, &["HSET", "BOOT_NETWORK_PARTITION_TABLE|old", "phase", "ready"]).await;
+    assert_eq!(writer.publish(&wanted).await.unwrap(), 3, "what is there is read anew after an error");
     assert_eq!(rows_of(&db).await.len(), 2);
 }

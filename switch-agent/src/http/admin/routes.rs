@@ -94,32 +94,18 @@ pub(super) struct Router {
 
 impl Router {
     pub(super) fn new(state: AdminState, followers_max: usize, followers_age_max: Duration) -> Router {
-        Router {
-            state,
-            followers: Arc::new(Semaphore::new(followers_max)),
-            followers_age_max,
-        }
+        Router { state, followers: Arc::new(Semaphore::new(followers_max)), followers_age_max }
     }
 
     /// The answer to a request. Bodies of requests are not read: nothing here takes one.
     pub(super) fn answer<B>(&self, request: &Request<B>, cancel: &CancellationToken) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut answer = error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "only GET and HEAD",
-            );
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "only GET and HEAD");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
         let Some(segments) = segments(request.uri().path()) else {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "bad-path",
-                "the path is not valid percent-encoded UTF-8",
-            );
+            return error(StatusCode::BAD_REQUEST, "bad-path", "the path is not valid percent-encoded UTF-8");
         };
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let snapshot = self.state.snapshot();
@@ -165,39 +151,28 @@ impl Router {
             AdminBody::Full(Full::default())
         } else {
             let Ok(slot) = Arc::clone(&self.followers).try_acquire_owned() else {
-                return error(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "too-many-followers",
-                    "try again later",
-                );
+                return error(StatusCode::SERVICE_UNAVAILABLE, "too-many-followers", "try again later");
             };
             let (state, cancel) = (self.state.clone(), cancel.clone());
             AdminBody::Events(events::follow(state, slot, self.followers_age_max, cancel))
         };
         let mut answer = Response::new(body);
         answer.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
-        answer
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answer
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Answer {
         // Known per boot port only here, where the boot ports are known.
-        self.state
-            .metrics
-            .machines
-            .set_machines(&view::machines_by_port(snapshot, &self.state.hub));
+        self.state.metrics.machines.set_machines(&view::machines_by_port(snapshot, &self.state.hub));
         answer(StatusCode::OK, OPENMETRICS, self.state.metrics.encode())
     }
 
     fn page(&self, snapshot: &Snapshot) -> Answer {
         const POLICY: HeaderValue =
             HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
-        let page = page::render(
-            &view::status(snapshot, &self.state.hub),
-            &view::ports(snapshot, &self.state.hub),
-        );
+        let page =
+            page::render(&view::status(snapshot, &self.state.hub), &view::ports(snapshot, &self.state.hub));
         let mut answer = answer(StatusCode::OK, "text/html; charset=utf-8", page);
         answer.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
         answer
@@ -216,10 +191,7 @@ fn readiness(snapshot: &Snapshot) -> Answer {
 
 /// Finds a boot port by name or alias.
 fn with_port(snapshot: &Snapshot, wanted: &str, found: impl FnOnce(&PortStatus) -> Answer) -> Answer {
-    let by_name = wanted
-        .parse::<PortName>()
-        .ok()
-        .and_then(|name| snapshot.status.ports.get(&name));
+    let by_name = wanted.parse::<PortName>().ok().and_then(|name| snapshot.status.ports.get(&name));
     let by_alias = || snapshot.status.ports.values().find(|port| port.alias == wanted);
     match by_name.or_else(by_alias) {
         Some(port) => found(port),

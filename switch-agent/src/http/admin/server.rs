@@ -110,19 +110,12 @@ impl AdminServer {
         let tcp = match listen.address {
             None => None,
             Some(address) if !address.ip().is_loopback() => return Err(AdminError::NotLoopback(address)),
-            Some(address) => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|source| AdminError::Tcp { address, source })?,
-            ),
+            Some(address) => {
+                Some(TcpListener::bind(address).await.map_err(|source| AdminError::Tcp { address, source })?)
+            }
         };
         let router = Router::new(state, limits.followers_max, limits.connection_age_max);
-        Ok(AdminServer {
-            socket,
-            tcp,
-            router,
-            limits,
-        })
+        Ok(AdminServer { socket, tcp, router, limits })
     }
 
     /// The address that TCP clients reach, with the port the kernel chose for port 0.
@@ -132,12 +125,7 @@ impl AdminServer {
 
     /// Serves until cancelled, then lets requests under way end within the drain timeout.
     pub async fn run(self, cancel: CancellationToken) {
-        let AdminServer {
-            socket,
-            tcp,
-            router,
-            limits,
-        } = self;
+        let AdminServer { socket, tcp, router, limits } = self;
         tokio::join!(
             async {
                 if let Some(socket) = &socket {

@@ -44,11 +44,7 @@ impl Drop for Rig {
 /// A directory of this test alone, short enough for a socket path (108 bytes).
 fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!(
-        "sa-admin-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let name = format!("sa-admin-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let directory = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&directory).unwrap();
     directory
@@ -69,30 +65,14 @@ impl Rig {
         let metrics = Metrics::default();
         let hub = Hub::new(metrics.clone(), switch_agent_core::machines::Limits::default());
         let jwks = Arc::new(json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }] }));
-        let state = AdminState {
-            snapshots: receiver,
-            hub: hub.clone(),
-            metrics,
-            jwks,
-        };
+        let state = AdminState { snapshots: receiver, hub: hub.clone(), metrics, jwks };
         let socket = directory.join("admin.sock");
-        let listen = AdminListen {
-            socket: Some(socket.clone()),
-            address: Some(loopback()),
-        };
+        let listen = AdminListen { socket: Some(socket.clone()), address: Some(loopback()) };
         let server = AdminServer::bind(&listen, limits, state).await.unwrap();
         let address = server.local_addr().unwrap();
         let cancel = CancellationToken::new();
         let server = tokio::spawn(server.run(cancel.clone()));
-        Rig {
-            socket,
-            snapshots,
-            hub,
-            address,
-            cancel,
-            server,
-            directory,
-        }
+        Rig { socket, snapshots, hub, address, cancel, server, directory }
     }
 
     fn client(&self) -> AdminClient {
@@ -139,18 +119,12 @@ fn port_status(name: &str, phase: Phase) -> PortStatus {
 /// One port ready, one waiting; the pass ended at a known time.
 pub(crate) fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot::starting();
-    for port in [
-        port_status("Ethernet0", Phase::Ready),
-        port_status("Ethernet4", Phase::Waiting),
-    ] {
-        snapshot
-            .status
-            .waiting
-            .extend(port.waiting_on.clone().map(|on| Waiting {
-                object: format!("INTERFACE|{}", port.port),
-                port: Some(port.port.clone()),
-                on,
-            }));
+    for port in [port_status("Ethernet0", Phase::Ready), port_status("Ethernet4", Phase::Waiting)] {
+        snapshot.status.waiting.extend(port.waiting_on.clone().map(|on| Waiting {
+            object: format!("INTERFACE|{}", port.port),
+            port: Some(port.port.clone()),
+            on,
+        }));
         snapshot.status.ports.insert(port.port.clone(), port);
     }
     let partition = PartitionStatus {
@@ -164,10 +138,7 @@ pub(crate) fn snapshot() -> Snapshot {
         waiting_on: None,
         error: None,
     };
-    snapshot
-        .status
-        .partitions
-        .insert(partition.partition.clone(), partition);
+    snapshot.status.partitions.insert(partition.partition.clone(), partition);
     snapshot.plan_json = json!({ "actions": [] });
     snapshot.pass = Some(PassInfo {
         reason: "periodic".to_owned(),
@@ -182,33 +153,12 @@ pub(crate) fn snapshot() -> Snapshot {
 pub(crate) fn sightings(hub: &Hub) {
     let (port, mac) = ("Ethernet0".parse().unwrap(), "52:54:00:00:00:01".parse().unwrap());
     let address = "2001:db8:0:1:5054:ff:fe00:1".parse().unwrap();
-    let step = ProxyStep::Token {
-        machine_id: Some("7f3c".to_owned()),
-    };
-    hub.observe(MachineEvent::Solicit {
-        port: "Ethernet0".parse().unwrap(),
-        mac,
-        address: None,
-    });
-    hub.observe(MachineEvent::Neighbor {
-        port: "Ethernet0".parse().unwrap(),
-        mac,
-        address,
-    });
-    hub.observe(MachineEvent::Proxy {
-        port,
-        mac: None,
-        address,
-        step,
-    });
-    let row = LldpNeighbor {
-        sys_name: "machine".to_owned(),
-        mac: Some(mac),
-        ..LldpNeighbor::default()
-    };
-    hub.observe(MachineEvent::Lldp {
-        neighbors: vec![("Ethernet0".parse().unwrap(), row)],
-    });
+    let step = ProxyStep::Token { machine_id: Some("7f3c".to_owned()) };
+    hub.observe(MachineEvent::Solicit { port: "Ethernet0".parse().unwrap(), mac, address: None });
+    hub.observe(MachineEvent::Neighbor { port: "Ethernet0".parse().unwrap(), mac, address });
+    hub.observe(MachineEvent::Proxy { port, mac: None, address, step });
+    let row = LldpNeighbor { sys_name: "machine".to_owned(), mac: Some(mac), ..LldpNeighbor::default() };
+    hub.observe(MachineEvent::Lldp { neighbors: vec![("Ethernet0".parse().unwrap(), row)] });
     hub.observe(MachineEvent::Solicit {
         port: "Ethernet48".parse().unwrap(),
         mac: "52:54:00:00:00:99".parse().unwrap(),
@@ -262,10 +212,7 @@ async fn ports_and_macs_have_the_documented_shape() {
         "lldp": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
     });
     // As text: the order of the fields is part of what people see.
-    assert_eq!(
-        get("/v1/ports").await.to_string(),
-        json!({ "ports": [ready_port(), waiting] }).to_string()
-    );
+    assert_eq!(get("/v1/ports").await.to_string(), json!({ "ports": [ready_port(), waiting] }).to_string());
     for port in ["Ethernet0", "Eth1%2F1", "Eth1%2f1"] {
         assert_eq!(get(&format!("/v1/ports/{port}")).await, ready_port());
     }
@@ -315,25 +262,14 @@ async fn what_is_not_there_is_a_json_error() {
         let (found, body) = rig.client().fetch(path).await.unwrap();
         assert_eq!(found.as_u16(), status, "{path}");
         let body: Value = serde_json::from_slice(&body).unwrap();
-        assert!(
-            body["error"]["code"].is_string() && body["error"]["message"].is_string(),
-            "{path}: {body}"
-        );
+        assert!(body["error"]["code"].is_string() && body["error"]["message"].is_string(), "{path}: {body}");
     }
     let answer = rig
         .raw("POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
         .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"),
-        "{answer}"
-    );
-    let answer = rig
-        .raw("HEAD /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
+    let answer = rig.raw("HEAD /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test]
@@ -341,11 +277,7 @@ async fn readiness_follows_the_passes() {
     let rig = Rig::new(Snapshot::starting()).await;
     assert_eq!(rig.status_of("/livez").await, StatusCode::OK);
     assert_eq!(rig.status_of("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(
-        rig.text("/readyz")
-            .await
-            .contains("the first pass has not finished")
-    );
+    assert!(rig.text("/readyz").await.contains("the first pass has not finished"));
     rig.snapshots.send(Arc::new(snapshot())).unwrap();
     assert_eq!(rig.status_of("/readyz").await, StatusCode::OK);
     let mut degraded = snapshot();
@@ -353,11 +285,7 @@ async fn readiness_follows_the_passes() {
     degraded.status.unknown = BTreeMap::from([("STATE_DB".to_owned(), "connection refused".to_owned())]);
     rig.snapshots.send(Arc::new(degraded)).unwrap();
     assert_eq!(rig.status_of("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(
-        rig.text("/readyz")
-            .await
-            .contains("STATE_DB cannot be read: connection refused")
-    );
+    assert!(rig.text("/readyz").await.contains("STATE_DB cannot be read: connection refused"));
     assert_eq!(rig.client().get("/v1/status").await.unwrap()["ready"], false);
 }
 
@@ -369,9 +297,7 @@ async fn the_document_and_the_routes_are_the_same() {
     let routed: BTreeSet<String> = routes::ROUTES.iter().map(|route| (*route).to_owned()).collect();
     assert_eq!(described, routed);
     for route in routes::ROUTES.iter().filter(|route| **route != "/v1/events") {
-        let path = route
-            .replace("{port}", "Ethernet0")
-            .replace("{mac}", "52:54:00:00:00:01");
+        let path = route.replace("{port}", "Ethernet0").replace("{mac}", "52:54:00:00:00:01");
         sightings(&rig.hub);
         assert_eq!(rig.status_of(&path).await, StatusCode::OK, "{path}");
     }
@@ -389,11 +315,8 @@ async fn the_document_and_the_routes_are_the_same() {
         ("Partition", &partition),
         ("Timeline", &timeline),
     ] {
-        let documented: BTreeSet<&String> = schemas[schema]["properties"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .collect();
+        let documented: BTreeSet<&String> =
+            schemas[schema]["properties"].as_object().unwrap().keys().collect();
         let present: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
         assert_eq!(documented, present, "{schema}");
     }
@@ -403,14 +326,9 @@ async fn the_document_and_the_routes_are_the_same() {
 async fn metrics_count_machines_of_boot_ports_only() {
     let rig = Rig::new(snapshot()).await;
     sightings(&rig.hub);
-    let answer = rig
-        .raw("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await;
+    let answer = rig.raw("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
-    assert!(
-        answer.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"),
-        "{answer}"
-    );
+    assert!(answer.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"), "{answer}");
     assert!(answer.contains("switch_agent_machines{port=\"Ethernet4\"} 0\n"));
     assert!(!answer.contains("Ethernet48") && !answer.contains("52:54"));
     assert!(answer.ends_with("# EOF\n"));
@@ -418,10 +336,7 @@ async fn metrics_count_machines_of_boot_ports_only() {
     fewer.status.ports.remove(&"Ethernet4".parse().unwrap());
     rig.snapshots.send(Arc::new(fewer)).unwrap();
     let text = rig.text("/metrics").await;
-    assert!(
-        text.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"),
-        "{text}"
-    );
+    assert!(text.contains("switch_agent_machines{port=\"Ethernet0\"} 1\n"), "{text}");
     assert!(!text.contains("Ethernet4"), "{text}");
 }
 
@@ -431,21 +346,14 @@ async fn the_page_shows_ports_and_problems() {
     sightings(&rig.hub);
     let page = rig.text("/").await;
     assert!(page.starts_with("<!doctype html>"));
-    for text in [
-        "1 of 2 ports ready",
-        "Eth1/1",
-        "52:54:00:00:00:01",
-        "waiting: INTERFACE|Ethernet4",
-    ] {
+    for text in ["1 of 2 ports ready", "Eth1/1", "52:54:00:00:00:01", "waiting: INTERFACE|Ethernet4"] {
         assert!(page.contains(text), "{text} not in {page}");
     }
 }
 
 /// Reads events until one satisfies; its data.
 async fn event(answer: &mut crate::cli::tests_support::Follower, name: &str) -> Value {
-    tokio::time::timeout(Duration::from_secs(5), answer.until(name))
-        .await
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(5), answer.until(name)).await.unwrap()
 }
 
 #[tokio::test]
@@ -455,22 +363,13 @@ async fn followers_are_told_of_boot_ports_and_passes() {
     assert_eq!(event(&mut follower, "status").await["verdict"], "converging");
     sightings(&rig.hub);
     let machine = event(&mut follower, "machine").await;
-    assert_eq!(
-        (&machine["change"], &machine["port"]),
-        (&json!("appeared"), &json!("Ethernet0"))
-    );
+    assert_eq!((&machine["change"], &machine["port"]), (&json!("appeared"), &json!("Ethernet0")));
     let mut next = snapshot();
-    next.status.ports.insert(
-        "Ethernet4".parse().unwrap(),
-        port_status("Ethernet4", Phase::Ready),
-    );
+    next.status.ports.insert("Ethernet4".parse().unwrap(), port_status("Ethernet4", Phase::Ready));
     next.status.verdict = Verdict::Converged;
     rig.snapshots.send(Arc::new(next.clone())).unwrap();
     let port = event(&mut follower, "port").await;
-    assert_eq!(
-        (&port["before"], &port["phase"]),
-        (&json!("waiting"), &json!("ready"))
-    );
+    assert_eq!((&port["before"], &port["phase"]), (&json!("waiting"), &json!("ready")));
     assert_eq!(event(&mut follower, "status").await["verdict"], "converged");
     // A pass that found nothing new is not told; the port that leaves is.
     rig.snapshots.send(Arc::new(next.clone())).unwrap();
@@ -478,8 +377,5 @@ async fn followers_are_told_of_boot_ports_and_passes() {
     rig.snapshots.send(Arc::new(next)).unwrap();
     assert_eq!(event(&mut follower, "port").await["phase"], Value::Null);
     assert!(follower.names().iter().all(|name| name != "lagged"));
-    assert_eq!(
-        follower.names().iter().filter(|name| *name == "status").count(),
-        2
-    );
+    assert_eq!(follower.names().iter().filter(|name| *name == "status").count(), 2);
 }

@@ -26,20 +26,13 @@ impl AdminSocket {
     /// else may open, and a stale one is replaced in one step. A socket that still answers, or a file that
     /// is no socket, stays.
     pub(super) fn bind(path: &Path) -> Result<AdminSocket, AdminError> {
-        let failed = |source: io::Error| AdminError::Socket {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source: io::Error| AdminError::Socket { path: path.to_owned(), source };
         if let Ok(found) = fs::symlink_metadata(path) {
             if !found.file_type().is_socket() {
-                return Err(AdminError::NotASocket {
-                    path: path.to_owned(),
-                });
+                return Err(AdminError::NotASocket { path: path.to_owned() });
             }
             if StdUnixStream::connect(path).is_ok() {
-                return Err(AdminError::InUse {
-                    path: path.to_owned(),
-                });
+                return Err(AdminError::InUse { path: path.to_owned() });
             }
         }
         if let Some(directory) = path.parent() {
@@ -55,11 +48,7 @@ impl AdminSocket {
             .and_then(|()| fs::rename(&fresh, path))
             .and_then(|()| fs::symlink_metadata(path));
         match inode {
-            Ok(metadata) => Ok(AdminSocket {
-                listener,
-                path: path.to_owned(),
-                inode: metadata.ino(),
-            }),
+            Ok(metadata) => Ok(AdminSocket { listener, path: path.to_owned(), inode: metadata.ino() }),
             Err(source) => {
                 fs::remove_file(&fresh).ok();
                 Err(failed(source))

@@ -74,10 +74,7 @@ fn timeline_entry(entry: &Entry) -> Value {
 
 /// `GET /v1/macs`: machines of boot ports, by MAC, each with the ports it is on.
 pub(crate) fn macs(snapshot: &Snapshot, hub: &Hub) -> Value {
-    let on_boot_ports = hub
-        .homes()
-        .into_iter()
-        .filter(|(_, port)| snapshot.status.ports.contains_key(port));
+    let on_boot_ports = hub.homes().into_iter().filter(|(_, port)| snapshot.status.ports.contains_key(port));
     json!({ "macs": on_boot_ports.filter_map(|(found, _)| mac(found, snapshot, hub)).collect::<Vec<_>>() })
 }
 
@@ -100,10 +97,8 @@ pub(crate) fn plan(snapshot: &Snapshot) -> Value {
 /// `GET /v1/status`
 pub(crate) fn status(snapshot: &Snapshot, hub: &Hub) -> Value {
     let status = &snapshot.status;
-    let mut by_phase: Map<String, Value> = Phase::ALL
-        .iter()
-        .map(|phase| (phase.as_str().to_owned(), json!(0)))
-        .collect();
+    let mut by_phase: Map<String, Value> =
+        Phase::ALL.iter().map(|phase| (phase.as_str().to_owned(), json!(0))).collect();
     for phase in Phase::ALL {
         let count = status.ports.values().filter(|port| port.phase == phase).count();
         by_phase.insert(phase.as_str().to_owned(), json!(count));
@@ -154,12 +149,8 @@ pub(crate) fn unready(snapshot: &Snapshot) -> Vec<String> {
 
 /// Machines on each boot port.
 pub(crate) fn machines_by_port(snapshot: &Snapshot, hub: &Hub) -> BTreeMap<PortName, usize> {
-    let mut counts: BTreeMap<PortName, usize> = snapshot
-        .status
-        .ports
-        .keys()
-        .map(|port| (port.clone(), 0))
-        .collect();
+    let mut counts: BTreeMap<PortName, usize> =
+        snapshot.status.ports.keys().map(|port| (port.clone(), 0)).collect();
     for port in hub.homes().values() {
         if let Some(count) = counts.get_mut(port) {
             *count += 1;

@@ -23,20 +23,11 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            code,
-            message: message.into(),
-            retry_after: None,
-            allow: None,
-        }
+        Refusal { status, code, message: message.into(), retry_after: None, allow: None }
     }
 
     pub fn retry_after(self, after: Duration) -> Refusal {
-        Refusal {
-            retry_after: Some(after),
-            ..self
-        }
+        Refusal { retry_after: Some(after), ..self }
     }
 
     pub fn method(allow: &'static str) -> Refusal {
@@ -48,11 +39,7 @@ impl Refusal {
     }
 
     pub fn not_found() -> Refusal {
-        Refusal::new(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "no such path; see GET /v1/boot",
-        )
+        Refusal::new(StatusCode::NOT_FOUND, "not-found", "no such path; see GET /v1/boot")
     }
 
     pub fn into_response(self, port: &PortName) -> Response<ReplyBody> {

@@ -50,11 +50,7 @@ pub async fn forward(
     })?;
     let rules = rules(&context, upstream.spec().dialect);
     if !allows(&rules, request.method().as_str(), target) {
-        let message = format!(
-            "{} {} is not in the partition's api_allow",
-            request.method(),
-            target.path()
-        );
+        let message = format!("{} {} is not in the partition's api_allow", request.method(), target.path());
         return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
     }
     if request.body().size_hint().lower() > shared.limits.request_body_bytes {
@@ -63,25 +59,14 @@ pub async fn forward(
     let request_id = uuid::Uuid::new_v4().to_string();
     let (request, progress) = outgoing(incomer, &context, mac, &upstream, request, target, &request_id)?;
     let started = Instant::now();
-    let answered = send(
-        &upstream,
-        request,
-        &progress,
-        shared.limits.upstream_header_timeout,
-    )
-    .await;
+    let answered = send(&upstream, request, &progress, shared.limits.upstream_header_timeout).await;
     let mut response = match answered {
         Ok(response) => response,
         Err(error) => return Err(refusal_of(incomer, &error, &progress, &request_id)),
     };
     shared.metrics.proxy.upstream_answered(started.elapsed());
     let status = response.status();
-    incomer.report(
-        Some(mac),
-        ProxyStep::Api {
-            status: status.as_u16(),
-        },
-    );
+    incomer.report(Some(mac), ProxyStep::Api { status: status.as_u16() });
     tracing::debug!(port = %port.listener.port, request_id, status = status.as_u16(), "forwarded");
     let location = response.headers_mut().remove(LOCATION);
     let location = location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), &rules));
@@ -108,17 +93,11 @@ fn authorize(
         let text = value.to_str().map_err(|_| Unauthorized::Scheme)?;
         let (scheme, token) = text.split_once(' ').ok_or(Unauthorized::Scheme)?;
         let one = values.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
-        if one {
-            Ok(token.trim())
-        } else {
-            Err(Unauthorized::Scheme)
-        }
+        if one { Ok(token.trim()) } else { Err(Unauthorized::Scheme) }
     };
     let port = incomer.port;
     let checked = bearer().and_then(|token| port.shared.tokens.check(&port.listener, context, mac, token));
-    checked
-        .map(|_| ())
-        .map_err(|why| Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string()))
+    checked.map(|_| ()).map_err(|why| Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string()))
 }
 
 /// Waits for the reply's header. The time counts from the last movement of the request's body.
@@ -169,19 +148,11 @@ fn refusal_of(
         UpstreamError::Timeout => "the control API did not answer in time".to_owned(),
         UpstreamError::Exchange(_) => "the exchange with the control API broke off".to_owned(),
     };
-    Refusal {
-        retry_after: Some(RETRY),
-        ..Refusal::new(status, error.code(), message)
-    }
+    Refusal { retry_after: Some(RETRY), ..Refusal::new(status, error.code(), message) }
 }
 
 fn hygiene(headers: &HeaderMap) -> Hygiene {
-    Hygiene::new(
-        headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok()),
-    )
+    Hygiene::new(headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// The request as it goes to the control API.
@@ -196,13 +167,7 @@ fn outgoing(
 ) -> Result<(Request<super::body::RequestBody>, std::sync::Arc<Progress>), Refusal> {
     let shared = &incomer.port.shared;
     let internal = |code| {
-        move |_| {
-            Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                code,
-                "the request cannot be rebuilt",
-            )
-        }
+        move |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, code, "the request cannot be rebuilt")
     };
     let origin = upstream.origin();
     let uri = format!("{origin}{}{}", upstream.spec().base, target.path_and_query());
@@ -210,36 +175,20 @@ fn outgoing(
     let (parts, body) = request.into_parts();
     let hygiene = hygiene(&parts.headers);
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + 8);
-    for (name, value) in parts
-        .headers
-        .iter()
-        .filter(|(name, _)| hygiene.passes_up(name.as_str()))
-    {
+    for (name, value) in parts.headers.iter().filter(|(name, _)| hygiene.passes_up(name.as_str())) {
         headers.append(name.clone(), value.clone());
     }
     // gRPC servers insist on it; nothing else of TE is end-to-end.
-    let wants_trailers = parts
-        .headers
-        .get_all(TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    if wants_trailers
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim() == "trailers")
-    {
+    let wants_trailers = parts.headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    if wants_trailers.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "trailers") {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let claims = IdentityClaims::new(context, mac, &origin, request_id, unix_now());
-    let statement = shared
-        .tokens
-        .statement(&claims)
-        .map_err(|_| internal("statement")(()))?;
+    let statement = shared.tokens.statement(&claims).map_err(|_| internal("statement")(()))?;
     let forwarded = format!(
         "for=\"[{}]\";by=\"_{}\";proto=http",
         incomer.address(),
-        context
-            .switch_id
-            .replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
+        context.switch_id.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
     );
     let stamps = [
         ("x-boot-switch", context.switch_id.clone()),
@@ -281,11 +230,7 @@ fn incoming(
     }
     let hygiene = hygiene(&parts.headers);
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
-    for (name, value) in parts
-        .headers
-        .iter()
-        .filter(|(name, _)| hygiene.passes_down(name.as_str()))
-    {
+    for (name, value) in parts.headers.iter().filter(|(name, _)| hygiene.passes_down(name.as_str())) {
         headers.append(name.clone(), value.clone());
     }
     if let Some(location) = location {
@@ -305,10 +250,7 @@ fn incoming(
 
 /// Streams may last and grow: server-sent events, gRPC, Connect's streaming types.
 fn is_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     ["text/event-stream", "application/grpc", "application/connect+"]
         .iter()
         .any(|kind| content_type.starts_with(kind))
@@ -322,16 +264,11 @@ fn own_location(location: &str, spec: &UpstreamSpec, rules: &[PathRule]) -> Opti
             let same_host = uri.host().map(|host| host.trim_matches(['[', ']'])) == Some(spec.host.as_str());
             let same =
                 same_host && uri.scheme_str() == Some("https") && uri.port_u16().unwrap_or(443) == spec.port;
-            same.then(|| uri.path_and_query().map(ToString::to_string))
-                .flatten()?
+            same.then(|| uri.path_and_query().map(ToString::to_string)).flatten()?
         }
     };
     let target = Target::parse(&path, 2048).ok()?;
-    let below = if spec.base.is_empty() {
-        target
-    } else {
-        target.below(&spec.base)?
-    };
+    let below = if spec.base.is_empty() { target } else { target.below(&spec.base)? };
     if !allows(rules, Method::GET.as_str(), &below) {
         return None;
     }

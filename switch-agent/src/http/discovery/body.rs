@@ -25,9 +25,7 @@ pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A body that is at hand.
 pub fn full(bytes: impl Into<Bytes>) -> ReplyBody {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Why a machine's body was not taken to its end.
@@ -81,10 +79,7 @@ impl UpBody {
         limits: &Limits,
     ) -> (UpBody, Arc<Progress>) {
         let now = Instant::now();
-        let progress = Arc::new(Progress {
-            last: Mutex::new(now),
-            failure: OnceLock::new(),
-        });
+        let progress = Arc::new(Progress { last: Mutex::new(now), failure: OnceLock::new() });
         let body = UpBody {
             inner,
             hygiene,
@@ -205,11 +200,7 @@ pub struct Held {
 
 impl Held {
     pub fn boxed(inner: ReplyBody, active: ActiveRequest) -> ReplyBody {
-        Held {
-            inner,
-            _active: active,
-        }
-        .boxed_unsync()
+        Held { inner, _active: active }.boxed_unsync()
     }
 }
 

@@ -29,9 +29,7 @@ pub struct LastGood<T> {
 
 impl<T> Default for LastGood<T> {
     fn default() -> Self {
-        LastGood {
-            files: Mutex::new(BTreeMap::new()),
-        }
+        LastGood { files: Mutex::new(BTreeMap::new()) }
     }
 }
 
@@ -59,11 +57,7 @@ impl<T: Clone> LastGood<T> {
         let failed = |error: io::Error| format!("{path}: {error}");
         let meta = tokio::fs::metadata(path).await.map_err(failed)?;
         let stamp: Stamp = (meta.len(), meta.modified().ok());
-        if let Some(good) = self
-            .files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(path)
+        if let Some(good) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get_mut(path)
             && good.stamp == stamp
         {
             good.at = Instant::now();
@@ -74,23 +68,13 @@ impl<T: Clone> LastGood<T> {
         }
         let mut text = String::new();
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        file.take(FILE_LEN_MAX)
-            .read_to_string(&mut text)
-            .await
-            .map_err(failed)?;
+        file.take(FILE_LEN_MAX).read_to_string(&mut text).await.map_err(failed)?;
         let value = parse(&text).map_err(|error| format!("{path}: {error}"))?;
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if files.len() >= FILES_MAX && !files.contains_key(path) {
             files.pop_first();
         }
-        files.insert(
-            path.to_owned(),
-            Good {
-                stamp,
-                value,
-                at: Instant::now(),
-            },
-        );
+        files.insert(path.to_owned(), Good { stamp, value, at: Instant::now() });
         Ok(())
     }
 }

@@ -42,12 +42,7 @@ impl Incomer<'_> {
             if wait > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
             }
-            if let Some(mac) = self
-                .port
-                .shared
-                .neighbors
-                .mac(self.port.listener.ifindex, self.address())
-            {
+            if let Some(mac) = self.port.shared.neighbors.mac(self.port.listener.ifindex, self.address()) {
                 return Some(mac);
             }
         }
@@ -64,12 +59,7 @@ impl Incomer<'_> {
 
     pub fn report(&self, mac: Option<MacAddr>, step: ProxyStep) {
         let port = self.port.listener.port.clone();
-        self.port.shared.hub.observe(MachineEvent::Proxy {
-            port,
-            mac,
-            address: self.address(),
-            step,
-        });
+        self.port.shared.hub.observe(MachineEvent::Proxy { port, mac, address: self.address(), step });
     }
 }
 
@@ -89,20 +79,20 @@ pub async fn serve(
         refusal.into_response(&port.listener.port)
     });
     if chunked {
-        response
-            .headers_mut()
-            .insert("connection", ::http::HeaderValue::from_static("close"));
+        response.headers_mut().insert("connection", ::http::HeaderValue::from_static("close"));
     }
-    port.shared
-        .metrics
-        .proxy
-        .request(route, response.status().as_u16());
+    port.shared.metrics.proxy.request(route, response.status().as_u16());
     response
 }
 
 type Outcome = Result<Response<ReplyBody>, Refusal>;
 
 async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'static str, Outcome) {
+    if !incomer.port.in_its_vrf() {
+        let refusal =
+            Refusal::new(StatusCode::MISDIRECTED_REQUEST, "left-vrf", "the port left the boot network");
+        return ("moved", Err(refusal));
+    }
     if let Err(after) = incomer.port.take_request() {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
         return ("limited", Err(refusal.retry_after(after)));
@@ -120,10 +110,7 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
         "/boot.ipxe" if get => ("ipxe", script(incomer).await),
         "/healthz" if get => {
             let port = &incomer.port;
-            let mac = port
-                .shared
-                .neighbors
-                .mac(port.listener.ifindex, incomer.address());
+            let mac = port.shared.neighbors.mac(port.listener.ifindex, incomer.address());
             incomer.report(mac, ProxyStep::Seen);
             ("healthz", Ok(text(StatusCode::OK, "ok\n".to_owned())))
         }
@@ -133,14 +120,7 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
             (Some(below), _) => ("api", api::forward(incomer, request, &below).await),
             (None, Some(partition)) if get => {
                 let own = partition.strip_prefix('/') == Some(incomer.port.context().partition.as_str());
-                (
-                    "ipxe",
-                    if own {
-                        script(incomer).await
-                    } else {
-                        Err(Refusal::not_found())
-                    },
-                )
+                ("ipxe", if own { script(incomer).await } else { Err(Refusal::not_found()) })
             }
             _ => ("other", Err(Refusal::not_found())),
         },
@@ -151,20 +131,13 @@ fn target(incomer: &Incomer<'_>, request: &Request<Incoming>) -> Result<Target, 
     let limits = &incomer.port.shared.limits;
     if request.method() == Method::CONNECT || request.method() == Method::TRACE {
         let message = "CONNECT and TRACE are not served";
-        return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
-            message,
-        ));
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message));
     }
     if request.headers().len() > limits.header_fields {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Refusal::new(status, "headers-too-many", "too many header fields"));
     }
-    let spelled = request
-        .uri()
-        .path_and_query()
-        .map_or("", ::http::uri::PathAndQuery::as_str);
+    let spelled = request.uri().path_and_query().map_or("", ::http::uri::PathAndQuery::as_str);
     Target::parse(spelled, limits.target_bytes).map_err(|refusal| {
         let (status, code) = match refusal {
             TargetRefusal::TooLong => (StatusCode::URI_TOO_LONG, "target-too-long"),
@@ -184,10 +157,7 @@ async fn boot(incomer: &Incomer<'_>) -> Outcome {
             let parse = |text: &str| parse_machine_config(text).map_err(|error| error.to_string());
             let (object, age) = port.shared.configs.get(path, parse).await.map_err(|error| {
                 tracing::warn!(port = %port.listener.port, error, "machine_config_file cannot be used");
-                unusable_file(
-                    "machine-config-unusable",
-                    "the partition's machine_config_file cannot be used",
-                )
+                unusable_file("machine-config-unusable", "the partition's machine_config_file cannot be used")
             })?;
             Some(MachineConfig { object, age })
         }
@@ -198,11 +168,7 @@ async fn boot(incomer: &Incomer<'_>) -> Outcome {
         addresses.sort_unstable();
         addresses.dedup();
     }
-    let machine = MachineFacts {
-        mac,
-        addresses,
-        id: port.shared.tokens.machine_id(&port.listener.port),
-    };
+    let machine = MachineFacts { mac, addresses, id: port.shared.tokens.machine_id(&port.listener.port) };
     incomer.report(mac, ProxyStep::Config);
     Ok(json(StatusCode::OK, &boot::document(&context, machine, config)))
 }
@@ -217,20 +183,13 @@ async fn script(incomer: &Incomer<'_>) -> Outcome {
     let context = port.context();
     let unusable = |error: String| {
         tracing::warn!(port = %port.listener.port, error, "boot template cannot be used");
-        unusable_file(
-            "boot-template-unusable",
-            "the partition's boot template cannot be used",
-        )
+        unusable_file("boot-template-unusable", "the partition's boot template cannot be used")
     };
     let template = match &context.settings.boot_template_file {
         None => None,
         Some(path) => {
-            let (template, _) = port
-                .shared
-                .templates
-                .get(path, |text| Ok(text.to_owned()))
-                .await
-                .map_err(unusable)?;
+            let (template, _) =
+                port.shared.templates.get(path, |text| Ok(text.to_owned())).await.map_err(unusable)?;
             Some(template)
         }
     };
@@ -260,11 +219,7 @@ fn check_token_headers(headers: &HeaderMap) -> Result<(), Refusal> {
         (Some(b"request"), None) => Ok(()),
         _ => {
             let message = "send the header Boot-Token: request";
-            Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "boot-token-header-required",
-                message,
-            ))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, "boot-token-header-required", message))
         }
     }
 }
@@ -285,11 +240,7 @@ async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
         && upstream.spec().dialect != switch_agent_core::desired::Dialect::Generic
     {
         let message = "this control API mints its own tokens; see its own paths";
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "dialect-without-tokens",
-            message,
-        ));
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "dialect-without-tokens", message));
     }
     let body = body::read(request.into_body(), TOKEN_BODY_MAX, &port.shared.limits).await?;
     let asked: TokenRequest = if body.is_empty() {
@@ -303,29 +254,20 @@ async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     let mac = incomer.known_mac().await?;
     let machine_id = asked.machine_id.map(|id| id.to_string());
     let context = port.context();
-    let minted = port
-        .shared
-        .tokens
-        .mint(&port.listener, &context, mac, machine_id.clone());
+    let minted = port.shared.tokens.mint(&port.listener, &context, mac, machine_id.clone());
     let minted = minted.map_err(|error| match error {
-        MintError::Rate(refusal) => Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-tokens",
-            refusal.to_string(),
-        )
-        .retry_after(refusal.retry_after),
-        MintError::Sign(_) => Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "token-unsigned",
-            "the token cannot be signed",
-        ),
+        MintError::Rate(refusal) => {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tokens", refusal.to_string())
+                .retry_after(refusal.retry_after)
+        }
+        MintError::Sign(_) => {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "token-unsigned", "the token cannot be signed")
+        }
     })?;
     port.shared.metrics.proxy.token_minted();
     incomer.report(Some(mac), ProxyStep::Token { machine_id });
     let seconds = i64::try_from(minted.expires_at).unwrap_or(i64::MAX);
-    let expires_at = jiff::Timestamp::from_second(seconds)
-        .map(|at| at.to_string())
-        .unwrap_or_default();
+    let expires_at = jiff::Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default();
     let reply = serde_json::json!({
         "token": minted.token, "token_type": "Bearer", "expires_at": expires_at, "handle": false
     });
@@ -363,12 +305,6 @@ async fn events(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
         short
     });
     let mac = incomer.mac().await;
-    incomer.report(
-        mac,
-        ProxyStep::Event {
-            stage: event.stage,
-            message,
-        },
-    );
+    incomer.report(mac, ProxyStep::Event { stage: event.stage, message });
     Ok(json(StatusCode::ACCEPTED, &serde_json::json!({})))
 }

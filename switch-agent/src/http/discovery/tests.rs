@@ -1,5 +1,6 @@
 //! The proxy on real sockets: machines on the loopback interface, a TLS control API in this process.
 
+mod control_api;
 mod forwarding;
 mod limits;
 mod local;

@@ -141,9 +141,7 @@ async fn drive(
             finishing = true;
             deadline = now + GRACE;
         } else {
-            deadline = idle_end
-                .unwrap_or(now + limits.idle_timeout)
-                .min(opened + limits.connection_lifetime);
+            deadline = idle_end.unwrap_or(now + limits.idle_timeout).min(opened + limits.connection_lifetime);
         }
     }
 }

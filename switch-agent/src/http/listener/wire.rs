@@ -32,10 +32,7 @@ pub struct Activity {
 
 impl Default for Activity {
     fn default() -> Self {
-        Activity {
-            active: AtomicUsize::new(0),
-            quiet_since: Mutex::new(Instant::now()),
-        }
+        Activity { active: AtomicUsize::new(0), quiet_since: Mutex::new(Instant::now()) }
     }
 }
 
@@ -130,9 +127,7 @@ impl Wire {
             }
             Ok(())
         });
-        started
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        started.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if self.buffer.starts_with(PREFACE) {
             self.through();
             return Ok(Protocol::Http2);
@@ -215,9 +210,8 @@ impl Wire {
         if Pin::new(&mut self.stream).poll_read(cx, &mut part)?.is_pending() {
             if !self.buffer.is_empty() {
                 let timeout = self.header_timeout;
-                let deadline = self
-                    .header_deadline
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                let deadline =
+                    self.header_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 ready!(deadline.as_mut().poll(cx));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -237,9 +231,7 @@ impl Wire {
             return written;
         }
         let timeout = self.write_timeout;
-        let deadline = self
-            .write_deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::discovery::validity::not_after;
 
 /// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -56,6 +57,24 @@ pub enum FileError {
 pub struct Credentials {
     pub tls: ClientConfig,
     pub agent_token: Option<Arc<str>>,
+    pub expiry: Expiry,
+}
+
+/// Unix time at which the first certificate of a file expires; `None` where no file is configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expiry {
+    pub ca: Option<i64>,
+    pub client: Option<i64>,
+}
+
+impl Expiry {
+    fn of(spec: &UpstreamSpec) -> Expiry {
+        let first = |path: &Option<String>| {
+            let certificates = certificates(path.as_deref()?).ok()?;
+            certificates.iter().filter_map(|certificate| not_after(certificate)).min()
+        };
+        Expiry { ca: first(&spec.ca_file), client: first(&spec.client_cert_file) }
+    }
 }
 
 /// Length and time of change of every file, to notice a change.
@@ -66,37 +85,16 @@ impl Stamp {
     /// Follows symbolic links, so that an exchanged link (as Kubernetes and certificate daemons do) is
     /// noticed.
     pub fn of(spec: &UpstreamSpec) -> Stamp {
-        let files = [
-            &spec.ca_file,
-            &spec.client_cert_file,
-            &spec.client_key_file,
-            &spec.token_file,
-        ];
-        let stamp = |path: &String| {
-            fs::metadata(path)
-                .ok()
-                .map(|meta| (meta.len(), meta.modified().ok()))
-        };
-        Stamp(
-            files
-                .into_iter()
-                .map(|path| path.as_ref().and_then(stamp))
-                .collect(),
-        )
+        let files = [&spec.ca_file, &spec.client_cert_file, &spec.client_key_file, &spec.token_file];
+        let stamp = |path: &String| fs::metadata(path).ok().map(|meta| (meta.len(), meta.modified().ok()));
+        Stamp(files.into_iter().map(|path| path.as_ref().and_then(stamp)).collect())
     }
 }
 
 fn read(path: &str) -> Result<Vec<u8>, FileError> {
-    let failed = |source| FileError::Read {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| FileError::Read { path: path.into(), source };
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .map_err(failed)?
-        .take(FILE_LEN_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    fs::File::open(path).map_err(failed)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(FileError::TooLong { path: path.into() });
     }
@@ -106,35 +104,21 @@ fn read(path: &str) -> Result<Vec<u8>, FileError> {
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let bytes = read(path)?;
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let parsed = parsed.map_err(|source| FileError::Pem {
-        path: path.into(),
-        source,
-    })?;
-    if parsed.is_empty() {
-        Err(FileError::NoCertificate { path: path.into() })
-    } else {
-        Ok(parsed)
-    }
+    let parsed = parsed.map_err(|source| FileError::Pem { path: path.into(), source })?;
+    if parsed.is_empty() { Err(FileError::NoCertificate { path: path.into() }) } else { Ok(parsed) }
 }
 
 fn roots(ca_file: Option<&str>) -> Result<RootCertStore, FileError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = ca_file {
         for certificate in certificates(path)? {
-            store.add(certificate).map_err(|source| FileError::Root {
-                path: path.into(),
-                source,
-            })?;
+            store.add(certificate).map_err(|source| FileError::Root { path: path.into(), source })?;
         }
         return Ok(store);
     }
     // Some systems ship roots that no library takes; those are skipped, as every client does.
     let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 {
-        Err(FileError::NoSystemRoots)
-    } else {
-        Ok(store)
-    }
+    if added == 0 { Err(FileError::NoSystemRoots) } else { Ok(store) }
 }
 
 /// Reads all files of the spec. Blocks.
@@ -147,18 +131,14 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
     let tls = match (&spec.client_cert_file, &spec.client_key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key_path)) => {
-            let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|source| FileError::Pem {
-                path: key_path.into(),
-                source,
-            })?;
-            builder
-                .with_client_auth_cert(certificates(cert)?, key)
-                .map_err(FileError::Identity)?
+            let key = PrivateKeyDer::from_pem_slice(&read(key_path)?)
+                .map_err(|source| FileError::Pem { path: key_path.into(), source })?;
+            builder.with_client_auth_cert(certificates(cert)?, key).map_err(FileError::Identity)?
         }
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    Ok(Credentials { tls, agent_token })
+    Ok(Credentials { tls, agent_token, expiry: Expiry::of(spec) })
 }
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {

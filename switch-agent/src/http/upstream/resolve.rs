@@ -37,10 +37,7 @@ impl AddressPolicy {
         if self.allow_loopback && address.is_loopback() {
             return Ok(());
         }
-        check_address(
-            address,
-            &self.boot_prefixes.read().unwrap_or_else(PoisonError::into_inner),
-        )
+        check_address(address, &self.boot_prefixes.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -62,15 +59,10 @@ impl Service<Name> for PolicyResolver {
         let policy = self.0.clone();
         Box::pin(async move {
             let all: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let good: Vec<SocketAddr> = all
-                .iter()
-                .copied()
-                .filter(|address| policy.check(address.ip()).is_ok())
-                .collect();
+            let good: Vec<SocketAddr> =
+                all.iter().copied().filter(|address| policy.check(address.ip()).is_ok()).collect();
             if good.is_empty() && !all.is_empty() {
-                return Err(io::Error::other(RefusedAddress {
-                    name: name.as_str().to_owned(),
-                }));
+                return Err(io::Error::other(RefusedAddress { name: name.as_str().to_owned() }));
             }
             Ok(good.into_iter())
         })

@@ -31,20 +31,14 @@ pub(super) struct Mirror {
 
 impl Mirror {
     pub(super) fn index(&self, name: &str) -> Option<u32> {
-        self.links
-            .iter()
-            .find(|(_, known)| known.name == name)
-            .map(|(index, _)| *index)
+        self.links.iter().find(|(_, known)| known.name == name).map(|(index, _)| *index)
     }
 
     /// The link as the model wants it, its master by name.
     pub(super) fn link(&self, name: &str) -> Option<SimLink> {
         let known = self.links.values().find(|known| known.name == name)?;
         let master = known.master.and_then(|index| self.links.get(&index));
-        Some(SimLink {
-            master: master.map(|master| master.name.clone()),
-            ..known.link.clone()
-        })
+        Some(SimLink { master: master.map(|master| master.name.clone()), ..known.link.clone() })
     }
 
     /// Takes a link over; returns the names whose state may have changed.
@@ -62,11 +56,7 @@ impl Mirror {
     }
 
     pub(super) fn del_link(&mut self, index: u32) -> BTreeSet<String> {
-        self.links
-            .remove(&index)
-            .map(|known| known.name)
-            .into_iter()
-            .collect()
+        self.links.remove(&index).map(|known| known.name).into_iter().collect()
     }
 
     pub(super) fn address(&mut self, message: &AddressMessage, present: bool) -> BTreeSet<String> {
@@ -131,11 +121,7 @@ impl Mirror {
             _ if present => mac,
             _ => None,
         };
-        Some(Change {
-            port,
-            address: address?,
-            mac,
-        })
+        Some(Change { port, address: address?, mac })
     }
 }
 
@@ -168,11 +154,7 @@ fn decode(message: &LinkMessage) -> Option<Known> {
         mtu,
         addresses: BTreeSet::new(),
     };
-    Some(Known {
-        name: name?,
-        master,
-        link,
-    })
+    Some(Known { name: name?, master, link })
 }
 
 fn decode_kind(infos: &[LinkInfo]) -> LinkKind {
@@ -186,9 +168,7 @@ fn decode_kind(infos: &[LinkInfo]) -> LinkKind {
                     InfoVrf::TableId(table) => Some(*table),
                     _ => None,
                 });
-                kind = LinkKind::Vrf {
-                    table: table.unwrap_or(0),
-                };
+                kind = LinkKind::Vrf { table: table.unwrap_or(0) };
             }
             _ => {}
         }
@@ -259,10 +239,7 @@ mod tests {
         let mut mirror = Mirror::default();
         mirror.new_link(&message(2, "eth7", vec![]));
         let changed = mirror.new_link(&message(2, "Ethernet0", vec![]));
-        assert_eq!(
-            changed,
-            BTreeSet::from(["Ethernet0".to_owned(), "eth7".to_owned()])
-        );
+        assert_eq!(changed, BTreeSet::from(["Ethernet0".to_owned(), "eth7".to_owned()]));
         assert!(mirror.link("eth7").is_none() && mirror.link("Ethernet0").is_some());
     }
 

@@ -69,10 +69,7 @@ const FULL_PARTITION: [(&str, &str); 34] = [
     ("prf", "high"),
     ("rdnss@", "2001:db8:f::1, fe80::1"),
     ("dnssl@", "boot.example.com.,_x.example"),
-    (
-        "route_info@",
-        "2001:db8:1::/48;high;60,2001:db8:2::/48;low,2001:db8:3::/48",
-    ),
+    ("route_info@", "2001:db8:1::/48;high;60,2001:db8:2::/48;low,2001:db8:3::/48"),
     ("pref64", "64:ff9b::/96"),
     ("captive_portal", "urn:ietf:params:capport:unrestricted"),
     ("ntp_servers@", "2001:DB8:f::2,10.0.0.1,NTP.example.com"),
@@ -80,10 +77,7 @@ const FULL_PARTITION: [(&str, &str); 34] = [
     ("leak_prefix@", "2001:db8:f::/64,::/0"),
     ("api_allow@", "GET|POST /v1/*/**,!* /v1/admin/**"),
     ("boot_kernel_url", "http://[2001:db8:f::3]:8080/k?mac=${net0/mac}"),
-    (
-        "boot_initrd_url@",
-        "https://images.example.com/i1,https://images.example.com/i2",
-    ),
+    ("boot_initrd_url@", "https://images.example.com/i1,https://images.example.com/i2"),
     ("boot_cmdline", "console=ttyS0 ip=off"),
     ("boot_template_file", "/etc/boot.ipxe"),
     ("machine_config_file", "/etc/machine.json"),
@@ -96,28 +90,17 @@ fn every_partition_field_is_read() {
     let desired = Desired::from_config(&config);
     assert_eq!(desired.rejected, []);
     let partition = &desired.partitions[&"p1".parse().unwrap()];
-    let roles = [
-        partition.manage_vrf,
-        partition.advertise,
-        partition.proxy,
-        partition.leak,
-        partition.isolate,
-    ];
+    let roles =
+        [partition.manage_vrf, partition.advertise, partition.proxy, partition.leak, partition.isolate];
     assert_eq!(roles, [false; 5]);
     assert!(partition.dhcp6 && partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
     assert_eq!(partition.vrf.as_str(), "VrfBootstrap");
-    assert_eq!(
-        partition.service_addresses,
-        ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]
-    );
+    assert_eq!(partition.service_addresses, ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]);
     assert_eq!(partition.ra.profile, RaProfile::Strict);
     assert_eq!(partition.ra.max_rtr_adv_interval, Duration::from_secs(1800));
     assert_eq!(partition.ra.min_rtr_adv_interval, Duration::from_secs(1350));
     assert_eq!(partition.ra.adv_default_lifetime_s, 9000);
-    assert_eq!(
-        (partition.adv_valid_lifetime_s, partition.adv_preferred_lifetime_s),
-        (u32::MAX, u32::MAX)
-    );
+    assert_eq!((partition.adv_valid_lifetime_s, partition.adv_preferred_lifetime_s), (u32::MAX, u32::MAX));
     assert_eq!(partition.ra.adv_link_mtu, Some(9216));
     assert_eq!(partition.ra.adv_cur_hop_limit, 255);
     assert_eq!(partition.ra.adv_reachable_time_ms, 3_600_000);
@@ -125,53 +108,26 @@ fn every_partition_field_is_read() {
     assert_eq!(partition.ra.prf, Preference::High);
     assert_eq!(partition.ra.rdnss.len(), 2);
     assert_eq!(partition.ra.dnssl, ["boot.example.com", "_x.example"]);
-    let routes = partition
-        .ra
-        .route_info
-        .iter()
-        .map(|r| (r.preference, r.lifetime_s));
+    let routes = partition.ra.route_info.iter().map(|r| (r.preference, r.lifetime_s));
     assert_eq!(
         routes.collect::<Vec<_>>(),
-        [
-            (Preference::High, 60),
-            (Preference::Low, 9000),
-            (Preference::Medium, 9000)
-        ]
+        [(Preference::High, 60), (Preference::Low, 9000), (Preference::Medium, 9000)]
     );
     assert_eq!(partition.ra.pref64, "64:ff9b::/96".parse().ok());
     assert!(partition.ra.captive_portal.is_some());
-    assert_eq!(
-        partition.ntp_servers,
-        ["2001:db8:f::2", "10.0.0.1", "ntp.example.com"]
-    );
+    assert_eq!(partition.ntp_servers, ["2001:db8:f::2", "10.0.0.1", "ntp.example.com"]);
     assert_eq!(partition.leak_vrf, "VrfFabric");
     assert_eq!(partition.leak_prefixes.len(), 2);
     assert_eq!(
         partition.api_allow,
         [
-            PathRule {
-                deny: false,
-                verbs: vec!["GET".into(), "POST".into()],
-                pattern: "/v1/*/**".into()
-            },
-            PathRule {
-                deny: true,
-                verbs: vec![],
-                pattern: "/v1/admin/**".into()
-            },
+            PathRule { deny: false, verbs: vec!["GET".into(), "POST".into()], pattern: "/v1/*/**".into() },
+            PathRule { deny: true, verbs: vec![], pattern: "/v1/admin/**".into() },
         ]
     );
-    assert!(
-        partition
-            .boot_kernel_url
-            .as_ref()
-            .is_some_and(|url| url.ends_with("${net0/mac}"))
-    );
+    assert!(partition.boot_kernel_url.as_ref().is_some_and(|url| url.ends_with("${net0/mac}")));
     assert_eq!(partition.boot_initrd_urls.len(), 2);
     assert_eq!(partition.boot_cmdline.as_deref(), Some("console=ttyS0 ip=off"));
     assert_eq!(partition.boot_template_file.as_deref(), Some("/etc/boot.ipxe"));
-    assert_eq!(
-        partition.machine_config_file.as_deref(),
-        Some("/etc/machine.json")
-    );
+    assert_eq!(partition.machine_config_file.as_deref(), Some("/etc/machine.json"));
 }

@@ -22,14 +22,9 @@ fn assert_field_rules(table: &str, key: &str, others: &[(&str, &str)], cases: &[
         let mut fields = row(others);
         fields.insert((*field).to_owned(), (*value).to_owned());
         let messages = messages(|config| config.insert(table, key, fields));
-        let about_row: Vec<_> = messages
-            .iter()
-            .filter(|m| m.starts_with(&format!("{table}|{key}:")))
-            .collect();
-        assert_eq!(
-            about_row,
-            [&format!("{table}|{key}: {field} = {value:?}: {rule}")]
-        );
+        let about_row: Vec<_> =
+            messages.iter().filter(|m| m.starts_with(&format!("{table}|{key}:"))).collect();
+        assert_eq!(about_row, [&format!("{table}|{key}: {field} = {value:?}: {rule}")]);
     }
 }
 
@@ -43,60 +38,24 @@ fn global_fields() {
             ("admin_status", "enabled", "must be one of up, down"),
             ("admin_status", "", "must be one of up, down"),
             ("switch_id", "", "must be 1 to 64 letters, digits, - . _ or :"),
-            (
-                "switch_id",
-                "leaf 1",
-                "must be 1 to 64 letters, digits, - . _ or :",
-            ),
-            (
-                "control_api_url",
-                "http://api",
-                "must be https://host[:port][/base]",
-            ),
-            (
-                "control_api_url",
-                "api.example.com",
-                "must be https://host[:port][/base]",
-            ),
-            (
-                "control_api_url",
-                "https://u:p@api",
-                "must not carry a user name or password",
-            ),
-            (
-                "control_api_url",
-                "https://api/?a=b",
-                "must not have a query or a fragment",
-            ),
-            (
-                "control_api_url",
-                "https://api#x",
-                "must not have a query or a fragment",
-            ),
+            ("switch_id", "leaf 1", "must be 1 to 64 letters, digits, - . _ or :"),
+            ("control_api_url", "http://api", "must be https://host[:port][/base]"),
+            ("control_api_url", "api.example.com", "must be https://host[:port][/base]"),
+            ("control_api_url", "https://u:p@api", "must not carry a user name or password"),
+            ("control_api_url", "https://api/?a=b", "must not have a query or a fragment"),
+            ("control_api_url", "https://api#x", "must not have a query or a fragment"),
             ("control_api_url", "https://", HOST),
             ("control_api_url", "https://2001:db8::1/", HOST),
             ("control_api_url", "https://[2001:db8::1/", HOST),
             ("control_api_url", "https://a_b..c", HOST),
-            (
-                "control_api_url",
-                "https://api:0",
-                "must have a port from 1 to 65535",
-            ),
-            (
-                "control_api_url",
-                "https://api:",
-                "must have a port from 1 to 65535",
-            ),
+            ("control_api_url", "https://api:0", "must have a port from 1 to 65535"),
+            ("control_api_url", "https://api:", "must have a port from 1 to 65535"),
             (
                 "control_api_url",
                 "https://api/a//b",
                 "must have a base path of plain segments (letters, digits, - . _ ~)",
             ),
-            (
-                "control_api_dialect",
-                "v2",
-                "must be one of generic, metal-stack-v2, metal-stack-v1",
-            ),
+            ("control_api_dialect", "v2", "must be one of generic, metal-stack-v2, metal-stack-v1"),
             (
                 "control_api_vrf",
                 "eth0",
@@ -105,23 +64,11 @@ fn global_fields() {
             ("control_api_ca_file", "ca.pem", PATH),
             ("control_api_ca_file", "/etc/../ca.pem", PATH),
             ("control_api_token_file", "/", PATH),
-            (
-                "control_api_client_cert_file",
-                "/c",
-                "needs control_api_client_key_file as well",
-            ),
-            (
-                "control_api_client_key_file",
-                "/k",
-                "needs control_api_client_cert_file as well",
-            ),
+            ("control_api_client_cert_file", "/c", "needs control_api_client_key_file as well"),
+            ("control_api_client_key_file", "/k", "needs control_api_client_cert_file as well"),
             ("proxy_port", "0", "must be a whole number, 1..65535"),
             ("proxy_port", "65536", "must be a whole number, 1..65535"),
-            (
-                "leak_method",
-                "frr",
-                "must be one of auto, vtysh, static-route, frr-mgmt, render-only",
-            ),
+            ("leak_method", "frr", "must be one of auto, vtysh, static-route, frr-mgmt, render-only"),
         ],
     );
 }
@@ -137,21 +84,13 @@ fn partition_addresses() {
             ("prefix", "", "must be an IPv6 prefix (address/length)"),
             ("prefix", "2001:db8::", "must be an IPv6 prefix (address/length)"),
             ("prefix", "10.0.0.0/8", "must be an IPv6 prefix (address/length)"),
-            (
-                "prefix",
-                "2001:db8::1/56",
-                "has host bits set; did you mean 2001:db8::/56?",
-            ),
+            ("prefix", "2001:db8::1/56", "has host bits set; did you mean 2001:db8::/56?"),
             ("prefix", "2001:db8::/39", LENGTH),
             ("prefix", "2001:d00::/32", LENGTH),
             ("prefix", "2001:db8::/65", LENGTH),
             ("prefix", "fe80::/64", SCOPE),
             ("prefix", "ff02::/64", SCOPE),
-            (
-                "prefix",
-                "::/64",
-                "must not contain the unspecified and the loopback address",
-            ),
+            ("prefix", "::/64", "must not contain the unspecified and the loopback address"),
             ("vrf_name", "Boot", VRF),
             ("vrf_name", "VrfBoot-too-long", VRF),
             ("vrf_name", "vrfboot", VRF),
@@ -164,22 +103,10 @@ fn partition_addresses() {
                 "2001:db8::53",
                 "must not be inside 2001:db8::/56, the prefix of partition p1",
             ),
-            (
-                "leak_vrf",
-                "fabric",
-                "must be default or a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)",
-            ),
+            ("leak_vrf", "fabric", "must be default or a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)"),
             ("leak_vrf", "VrfBoot-p1", "must not be the partition's own VRF"),
-            (
-                "leak_prefix@",
-                "2001:db8:f::1/64",
-                "has host bits set; did you mean 2001:db8:f::/64?",
-            ),
-            (
-                "leak_prefix@",
-                "2001:db8::/32",
-                "must not overlap the partition's own prefix 2001:db8::/56",
-            ),
+            ("leak_prefix@", "2001:db8:f::1/64", "has host bits set; did you mean 2001:db8:f::/64?"),
+            ("leak_prefix@", "2001:db8::/32", "must not overlap the partition's own prefix 2001:db8::/56"),
             (
                 "leak_prefix@",
                 "2001:db8:0:1::/64",
@@ -193,11 +120,7 @@ fn partition_addresses() {
             ),
             ("rdnss@", "10.0.0.1", "must be an IPv6 unicast address"),
             ("rdnss@", "ff02::fb", "must be an IPv6 unicast address"),
-            (
-                "ntp_servers@",
-                "224.0.1.1",
-                "must be a unicast address or a DNS name",
-            ),
+            ("ntp_servers@", "224.0.1.1", "must be a unicast address or a DNS name"),
             ("ntp_servers@", "1.2.3", "must be a DNS name or an IP address"),
             ("route_info@", "2001:db8::1/48", ROUTE),
             ("route_info@", "2001:db8::/48;reserved", ROUTE),
@@ -221,28 +144,12 @@ fn partition_router_variables() {
             ("max_rtr_adv_interval", "1801", &number("4..1800")),
             ("max_rtr_adv_interval", "10s", &number("4..1800")),
             ("min_rtr_adv_interval", "2", &number("3..1350")),
-            (
-                "min_rtr_adv_interval",
-                "8",
-                "must be at most 0.75 of max_rtr_adv_interval (10): 7",
-            ),
-            (
-                "adv_default_lifetime",
-                "9",
-                "must be 0 or 10 (max_rtr_adv_interval) to 9000",
-            ),
+            ("min_rtr_adv_interval", "8", "must be at most 0.75 of max_rtr_adv_interval (10): 7"),
+            ("adv_default_lifetime", "9", "must be 0 or 10 (max_rtr_adv_interval) to 9000"),
             ("adv_default_lifetime", "9001", &number("0..9000")),
             ("adv_valid_lifetime", "0", &number("1..4294967295")),
-            (
-                "adv_valid_lifetime",
-                "600",
-                "must be at least adv_preferred_lifetime (1800 by default)",
-            ),
-            (
-                "adv_preferred_lifetime",
-                "3601",
-                "must be at most adv_valid_lifetime (3600)",
-            ),
+            ("adv_valid_lifetime", "600", "must be at least adv_preferred_lifetime (1800 by default)"),
+            ("adv_preferred_lifetime", "3601", "must be at most adv_valid_lifetime (3600)"),
             ("adv_preferred_lifetime", "-1", &number("0..4294967295")),
             ("adv_link_mtu", "1279", &number("1280..9216")),
             ("adv_link_mtu", "9217", &number("1280..9216")),
@@ -277,11 +184,7 @@ fn partition_services() {
             ("api_allow@", "/v1/**", rule),
             ("api_allow@", "get /v1", &format!("{rule}; \"get\" {verbs}")),
             ("api_allow@", "GET| /v1", &format!("{rule}; \"\" {verbs}")),
-            (
-                "api_allow@",
-                "GET v1",
-                "must have a path that starts with / and has at most 512 bytes",
-            ),
+            ("api_allow@", "GET v1", "must have a path that starts with / and has at most 512 bytes"),
             ("api_allow@", "GET /v1/", PATTERN),
             ("api_allow@", "GET /**/v1", PATTERN),
             ("api_allow@", "GET /v1/../x", PATTERN),
@@ -289,22 +192,10 @@ fn partition_services() {
             ("boot_kernel_url", "tftp://h/k", DOWNLOAD),
             ("boot_kernel_url", "http://h/a b", DOWNLOAD),
             ("boot_kernel_url", "http://h/#x", "must not have a fragment"),
-            (
-                "boot_kernel_url",
-                "http://u@h/",
-                "must not carry a user name or password",
-            ),
+            ("boot_kernel_url", "http://u@h/", "must not carry a user name or password"),
             ("boot_initrd_url@", "http:///i", HOST),
-            (
-                "boot_cmdline",
-                "",
-                "must be one line of printable ASCII, at most 2048 bytes",
-            ),
-            (
-                "boot_cmdline",
-                "café",
-                "must be one line of printable ASCII, at most 2048 bytes",
-            ),
+            ("boot_cmdline", "", "must be one line of printable ASCII, at most 2048 bytes"),
+            ("boot_cmdline", "café", "must be one line of printable ASCII, at most 2048 bytes"),
             ("boot_template_file", "boot.ipxe", PATH),
             ("machine_config_file", "/etc/", PATH),
         ],
@@ -318,27 +209,11 @@ fn port_fields() {
         "Ethernet4",
         &[("partition", "p1")],
         &[
-            (
-                "partition",
-                "p9",
-                "partition p9 has no row in BOOT_NETWORK_PARTITION",
-            ),
-            (
-                "partition",
-                "p 1",
-                "must be a partition id ([A-Za-z0-9][A-Za-z0-9._-]*, at most 64 bytes)",
-            ),
+            ("partition", "p9", "partition p9 has no row in BOOT_NETWORK_PARTITION"),
+            ("partition", "p 1", "must be a partition id ([A-Za-z0-9][A-Za-z0-9._-]*, at most 64 bytes)"),
             ("prefix_offset", "256", "/56 has 256 /64s: 0..255"),
-            (
-                "prefix_offset",
-                "x",
-                "must be a whole number, 0..18446744073709551615",
-            ),
-            (
-                "prefix_offset",
-                "1",
-                "2001:db8:0:1::/64 is already the prefix of Ethernet0",
-            ),
+            ("prefix_offset", "x", "must be a whole number, 0..18446744073709551615"),
+            ("prefix_offset", "1", "2001:db8:0:1::/64 is already the prefix of Ethernet0"),
             ("admin_status", "enabled", "must be one of up, down"),
         ],
     );

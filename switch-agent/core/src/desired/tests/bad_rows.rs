@@ -15,28 +15,18 @@ fn rows_as_a_whole() {
     for (key, fields, expected) in [
         ("eth0", port, of_port("eth0", KEY)),
         ("Loopback0", port, of_port("Loopback0", KEY)),
-        (
-            "Ethernet99",
-            port,
-            of_port("Ethernet99", "port does not exist: there is no PORT|Ethernet99"),
-        ),
+        ("Ethernet99", port, of_port("Ethernet99", "port does not exist: there is no PORT|Ethernet99")),
         (
             "PortChannel9",
             &[],
             [
-                of_port(
-                    "PortChannel9",
-                    "port does not exist: there is no PORTCHANNEL|PortChannel9",
-                ),
+                of_port("PortChannel9", "port does not exist: there is no PORTCHANNEL|PortChannel9"),
                 of_port("PortChannel9", "partition: is required"),
             ]
             .concat(),
         ),
     ] {
-        assert_eq!(
-            messages(|config| config.insert("BOOT_NETWORK_PORT", key, row(fields))),
-            expected
-        );
+        assert_eq!(messages(|config| config.insert("BOOT_NETWORK_PORT", key, row(fields))), expected);
     }
     let partition_rules: [(&[(&str, &str)], &str); 8] = [
         (&[], "prefix: is required"),
@@ -56,10 +46,7 @@ fn rows_as_a_whole() {
             &[PREFIX, ("leak_vrf", "VrfBoot-p1")],
             "leak_vrf = \"VrfBoot-p1\": must not be a boot VRF, and is that of partition p1",
         ),
-        (
-            &[PREFIX, ("rdnss@", "2001:db8:f::1,2001:db8:f::1")],
-            "rdnss@ = \"2001:db8:f::1\": is listed twice",
-        ),
+        (&[PREFIX, ("rdnss@", "2001:db8:f::1,2001:db8:f::1")], "rdnss@ = \"2001:db8:f::1\": is listed twice"),
         (
             &[PREFIX, ("route_info@", "2001:db8:2::/48;low,2001:db8:2::/48")],
             "route_info@ = \"2001:db8:2::/48\": names this prefix twice",
@@ -97,16 +84,8 @@ fn partitions_that_do_not_hold_take_their_ports_along() {
 fn a_partition_without_a_vrf_name_clashes_by_its_derived_one() {
     let messages = messages(|config| {
         let vrf = ("vrf_name", "VrfBoot-p2");
-        config.insert(
-            "BOOT_NETWORK_PARTITION",
-            "a",
-            fields([("prefix", "2001:db8:2::/56"), vrf]),
-        );
-        config.insert(
-            "BOOT_NETWORK_PARTITION",
-            "p2",
-            fields([("prefix", "2001:db8:1::/56")]),
-        );
+        config.insert("BOOT_NETWORK_PARTITION", "a", fields([("prefix", "2001:db8:2::/56"), vrf]));
+        config.insert("BOOT_NETWORK_PARTITION", "p2", fields([("prefix", "2001:db8:1::/56")]));
     });
     assert_eq!(
         messages,
@@ -121,24 +100,13 @@ fn service_addresses_stay_out_of_every_boot_prefix() {
     config.insert("BOOT_NETWORK_PARTITION", "p2", fields);
     let desired = Desired::from_config(&config);
     assert_eq!(
-        desired
-            .rejected
-            .iter()
-            .map(Rejected::to_string)
-            .collect::<Vec<_>>(),
+        desired.rejected.iter().map(Rejected::to_string).collect::<Vec<_>>(),
         [
             "BOOT_NETWORK_PARTITION|p2: service_address@ = \"2001:db8::1\": must not be inside 2001:db8::/56, the prefix \
          of partition p1"
         ]
     );
-    assert_eq!(
-        desired
-            .partitions
-            .keys()
-            .map(PartitionId::as_str)
-            .collect::<Vec<_>>(),
-        ["p1"]
-    );
+    assert_eq!(desired.partitions.keys().map(PartitionId::as_str).collect::<Vec<_>>(), ["p1"]);
 }
 
 #[test]
@@ -190,18 +158,12 @@ fn ports_against_sonics_rows() {
     );
     let channel = messages(|config| {
         config.insert("PORTCHANNEL", "PortChannel256", fields([]));
-        config.insert(
-            "BOOT_NETWORK_PORT",
-            "PortChannel256",
-            fields([("partition", "p1")]),
-        );
+        config.insert("BOOT_NETWORK_PORT", "PortChannel256", fields([("partition", "p1")]));
     });
     assert_eq!(
         channel,
-        [
-            "BOOT_NETWORK_PORT|PortChannel256: prefix_offset: defaults to 256, the number of \
-                          PortChannel256, but /56 has 256 /64s: 0..255"
-        ]
+        ["BOOT_NETWORK_PORT|PortChannel256: prefix_offset: defaults to 256, the number of \
+                          PortChannel256, but /56 has 256 /64s: 0..255"]
     );
 }
 
@@ -209,11 +171,7 @@ fn ports_against_sonics_rows() {
 fn unknown_fields() {
     let port = |name: &str| {
         messages(|config| {
-            config.insert(
-                "BOOT_NETWORK_PORT",
-                "Ethernet4",
-                row(&[("partition", "p1"), (name, "1")]),
-            );
+            config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&[("partition", "p1"), (name, "1")]));
         })
     };
     assert_eq!(
@@ -245,24 +203,14 @@ fn unknown_fields() {
 #[test]
 fn all_faults_of_a_row_are_reported_at_once() {
     let messages = messages(|config| {
-        let fields = fields([
-            ("prefix", "x"),
-            ("prf", "top"),
-            ("mtu", "9"),
-            ("leak_prefix@", "2001:db8:f::/48,y,z"),
-        ]);
+        let fields =
+            fields([("prefix", "x"), ("prf", "top"), ("mtu", "9"), ("leak_prefix@", "2001:db8:f::/48,y,z")]);
         config.insert("BOOT_NETWORK_PARTITION", "p2", fields);
     });
     let about: Vec<_> = messages.iter().filter_map(|m| m.split(": ").nth(1)).collect();
     assert_eq!(
         about,
-        [
-            "mtu = \"9\"",
-            "prefix = \"x\"",
-            "prf = \"top\"",
-            "leak_prefix@ = \"y\"",
-            "leak_prefix@ = \"z\""
-        ]
+        ["mtu = \"9\"", "prefix = \"x\"", "prf = \"top\"", "leak_prefix@ = \"y\"", "leak_prefix@ = \"z\""]
     );
 }
 
@@ -275,8 +223,5 @@ fn long_and_unprintable_text_is_tamed() {
     let message = messages(|config| {
         config.insert("BOOT_NETWORK_PARTITION", "p\u{1b}[2J", fields([]));
     });
-    assert!(
-        message[0].starts_with("BOOT_NETWORK_PARTITION|p\u{fffd}[2J: the key must be"),
-        "{message:?}"
-    );
+    assert!(message[0].starts_with("BOOT_NETWORK_PARTITION|p\u{fffd}[2J: the key must be"), "{message:?}");
 }

@@ -11,10 +11,7 @@ use crate::ra::{Preference, RaProfile};
 use crate::row::{Fields, fields};
 
 fn row(pairs: &[(&str, &str)]) -> Fields {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// A partition and two ports that hold.
@@ -26,16 +23,8 @@ fn base() -> ConfigDb {
         fields([("hostname", "leaf1"), ("mac", "52:54:00:AA:00:01")]),
     );
     config.insert("PORT", "Ethernet0", fields([("alias", "Eth1/1"), ("index", "1")]));
-    config.insert(
-        "PORT",
-        "Ethernet4",
-        fields([("alias", "Eth1/2"), ("index", "2"), ("role", "Ext")]),
-    );
-    config.insert(
-        "BOOT_NETWORK_PARTITION",
-        "p1",
-        fields([("prefix", "2001:db8::/56")]),
-    );
+    config.insert("PORT", "Ethernet4", fields([("alias", "Eth1/2"), ("index", "2"), ("role", "Ext")]));
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/56")]));
     config.insert("BOOT_NETWORK_PORT", "Ethernet0", fields([("partition", "p1")]));
     config.insert("BOOT_NETWORK_PORT", "Ethernet4", fields([("partition", "p1")]));
     config
@@ -45,11 +34,7 @@ fn base() -> ConfigDb {
 fn messages(edit: impl FnOnce(&mut ConfigDb)) -> Vec<String> {
     let mut config = base();
     edit(&mut config);
-    Desired::from_config(&config)
-        .rejected
-        .iter()
-        .map(Rejected::to_string)
-        .collect()
+    Desired::from_config(&config).rejected.iter().map(Rejected::to_string).collect()
 }
 
 #[test]
@@ -77,10 +62,7 @@ fn nothing_configured_means_nothing_to_do() {
 #[test]
 fn defaults_are_those_of_the_tables() {
     let desired = Desired::from_config(&base());
-    assert!(
-        desired.rejected.is_empty() && desired.warnings.is_empty(),
-        "{desired:?}"
-    );
+    assert!(desired.rejected.is_empty() && desired.warnings.is_empty(), "{desired:?}");
     assert_eq!(desired.global.switch_id, "leaf1");
     assert_eq!(desired.global.chassis_mac, "52:54:00:aa:00:01".parse().ok());
     let id: PartitionId = "p1".parse().unwrap();
@@ -153,19 +135,12 @@ fn the_strict_profile_leaves_the_retrans_timer_unspecified() {
         fields([("prefix", "2001:db8::/56"), ("ra_profile", "strict")]),
     );
     let desired = Desired::from_config(&config);
-    assert_eq!(
-        desired.partitions[&"p1".parse().unwrap()].ra.adv_retrans_timer_ms,
-        0
-    );
+    assert_eq!(desired.partitions[&"p1".parse().unwrap()].ra.adv_retrans_timer_ms, 0);
 }
 
 #[test]
 fn a_bad_global_row_is_conservative() {
-    let good = [
-        ("control_api_url", "https://api"),
-        ("leak_method", "vtysh"),
-        ("proxy_port", "99"),
-    ];
+    let good = [("control_api_url", "https://api"), ("leak_method", "vtysh"), ("proxy_port", "99")];
     let global = |bad: (&str, &str)| {
         let mut fields = row(&good);
         fields.insert(bad.0.to_owned(), bad.1.to_owned());
@@ -175,41 +150,15 @@ fn a_bad_global_row_is_conservative() {
         assert_eq!(desired.rejected.len(), 1, "{bad:?}");
         assert_eq!(desired.ports.len(), 2, "{bad:?}");
         let global = desired.global;
-        (
-            global.admin_up,
-            global.upstream.is_some(),
-            global.leak_method,
-            global.proxy_port,
-        )
+        (global.admin_up, global.upstream.is_some(), global.leak_method, global.proxy_port)
     };
-    assert_eq!(
-        global(("admin_status", "dwon")),
-        (true, true, LeakMethod::Vtysh, 99)
-    );
-    assert_eq!(
-        global(("leak_method", "none")),
-        (true, true, LeakMethod::RenderOnly, 99)
-    );
-    assert_eq!(
-        global(("leak_methd", "none")),
-        (true, true, LeakMethod::RenderOnly, 99)
-    );
-    assert_eq!(
-        global(("control_api_ca_file", "ca.pem")),
-        (true, false, LeakMethod::Vtysh, 99)
-    );
-    assert_eq!(
-        global(("control_api_cafile", "/ca.pem")),
-        (true, false, LeakMethod::Vtysh, 99)
-    );
-    assert_eq!(
-        global(("control_api_ca", "/ca.pem")),
-        (true, false, LeakMethod::Vtysh, 99)
-    );
-    assert_eq!(
-        global(("proxy_port", "0")),
-        (true, true, LeakMethod::Vtysh, 18090)
-    );
+    assert_eq!(global(("admin_status", "dwon")), (true, true, LeakMethod::Vtysh, 99));
+    assert_eq!(global(("leak_method", "none")), (true, true, LeakMethod::RenderOnly, 99));
+    assert_eq!(global(("leak_methd", "none")), (true, true, LeakMethod::RenderOnly, 99));
+    assert_eq!(global(("control_api_ca_file", "ca.pem")), (true, false, LeakMethod::Vtysh, 99));
+    assert_eq!(global(("control_api_cafile", "/ca.pem")), (true, false, LeakMethod::Vtysh, 99));
+    assert_eq!(global(("control_api_ca", "/ca.pem")), (true, false, LeakMethod::Vtysh, 99));
+    assert_eq!(global(("proxy_port", "0")), (true, true, LeakMethod::Vtysh, 18090));
     assert_eq!(global(("color", "red")), (true, true, LeakMethod::Vtysh, 99));
 }
 
@@ -222,20 +171,13 @@ fn port_channels_take_their_number_and_ports_their_index() {
         "PortChannel0007",
         fields([("partition", "p1"), ("admin_status", "down")]),
     );
-    config.insert(
-        "BOOT_NETWORK_PORT",
-        "Ethernet4",
-        fields([("partition", "p1"), ("prefix_offset", "0")]),
-    );
+    config.insert("BOOT_NETWORK_PORT", "Ethernet4", fields([("partition", "p1"), ("prefix_offset", "0")]));
     let desired = Desired::from_config(&config);
     assert_eq!(desired.rejected, []);
     let port = |name: &str| desired.ports[&name.parse().unwrap()].clone();
     let channel = port("PortChannel0007");
     assert_eq!(channel.prefix.to_string(), "2001:db8:0:7::/64");
-    assert_eq!(
-        (channel.index, channel.alias.as_str(), channel.admin_up),
-        (7, "PortChannel0007", false)
-    );
+    assert_eq!((channel.index, channel.alias.as_str(), channel.admin_up), (7, "PortChannel0007", false));
     assert_eq!(port("Ethernet4").prefix.to_string(), "2001:db8::/64");
     assert_eq!(port("Ethernet4").index, 2);
 }
@@ -243,21 +185,10 @@ fn port_channels_take_their_number_and_ports_their_index() {
 #[test]
 fn a_single_64_serves_one_port() {
     let mut config = base();
-    config.insert(
-        "BOOT_NETWORK_PARTITION",
-        "p1",
-        fields([("prefix", "2001:db8::/64")]),
-    );
-    config.insert(
-        "BOOT_NETWORK_PORT",
-        "Ethernet0",
-        fields([("partition", "p1"), ("prefix_offset", "0")]),
-    );
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/64")]));
+    config.insert("BOOT_NETWORK_PORT", "Ethernet0", fields([("partition", "p1"), ("prefix_offset", "0")]));
     let desired = Desired::from_config(&config);
-    assert_eq!(
-        desired.ports.keys().map(PortName::as_str).collect::<Vec<_>>(),
-        ["Ethernet0"]
-    );
+    assert_eq!(desired.ports.keys().map(PortName::as_str).collect::<Vec<_>>(), ["Ethernet0"]);
     assert_eq!(desired.rejected.len(), 1);
 }
 
@@ -268,11 +199,7 @@ fn risky_settings_are_warned_about() {
         config.insert("BOOT_NETWORK_PARTITION", "p2", row(fields));
         let desired = Desired::from_config(&config);
         assert_eq!(desired.rejected, []);
-        desired
-            .warnings
-            .iter()
-            .map(Rejected::to_string)
-            .collect::<Vec<_>>()
+        desired.warnings.iter().map(Rejected::to_string).collect::<Vec<_>>()
     };
     let prefix = ("prefix", "2001:db8:1::/56");
     assert_eq!(
@@ -289,11 +216,7 @@ fn risky_settings_are_warned_about() {
         ]
     );
     assert_eq!(
-        warnings(&[
-            prefix,
-            ("adv_valid_lifetime", "5"),
-            ("adv_preferred_lifetime", "5")
-        ]),
+        warnings(&[prefix, ("adv_valid_lifetime", "5"), ("adv_preferred_lifetime", "5")]),
         [
             "BOOT_NETWORK_PARTITION|p2: adv_valid_lifetime = \"5\": lets addresses expire between advertisements \
           (max_rtr_adv_interval 10)"
@@ -304,20 +227,12 @@ fn risky_settings_are_warned_about() {
 #[test]
 fn sonics_own_bad_rows_only_warn() {
     let mut config = base();
-    config.insert(
-        "DEVICE_METADATA",
-        "localhost",
-        fields([("hostname", "leaf 1"), ("mac", "none")]),
-    );
+    config.insert("DEVICE_METADATA", "localhost", fields([("hostname", "leaf 1"), ("mac", "none")]));
     let desired = Desired::from_config(&config);
     assert_eq!(desired.rejected, []);
     assert_eq!(desired.global.switch_id, "sonic");
     assert_eq!(
-        desired
-            .warnings
-            .iter()
-            .map(Rejected::to_string)
-            .collect::<Vec<_>>(),
+        desired.warnings.iter().map(Rejected::to_string).collect::<Vec<_>>(),
         [
             "DEVICE_METADATA|localhost: hostname = \"leaf 1\": cannot be the switch id, which must be 1 to 64 letters, \
          digits, - . _ or :; sonic is used",
@@ -342,9 +257,5 @@ fn membership_names_the_exact_row() {
         membership(&config, &ethernet4).as_deref(),
         Some("VLAN_MEMBER|Vlan100|Ethernet4: the port is a VLAN member")
     );
-    assert_eq!(
-        Desired::from_config(&config).ports.len(),
-        2,
-        "a member is foreign, not rejected"
-    );
+    assert_eq!(Desired::from_config(&config).ports.len(), 2, "a member is foreign, not rejected");
 }

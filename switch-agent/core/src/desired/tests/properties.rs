@@ -100,40 +100,29 @@ const GOOD_FIELDS: [(&str, &[&str]); 27] = [
     ("captive_portal", &["https://portal.example/api"]),
     ("ntp_servers@", &["ntp.example,10.0.0.1,2001:db8:ffff::3"]),
     ("leak_vrf", &["default", "VrfFabric"]),
-    (
-        "leak_prefix@",
-        &["::/0", "2001:db8:ffff::/64", "2001:db8:ffff::1/128,fd00::/8"],
-    ),
+    ("leak_prefix@", &["::/0", "2001:db8:ffff::/64", "2001:db8:ffff::1/128,fd00::/8"]),
     ("api_allow@", &["GET /", "GET|HEAD /v1/*,!* /v1/x/**,* /**"]),
-    (
-        "boot_kernel_url",
-        &["http://h", "https://[2001:db8:ffff::1]:1/k?a=${uuid}"],
-    ),
+    ("boot_kernel_url", &["http://h", "https://[2001:db8:ffff::1]:1/k?a=${uuid}"]),
     ("boot_cmdline", &["quiet", "a=b c"]),
     ("machine_config_file", &["/a", "/a/b.json"]),
 ];
 
 fn good_partition() -> impl Strategy<Value = Fields> {
-    (
-        subsequence(&GOOD_FIELDS[..], 0..=GOOD_FIELDS.len()),
-        vec(any::<Index>(), GOOD_FIELDS.len()),
-    )
-        .prop_map(|(chosen, picks)| {
+    (subsequence(&GOOD_FIELDS[..], 0..=GOOD_FIELDS.len()), vec(any::<Index>(), GOOD_FIELDS.len())).prop_map(
+        |(chosen, picks)| {
             chosen
                 .iter()
                 .zip(picks)
                 .map(|((name, values), pick)| ((*name).to_owned(), (*pick.get(values)).to_owned()))
                 .collect()
-        })
+        },
+    )
 }
 
 /// Up to four partitions of their own /56, and up to 24 ports, each with its own index.
 fn good_config() -> impl Strategy<Value = ConfigDb> {
-    (
-        vec(good_partition(), 1..=4),
-        vec((any::<Index>(), any::<bool>()), 0..=24),
-    )
-        .prop_map(|(partitions, ports)| {
+    (vec(good_partition(), 1..=4), vec((any::<Index>(), any::<bool>()), 0..=24)).prop_map(
+        |(partitions, ports)| {
             let mut config = ConfigDb::default();
             for (number, fields) in partitions.iter().enumerate() {
                 let mut fields = fields.clone();
@@ -151,7 +140,8 @@ fn good_config() -> impl Strategy<Value = ConfigDb> {
                 config.insert("BOOT_NETWORK_PORT", &name, fields);
             }
             config
-        })
+        },
+    )
 }
 
 proptest! {

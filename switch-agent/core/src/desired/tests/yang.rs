@@ -15,9 +15,7 @@ fn section(start: &str) -> &'static str {
 
 /// Names of the leaves in `section`, leaf-lists with SONiC's `@`, the key left out.
 fn leaves(section: &str) -> BTreeSet<String> {
-    let key = section
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("key \"")?.strip_suffix("\";"));
+    let key = section.lines().find_map(|line| line.trim().strip_prefix("key \"")?.strip_suffix("\";"));
     let named = section.lines().filter_map(|line| {
         let (keyword, name) = line.trim().strip_suffix(" {")?.split_once(' ')?;
         match keyword {
@@ -31,21 +29,10 @@ fn leaves(section: &str) -> BTreeSet<String> {
 
 #[test]
 fn both_know_the_same_fields() {
-    let fields = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
+    let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(leaves(section("container global")), fields(&global::FIELDS));
-    assert_eq!(
-        leaves(section("list BOOT_NETWORK_PARTITION_LIST")),
-        fields(&partition::FIELDS)
-    );
-    assert_eq!(
-        leaves(section("list BOOT_NETWORK_PORT_LIST")),
-        fields(&port::FIELDS)
-    );
+    assert_eq!(leaves(section("list BOOT_NETWORK_PARTITION_LIST")), fields(&partition::FIELDS));
+    assert_eq!(leaves(section("list BOOT_NETWORK_PORT_LIST")), fields(&port::FIELDS));
 }
 
 #[test]

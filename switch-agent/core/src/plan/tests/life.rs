@@ -92,10 +92,7 @@ fn a_port_in_foreign_use_is_yielded_to_and_taken_when_free() {
     let status = rig.plan().status;
     assert_eq!(status.ports[&port("Ethernet0")].phase, Phase::Foreign);
     let error = status.ports[&port("Ethernet0")].error.clone().unwrap();
-    assert!(
-        error.contains("INTERFACE|Ethernet0") && error.contains("VrfTenant"),
-        "{error}"
-    );
+    assert!(error.contains("INTERFACE|Ethernet0") && error.contains("VrfTenant"), "{error}");
     rig.foreign_del("INTERFACE", "Ethernet0");
     rig.converge();
     assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
@@ -106,20 +103,12 @@ fn a_port_in_foreign_use_is_yielded_to_and_taken_when_free() {
 fn a_vlan_member_is_foreign_until_vlanmgrd_let_go() {
     let mut rig = one_port();
     rig.switch.config_set("VLAN", "Vlan100", fields([]));
-    rig.foreign_set(
-        "VLAN_MEMBER",
-        "Vlan100|Ethernet0",
-        fields([("tagging_mode", "untagged")]),
-    );
+    rig.foreign_set("VLAN_MEMBER", "Vlan100|Ethernet0", fields([("tagging_mode", "untagged")]));
     rig.converge();
     let status = rig.plan().status;
     assert_eq!(status.ports[&port("Ethernet0")].phase, Phase::Foreign);
     assert!(
-        status.ports[&port("Ethernet0")]
-            .error
-            .as_ref()
-            .unwrap()
-            .contains("VLAN_MEMBER|Vlan100|Ethernet0")
+        status.ports[&port("Ethernet0")].error.as_ref().unwrap().contains("VLAN_MEMBER|Vlan100|Ethernet0")
     );
     rig.foreign_del("VLAN_MEMBER", "Vlan100|Ethernet0");
     // The row is gone, the daemon has not looked yet: binding now would be undone.
@@ -135,20 +124,14 @@ fn adopt_mode_only_adds_the_address_and_the_services() {
     rig.boot_port("Ethernet0", "p1");
     rig.converge();
     assert!(rig.written.is_empty());
-    let waiting = rig.plan().status.ports[&port("Ethernet0")]
-        .waiting_on
-        .clone()
-        .unwrap();
+    let waiting = rig.plan().status.ports[&port("Ethernet0")].waiting_on.clone().unwrap();
     assert!(waiting.contains("INTERFACE|Ethernet0"), "{waiting}");
     rig.foreign_set("VRF", "VrfBoot-p1", fields([]));
     rig.switch.settle(10_000);
     rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfBoot-p1")]));
     rig.converge();
     assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
-    assert_eq!(
-        rig.written.iter().collect::<Vec<_>>(),
-        ["INTERFACE|Ethernet0|2001:db8:0:1::1/64"]
-    );
+    assert_eq!(rig.written.iter().collect::<Vec<_>>(), ["INTERFACE|Ethernet0|2001:db8:0:1::1/64"]);
     rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
     rig.converge();
     assert!(rig.written.is_empty());
@@ -172,8 +155,7 @@ fn a_broken_row_holds_what_it_described() {
     let mut rig = one_port();
     rig.converge();
     let before = rig.config();
-    rig.switch
-        .config_set("BOOT_NETWORK_PARTITION", "p1", fields([("advertise", "maybe")]));
+    rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("advertise", "maybe")]));
     rig.converge();
     assert!(!rig.plan().status.rejected.is_empty());
     assert_eq!(rig.runtime.advertisers.len(), 1);
@@ -190,10 +172,7 @@ fn swss_restart_rebuilds_silently() {
     rig.switch.swss_restart();
     rig.converge();
     assert_eq!(rig.plan().status.verdict, Verdict::Converged);
-    assert!(
-        rig.finals.is_empty(),
-        "machines must keep their router over a swss restart"
-    );
+    assert!(rig.finals.is_empty(), "machines must keep their router over a swss restart");
 }
 
 #[test]
@@ -222,24 +201,12 @@ fn nothing_is_planned_while_a_source_is_unknown() {
 #[test]
 fn service_addresses_live_on_a_loopback_of_ours() {
     let mut rig = one_port();
-    rig.partition(
-        "p1",
-        "2001:db8::/56",
-        &[("service_address@", "2001:db8:ffff::53")],
-    );
+    rig.partition("p1", "2001:db8::/56", &[("service_address@", "2001:db8:ffff::53")]);
     rig.converge();
     assert!(rig.written.contains("LOOPBACK_INTERFACE|Loopback900"));
-    assert!(
-        rig.written
-            .contains("LOOPBACK_INTERFACE|Loopback900|2001:db8:ffff::53/128")
-    );
-    rig.switch
-        .config_hdel("BOOT_NETWORK_PARTITION", "p1", "service_address@");
+    assert!(rig.written.contains("LOOPBACK_INTERFACE|Loopback900|2001:db8:ffff::53/128"));
+    rig.switch.config_hdel("BOOT_NETWORK_PARTITION", "p1", "service_address@");
     rig.converge();
-    assert!(
-        !rig.written
-            .iter()
-            .any(|row| row.starts_with("LOOPBACK_INTERFACE"))
-    );
+    assert!(!rig.written.iter().any(|row| row.starts_with("LOOPBACK_INTERFACE")));
     assert_eq!(rig.plan().status.verdict, Verdict::Converged);
 }

@@ -89,8 +89,7 @@ fn apply(rig: &mut Rig, event: &Event) {
         Event::NoBootPort { port } => rig.switch.config_del("BOOT_NETWORK_PORT", PORTS[port]),
         Event::Partition { partition, variant } => {
             let prefix = format!("2001:db8:{:x}::/56", partition * 16 + usize::from(variant % 2));
-            rig.switch
-                .config_del("BOOT_NETWORK_PARTITION", PARTITIONS[partition]);
+            rig.switch.config_del("BOOT_NETWORK_PARTITION", PARTITIONS[partition]);
             let extra: &[(&str, &str)] = match variant {
                 2 => &[("proxy", "disabled")],
                 3 => &[("service_address@", "2001:db8:ffff::53")],
@@ -100,20 +99,14 @@ fn apply(rig: &mut Rig, event: &Event) {
             rig.partition(PARTITIONS[partition], &prefix, extra);
         }
         Event::NoPartition { partition } => {
-            rig.switch
-                .config_del("BOOT_NETWORK_PARTITION", PARTITIONS[partition]);
+            rig.switch.config_del("BOOT_NETWORK_PARTITION", PARTITIONS[partition]);
         }
         Event::AdminStatus { up } => {
             let status = if up { "up" } else { "down" };
-            rig.switch
-                .config_set("BOOT_NETWORK", "global", fields([("admin_status", status)]));
+            rig.switch.config_set("BOOT_NETWORK", "global", fields([("admin_status", status)]));
         }
         Event::ForeignBind { port } => {
-            rig.foreign_set(
-                table(PORTS[port]),
-                PORTS[port],
-                fields([("vrf_name", "VrfTenant")]),
-            );
+            rig.foreign_set(table(PORTS[port]), PORTS[port], fields([("vrf_name", "VrfTenant")]));
         }
         Event::ForeignUnbind { port } => rig.foreign_del(table(PORTS[port]), PORTS[port]),
         Event::ForeignAddress { port, present } => {
@@ -143,9 +136,7 @@ fn apply(rig: &mut Rig, event: &Event) {
         Event::Steps { count, seed } => {
             let mut state = seed;
             rig.switch.run(count, |choices| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from(state >> 33).unwrap_or(0) % choices
             });
         }
@@ -168,27 +159,14 @@ fn assert_settled(rig: &Rig) {
     for status in plan.status.ports.values() {
         let name = status.port.as_str();
         match status.phase {
-            Phase::Ready
-                if !plan
-                    .status
-                    .rejected
-                    .iter()
-                    .any(|row| row.row.contains("PARTITION")) =>
-            {
+            Phase::Ready if !plan.status.rejected.iter().any(|row| row.row.contains("PARTITION")) => {
                 let vrf = status.vrf.as_ref().map(|vrf| vrf.as_str().to_owned());
                 assert_eq!(rig.switch.rif_vrf(name).map(str::to_owned), vrf, "{name}");
-                assert_eq!(
-                    rig.switch.link(name).and_then(|link| link.master.clone()),
-                    vrf,
-                    "{name}"
-                );
+                assert_eq!(rig.switch.link(name).and_then(|link| link.master.clone()), vrf, "{name}");
             }
             Phase::Binding | Phase::Failed => panic!("{name} is stuck: {status:?}"),
             Phase::Releasing => {
-                assert!(
-                    status.error.is_some(),
-                    "{name} hangs in release without a reason: {status:?}"
-                );
+                assert!(status.error.is_some(), "{name} hangs in release without a reason: {status:?}");
             }
             _ => {}
         }

@@ -53,17 +53,12 @@ impl Rig {
 
     pub(super) fn partition(&mut self, id: &str, prefix: &str, extra: &[(&str, &str)]) {
         let mut row = fields([("prefix", prefix)]);
-        row.extend(
-            extra
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
+        row.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self.switch.config_set("BOOT_NETWORK_PARTITION", id, row);
     }
 
     pub(super) fn boot_port(&mut self, name: &str, partition: &str) {
-        self.switch
-            .config_set("BOOT_NETWORK_PORT", name, fields([("partition", partition)]));
+        self.switch.config_set("BOOT_NETWORK_PORT", name, fields([("partition", partition)]));
     }
 
     /// Somebody else's HSET in a SONiC table.
@@ -118,9 +113,7 @@ impl Rig {
             *waits -= 1;
         }
         self.cooling.retain(|_, waits| *waits > 0);
-        self.runtime
-            .advertisers
-            .retain(|_, state| *state != AdvertiserState::Ceasing);
+        self.runtime.advertisers.retain(|_, state| *state != AdvertiserState::Ceasing);
         let actions = self.plan().actions;
         let count = crash_after.unwrap_or(usize::MAX).min(actions.len());
         for action in &actions[..count] {
@@ -163,11 +156,7 @@ impl Rig {
                 self.delete(owned.port().kind().interface_table(), owned.port().as_str());
             }
             Action::AddAddress { port, address } | Action::RepairAddress { port, address } => {
-                self.write(
-                    port.kind().interface_table(),
-                    &format!("{port}|{address}"),
-                    fields([]),
-                );
+                self.write(port.kind().interface_table(), &format!("{port}|{address}"), fields([]));
             }
             Action::DeleteAddress(owned) => {
                 let key = format!("{}|{}", owned.port(), owned.address());
@@ -176,9 +165,7 @@ impl Rig {
             Action::CeaseAdvertiser { port, cease } => {
                 if *cease == crate::ra::Cease::Final {
                     self.finals.push(port.clone());
-                    self.runtime
-                        .advertisers
-                        .insert(port.clone(), AdvertiserState::Ceasing);
+                    self.runtime.advertisers.insert(port.clone(), AdvertiserState::Ceasing);
                 } else {
                     self.runtime.advertisers.remove(port);
                 }
@@ -191,9 +178,7 @@ impl Rig {
                 self.runtime.services.remove(port);
             }
             Action::SetService(service) => {
-                self.runtime
-                    .services
-                    .insert(service.listener.port.clone(), (**service).clone());
+                self.runtime.services.insert(service.listener.port.clone(), (**service).clone());
             }
             Action::SetUpstream(spec) => {
                 self.runtime.upstream = spec.clone().map(|spec| UpstreamState { spec, error: None });
@@ -227,10 +212,7 @@ impl Rig {
 
     fn write(&mut self, table: &str, key: &str, row: Fields) {
         let id = format!("{table}|{key}");
-        assert!(
-            !self.foreign.contains_key(&(table.to_owned(), key.to_owned())),
-            "{id} is foreign"
-        );
+        assert!(!self.foreign.contains_key(&(table.to_owned(), key.to_owned())), "{id} is foreign");
         self.written.insert(id);
         self.switch.config_set(table, key, row);
     }
@@ -246,37 +228,23 @@ impl Rig {
         let (state, appl, kernel) = self.switch.observe();
         let config = self.config();
         let row = |port: &PortName| config.row(port.kind().interface_table(), port.as_str());
-        let master = |port: &PortName| {
-            kernel
-                .links
-                .get(port.as_str())
-                .and_then(|link| link.master.clone())
-        };
+        let master = |port: &PortName| kernel.links.get(port.as_str()).and_then(|link| link.master.clone());
         let vrf_ready = |vrf: &VrfName| {
             state.vrf_table.contains(vrf.as_str()) && state.vrf_object_table.contains(vrf.as_str())
         };
         match action {
             Action::CreateVrf(vrf) => {
                 assert!(config.row("VRF", vrf.as_str()).is_none());
-                assert!(
-                    !kernel.links.contains_key(vrf.as_str()),
-                    "{vrf} is still in the kernel"
-                );
+                assert!(!kernel.links.contains_key(vrf.as_str()), "{vrf} is still in the kernel");
             }
             Action::DeleteVrf(owned) => {
                 let vrf = owned.name().as_str();
-                let user = kernel
-                    .links
-                    .iter()
-                    .find(|(_, link)| link.master.as_deref() == Some(vrf));
+                let user = kernel.links.iter().find(|(_, link)| link.master.as_deref() == Some(vrf));
                 assert!(user.is_none(), "{vrf} still has {user:?}");
             }
             Action::BindInterface { port, vrf } => {
                 assert!(row(port).is_none() && vrf_ready(vrf));
-                assert!(
-                    !state.interface_table.contains_key(port),
-                    "{port}: an earlier binding lives"
-                );
+                assert!(!state.interface_table.contains_key(port), "{port}: an earlier binding lives");
                 assert!(!appl.intf_table.contains(port) && !appl.intf_key_set.contains(port));
                 assert_eq!(master(port), None);
             }
@@ -288,27 +256,13 @@ impl Rig {
             Action::DeleteInterface(owned) => {
                 let prefix = format!("{}|", owned.port());
                 let table = owned.port().kind().interface_table();
-                assert!(
-                    config.table(table).all(|(key, _)| !key.starts_with(&prefix)),
-                    "addresses left"
-                );
-                assert!(
-                    state
-                        .interface_prefixes
-                        .iter()
-                        .all(|(port, _)| port != owned.port())
-                );
+                assert!(config.table(table).all(|(key, _)| !key.starts_with(&prefix)), "addresses left");
+                assert!(state.interface_prefixes.iter().all(|(port, _)| port != owned.port()));
                 assert!(!self.runtime.advertisers.contains_key(owned.port()));
             }
             Action::DeleteAddress(owned) => {
-                assert!(
-                    !self.runtime.services.contains_key(owned.port()),
-                    "a listener is open"
-                );
-                assert!(
-                    !self.runtime.advertisers.contains_key(owned.port()),
-                    "an advertiser runs"
-                );
+                assert!(!self.runtime.services.contains_key(owned.port()), "a listener is open");
+                assert!(!self.runtime.advertisers.contains_key(owned.port()), "an advertiser runs");
             }
             Action::SetAdvertiser(spec) => {
                 let vrf = row(&spec.port).and_then(|row| row.get("vrf_name")).unwrap();

@@ -65,28 +65,17 @@ impl World {
             assert!(count < 16, "unbounded transmissions at one moment");
             let deadline = self.advertiser.next_deadline();
             let Some(transmit) = self.advertiser.poll_transmit(self.now) else {
-                assert!(
-                    deadline.is_none_or(|deadline| deadline > self.now),
-                    "due, but nothing to send"
-                );
+                assert!(deadline.is_none_or(|deadline| deadline > self.now), "due, but nothing to send");
                 return;
             };
-            assert!(
-                deadline.is_some_and(|deadline| deadline <= self.now),
-                "sent before the deadline"
-            );
+            assert!(deadline.is_some_and(|deadline| deadline <= self.now), "sent before the deadline");
             self.check(&transmit);
         }
     }
 
     fn check(&mut self, transmit: &Transmit) {
         assert!(self.up_since.is_some(), "sent while down");
-        assert_eq!(
-            transmit.kind == TransmitKind::Final,
-            self.ceased,
-            "{:?}",
-            transmit.kind
-        );
+        assert_eq!(transmit.kind == TransmitKind::Final, self.ceased, "{:?}", transmit.kind);
         for message in &*transmit.messages {
             let mut frame = vec![];
             write_frame(&mut frame, &transmit.addresses, message);
@@ -101,11 +90,7 @@ impl World {
             return;
         }
         self.sent.push(self.now);
-        let lately = self
-            .sent
-            .iter()
-            .filter(|sent| **sent + ms(1000) > self.now)
-            .count();
+        let lately = self.sent.iter().filter(|sent| **sent + ms(1000) > self.now).count();
         assert!(lately <= 24, "{lately} transmissions in a second");
         if transmit.destination == Destination::AllNodes {
             if let Some(last) = self.multicasts.last() {
@@ -119,11 +104,7 @@ impl World {
 
     /// Time passes as for the driver: every deadline is met.
     fn advance(&mut self, until: Duration) {
-        while let Some(deadline) = self
-            .advertiser
-            .next_deadline()
-            .filter(|deadline| *deadline <= until)
-        {
+        while let Some(deadline) = self.advertiser.next_deadline().filter(|deadline| *deadline <= until) {
             self.now = self.now.max(deadline);
             self.flush();
             self.no_gap();
@@ -137,11 +118,7 @@ impl World {
     fn no_gap(&self) {
         if let (Some(up), false, false) = (self.up_since, self.ceased, self.failed_since_multicast) {
             let last = self.multicasts.last().copied().unwrap_or(up).max(up);
-            assert!(
-                self.now - last <= ms(10_000),
-                "no multicast since {last:?} at {:?}",
-                self.now
-            );
+            assert!(self.now - last <= ms(10_000), "no multicast since {last:?} at {:?}", self.now);
         }
     }
 

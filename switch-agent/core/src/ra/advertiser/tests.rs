@@ -43,11 +43,7 @@ pub(super) fn spec(profile: RaProfile) -> AdvertiserSpec {
 }
 
 pub(super) fn solicit(mac: MacAddr, source: Option<Ipv6Addr>) -> Solicit {
-    Solicit {
-        source,
-        mac,
-        sllao: source.map(|_| mac),
-    }
+    Solicit { source, mac, sllao: source.map(|_| mac) }
 }
 
 fn from_link_local(mac: MacAddr) -> Solicit {
@@ -58,14 +54,8 @@ fn from_link_local(mac: MacAddr) -> Solicit {
 fn run(advertiser: &mut Advertiser, until: Duration) -> Vec<(u64, TransmitKind, Destination)> {
     let mut sent = vec![];
     while let Some(deadline) = advertiser.next_deadline().filter(|deadline| *deadline <= until) {
-        let transmit = advertiser
-            .poll_transmit(deadline)
-            .expect("due at its own deadline");
-        sent.push((
-            u64::try_from(deadline.as_millis()).unwrap(),
-            transmit.kind,
-            transmit.destination,
-        ));
+        let transmit = advertiser.poll_transmit(deadline).expect("due at its own deadline");
+        sent.push((u64::try_from(deadline.as_millis()).unwrap(), transmit.kind, transmit.destination));
         assert!(sent.len() < 10_000);
     }
     sent
@@ -80,22 +70,13 @@ fn boot_repeats_after_carrier_until_the_port_is_heard() {
     let mut silent = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
     let sent = run(&mut silent, ms(2000));
     assert_eq!(times(&sent), [0, 100, 500, 1500]);
-    assert!(
-        sent.iter()
-            .all(|sent| (sent.1, sent.2) == (TransmitKind::Initial, Destination::AllNodes))
-    );
+    assert!(sent.iter().all(|sent| (sent.1, sent.2) == (TransmitKind::Initial, Destination::AllNodes)));
 
     let mut heard = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
     assert_eq!(times(&run(&mut heard, ms(50))), [0]);
-    assert_eq!(
-        heard.handle_solicit(ms(60), &from_link_local(MACHINE)),
-        Heard::Answering
-    );
+    assert_eq!(heard.handle_solicit(ms(60), &from_link_local(MACHINE)), Heard::Answering);
     let sent = run(&mut heard, ms(2900));
-    let unicast = Destination::Unicast {
-        address: MACHINE.eui64_link_local(),
-        mac: MACHINE,
-    };
+    let unicast = Destination::Unicast { address: MACHINE.eui64_link_local(), mac: MACHINE };
     assert_eq!(sent, [(60, TransmitKind::Unicast, unicast)]);
 }
 
@@ -109,14 +90,8 @@ fn boot_answers_the_unspecified_address_at_once_in_a_unicast_frame() {
         assert_eq!(run(&mut advertiser, ms(time)), [answer(time)]);
     }
     // The bucket is empty: the next answer waits for its token, 3 s after the first was spent.
-    assert_eq!(
-        advertiser.handle_solicit(ms(2800), &solicit(MACHINE, None)),
-        Heard::Answering
-    );
-    assert_eq!(
-        advertiser.handle_solicit(ms(2900), &solicit(MACHINE, None)),
-        Heard::Merged
-    );
+    assert_eq!(advertiser.handle_solicit(ms(2800), &solicit(MACHINE, None)), Heard::Answering);
+    assert_eq!(advertiser.handle_solicit(ms(2900), &solicit(MACHINE, None)), Heard::Merged);
     let sent = run(&mut advertiser, ms(5200));
     let answered = sent.iter().any(|sent| *sent == answer(5100))
         || sent.iter().any(|sent| sent.2 == Destination::AllNodes);
@@ -132,12 +107,7 @@ fn strict_sends_three_initial_ones_at_most_16_s_apart_then_random_intervals() {
     let sent = run(&mut advertiser, ms(2_000_000));
     let at = times(&sent);
     assert_eq!(at[..3], [0, 16_000, 32_000]);
-    assert!(
-        at[2..]
-            .windows(2)
-            .all(|pair| (198_000..=600_000).contains(&(pair[1] - pair[0]))),
-        "{at:?}"
-    );
+    assert!(at[2..].windows(2).all(|pair| (198_000..=600_000).contains(&(pair[1] - pair[0]))), "{at:?}");
     let initial = sent.iter().filter(|sent| sent.1 == TransmitKind::Initial).count();
     assert_eq!(initial, 3);
 }
@@ -148,10 +118,7 @@ fn intervals_are_spread_over_the_whole_range() {
     let at = times(&run(&mut advertiser, ms(600_000)));
     let gaps: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| (3000..=10_000).contains(gap)), "{gaps:?}");
-    assert!(
-        gaps.iter().any(|gap| *gap < 4500) && gaps.iter().any(|gap| *gap > 8500),
-        "{gaps:?}"
-    );
+    assert!(gaps.iter().any(|gap| *gap < 4500) && gaps.iter().any(|gap| *gap > 8500), "{gaps:?}");
     // Shared wake-ups: on the grid unless that would be below MinRtrAdvInterval.
     assert!(at.iter().filter(|time| *time % 250 == 0).count() * 10 > at.len() * 9);
 }
@@ -168,10 +135,7 @@ fn strict_answers_within_half_a_second_and_multicasts_every_three_seconds_at_mos
     assert_eq!(times(&run(&mut advertiser, ms(34_000))), [34_000]);
 
     run(&mut advertiser, ms(50_000));
-    let from = advertiser
-        .multicast
-        .last()
-        .map_or(ms(50_000), |last| last.max(ms(47_000)) + ms(3000));
+    let from = advertiser.multicast.last().map_or(ms(50_000), |last| last.max(ms(47_000)) + ms(3000));
     advertiser.handle_solicit(from, &solicit(MACHINE, None));
     advertiser.handle_solicit(from + ms(2000), &solicit(MACHINE, None));
     let sent = run(&mut advertiser, from + ms(7000));
@@ -197,11 +161,7 @@ fn a_solicitation_before_carrier_is_answered_when_the_link_comes_up() {
     advertiser.handle_link(ms(2000), false);
     advertiser.handle_solicit(ms(2000), &from_link_local(MACHINE));
     advertiser.handle_link(ms(9000), true);
-    assert!(
-        run(&mut advertiser, ms(9050))
-            .iter()
-            .all(|sent| sent.1 == TransmitKind::Initial)
-    );
+    assert!(run(&mut advertiser, ms(9050)).iter().all(|sent| sent.1 == TransmitKind::Initial));
 }
 
 #[test]
@@ -216,42 +176,25 @@ fn what_could_not_be_sent_is_tried_again_ever_more_slowly() {
     }
     assert_eq!(attempts, [0, 100, 300, 700, 1500, 3100, 6100]);
     let deadline = advertiser.next_deadline().unwrap();
-    assert_eq!(
-        advertiser.poll_transmit(deadline).unwrap().kind,
-        TransmitKind::Initial
-    );
+    assert_eq!(advertiser.poll_transmit(deadline).unwrap().kind, TransmitKind::Initial);
 
     advertiser.handle_solicit(ms(9200), &from_link_local(MACHINE));
-    assert_eq!(
-        advertiser.poll_transmit(ms(9200)).unwrap().kind,
-        TransmitKind::Unicast
-    );
+    assert_eq!(advertiser.poll_transmit(ms(9200)).unwrap().kind, TransmitKind::Unicast);
     advertiser.transmit_failed(ms(9200));
-    assert_eq!(
-        advertiser.poll_transmit(ms(9299)).map(|transmit| transmit.kind),
-        None
-    );
-    assert_eq!(
-        advertiser.poll_transmit(ms(9300)).unwrap().kind,
-        TransmitKind::Unicast
-    );
+    assert_eq!(advertiser.poll_transmit(ms(9299)).map(|transmit| transmit.kind), None);
+    assert_eq!(advertiser.poll_transmit(ms(9300)).unwrap().kind, TransmitKind::Unicast);
 }
 
 #[test]
 fn final_advertisements_have_lifetime_zero_and_an_end() {
-    for (profile, expected) in [
-        (RaProfile::Boot, vec![10_000, 10_100, 10_200]),
-        (RaProfile::Strict, vec![]),
-    ] {
+    for (profile, expected) in [(RaProfile::Boot, vec![10_000, 10_100, 10_200]), (RaProfile::Strict, vec![])]
+    {
         let mut advertiser = Advertiser::new(spec(profile), true, 1, ms(0));
         run(&mut advertiser, ms(9000));
         let earliest = advertiser.multicast.last().unwrap() + MIN_STRICT_GAP;
         advertiser.cease(ms(10_000), Cease::Final);
         assert!(advertiser.is_ceasing() && !advertiser.is_done());
-        assert_eq!(
-            advertiser.handle_solicit(ms(10_000), &from_link_local(MACHINE)),
-            Heard::Ignored
-        );
+        assert_eq!(advertiser.handle_solicit(ms(10_000), &from_link_local(MACHINE)), Heard::Ignored);
         let mut at = vec![];
         while let Some(deadline) = advertiser.next_deadline() {
             let transmit = advertiser.poll_transmit(deadline).unwrap();
@@ -260,14 +203,7 @@ fn final_advertisements_have_lifetime_zero_and_an_end() {
             at.push(deadline.as_millis());
         }
         let strict = vec![earliest.max(ms(10_000)).as_millis()];
-        assert_eq!(
-            at,
-            if profile == RaProfile::Boot {
-                expected
-            } else {
-                strict
-            }
-        );
+        assert_eq!(at, if profile == RaProfile::Boot { expected } else { strict });
         assert!(advertiser.is_done());
     }
 }
@@ -307,10 +243,7 @@ fn reconfigure_keeps_the_timers_of_unchanged_variables_and_withdraws_what_is_gon
     for _ in 0..5 {
         let deadline = advertiser.next_deadline().unwrap();
         let messages = advertiser.poll_transmit(deadline).unwrap().messages;
-        let old = &messages[0]
-            .windows(16)
-            .filter(|w| w[..8] == [0x20, 1, 0xd, 0xb8, 0, 1, 0, 4])
-            .count();
+        let old = &messages[0].windows(16).filter(|w| w[..8] == [0x20, 1, 0xd, 0xb8, 0, 1, 0, 4]).count();
         with_old.push(*old);
     }
     assert_eq!(with_old, [1, 1, 1, 0, 0]);
@@ -322,10 +255,7 @@ fn two_machines_on_a_port_are_answered_each() {
     run(&mut advertiser, ms(2000));
     advertiser.handle_solicit(ms(2500), &from_link_local(MACHINE));
     advertiser.handle_solicit(ms(2501), &from_link_local(OTHER));
-    assert_eq!(
-        advertiser.handle_solicit(ms(2502), &from_link_local(OTHER)),
-        Heard::Merged
-    );
+    assert_eq!(advertiser.handle_solicit(ms(2502), &from_link_local(OTHER)), Heard::Merged);
     assert_eq!(times(&run(&mut advertiser, ms(2700))), [2500, 2600]);
 }
 
@@ -345,16 +275,10 @@ fn a_new_link_local_address_takes_leave_from_the_old_one() {
             (farewell.kind, farewell.addresses.source),
             (TransmitKind::Final, spec(profile).link_local)
         );
-        assert_eq!(
-            (farewell.messages[0].len(), &farewell.messages[0][6..8]),
-            (24, &[0, 0][..])
-        );
+        assert_eq!((farewell.messages[0].len(), &farewell.messages[0][6..8]), (24, &[0, 0][..]));
         let second = advertiser.next_deadline().unwrap();
         assert_eq!(second, first + gap);
         let regular = advertiser.poll_transmit(second).unwrap();
-        assert_eq!(
-            (regular.kind, regular.addresses.source),
-            (TransmitKind::Initial, moved.link_local)
-        );
+        assert_eq!((regular.kind, regular.addresses.source), (TransmitKind::Initial, moved.link_local));
     }
 }

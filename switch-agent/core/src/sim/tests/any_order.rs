@@ -48,10 +48,7 @@ fn perform(switch: &mut SimSwitch, act: Act) {
         Act::Set(table, key, vrf) => {
             let bindable = matches!(table, "INTERFACE" | "LOOPBACK_INTERFACE") && !key.contains('|');
             let vrf = vrf.filter(|_| bindable);
-            let row = vrf
-                .map(|vrf| ("vrf_name".to_owned(), vrf.to_owned()))
-                .into_iter()
-                .collect();
+            let row = vrf.map(|vrf| ("vrf_name".to_owned(), vrf.to_owned())).into_iter().collect();
             switch.config_set(table, &key, row);
         }
         Act::Del(table, key) => switch.config_del(table, &key),

@@ -40,13 +40,8 @@ fn restarting_swss_brings_everything_back_with_new_indexes() {
     let mut switch = bound();
     let before = switch.observe();
     let effects = switch.swss_restart();
-    assert!(effects.contains(&Effect::StateDel {
-        table: "VRF_TABLE",
-        key: "Vrf1".into()
-    }));
-    assert!(effects.contains(&Effect::PortDel {
-        port: "Ethernet0".into()
-    }));
+    assert!(effects.contains(&Effect::StateDel { table: "VRF_TABLE", key: "Vrf1".into() }));
+    assert!(effects.contains(&Effect::PortDel { port: "Ethernet0".into() }));
     let (state, appl, kernel) = switch.observe();
     assert_eq!((state, appl), (StateDb::default(), ApplDb::default()));
     assert!(!kernel.links.contains_key("Ethernet0"));
@@ -55,10 +50,7 @@ fn restarting_swss_brings_everything_back_with_new_indexes() {
     let after = switch.observe();
     assert_eq!((after.0, after.1), (before.0, before.1));
     assert_eq!(after.2.links["Ethernet0"].master.as_deref(), Some("Vrf1"));
-    assert_ne!(
-        after.2.links["Ethernet0"].ifindex,
-        before.2.links["Ethernet0"].ifindex
-    );
+    assert_ne!(after.2.links["Ethernet0"].ifindex, before.2.links["Ethernet0"].ifindex);
 }
 
 #[test]
@@ -86,10 +78,7 @@ fn a_loopback_is_a_dummy_that_comes_and_goes_with_its_row() {
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
     let link = switch.link("Loopback10").unwrap();
-    assert_eq!(
-        (link.kind, link.master.as_deref()),
-        (LinkKind::Dummy, Some("Vrf1"))
-    );
+    assert_eq!((link.kind, link.master.as_deref()), (LinkKind::Dummy, Some("Vrf1")));
     assert_eq!(switch.rif_vrf("Loopback10"), Some("Vrf1"), "it holds the VRF");
     switch.config_transaction([
         del("LOOPBACK_INTERFACE", key),
@@ -103,11 +92,7 @@ fn a_loopback_is_a_dummy_that_comes_and_goes_with_its_row() {
 #[test]
 fn vlanmgrd_undoes_a_binding_that_did_not_wait_for_it() {
     let mut switch = switch();
-    switch.config_set(
-        "VLAN_MEMBER",
-        "Vlan10|Ethernet0",
-        fields([("tagging_mode", "untagged")]),
-    );
+    switch.config_set("VLAN_MEMBER", "Vlan10|Ethernet0", fields([("tagging_mode", "untagged")]));
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
     assert_eq!(master(&switch, "Ethernet0").as_deref(), Some("Bridge"));
@@ -116,15 +101,7 @@ fn vlanmgrd_undoes_a_binding_that_did_not_wait_for_it() {
     switch.config_del("VLAN_MEMBER", "Vlan10|Ethernet0");
     let mut hasty = switch.clone();
     hasty.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf1")]));
-    one(&mut hasty, |step| {
-        matches!(
-            step,
-            Step::Deliver {
-                daemon: Daemon::Intfmgrd,
-                ..
-            }
-        )
-    });
+    one(&mut hasty, |step| matches!(step, Step::Deliver { daemon: Daemon::Intfmgrd, .. }));
     assert_eq!(master(&hasty, "Ethernet0").as_deref(), Some("Vrf1"));
     settle(&mut hasty);
     assert_eq!(master(&hasty, "Ethernet0"), None);
@@ -142,15 +119,7 @@ fn binding_shows_as_a_flap_in_state_db_and_is_none() {
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
     switch.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf1")]));
-    one(&mut switch, |step| {
-        matches!(
-            step,
-            Step::Deliver {
-                daemon: Daemon::Intfmgrd,
-                ..
-            }
-        )
-    });
+    one(&mut switch, |step| matches!(step, Step::Deliver { daemon: Daemon::Intfmgrd, .. }));
     one(&mut switch, |step| matches!(step, Step::SyncPort(_)));
     let (state, _, kernel) = switch.observe();
     assert!(!state.port_table[&port("Ethernet0")].oper_up);
@@ -202,9 +171,7 @@ fn every_interleaving_of_a_bound_port_s_rows_ends_the_same() {
         switch.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf1")]));
         let mut state = seed;
         switch.run(1000, |count| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             usize::try_from(state >> 33).unwrap() % count
         });
         assert!(switch.is_idle());

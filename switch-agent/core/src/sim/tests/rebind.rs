@@ -18,25 +18,16 @@ fn without_address() -> SimSwitch {
 }
 
 fn rebind() -> [ConfigWrite; 2] {
-    [
-        del("INTERFACE", "Ethernet0"),
-        set("INTERFACE", "Ethernet0", [("vrf_name", "Vrf2")]),
-    ]
+    [del("INTERFACE", "Ethernet0"), set("INTERFACE", "Ethernet0", [("vrf_name", "Vrf2")])]
 }
 
 #[test]
 fn changing_the_vrf_of_a_row_is_refused_and_never_retried() {
     let mut switch = two_vrfs();
     switch.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf2")]));
-    assert_eq!(
-        refusals(&settle(&mut switch)),
-        ["Ethernet0 can not change to Vrf2 directly, skipping"]
-    );
+    assert_eq!(refusals(&settle(&mut switch)), ["Ethernet0 can not change to Vrf2 directly, skipping"]);
     assert_eq!(master(&switch, "Ethernet0").as_deref(), Some("Vrf1"));
-    assert_eq!(
-        switch.config().row("INTERFACE", "Ethernet0").unwrap()["vrf_name"],
-        "Vrf2"
-    );
+    assert_eq!(switch.config().row("INTERFACE", "Ethernet0").unwrap()["vrf_name"], "Vrf2");
     assert!(!switch.is_pending(Daemon::Intfmgrd, "Ethernet0"));
 }
 
@@ -45,10 +36,7 @@ fn removing_the_field_is_refused_and_removing_the_row_by_it_is_not() {
     let mut switch = without_address();
     switch.config_set("INTERFACE", "Ethernet0", fields([("mpls", "disable")]));
     switch.config_hdel("INTERFACE", "Ethernet0", "vrf_name");
-    assert_eq!(
-        refusals(&settle(&mut switch)),
-        ["Ethernet0 can not change to  directly, skipping"]
-    );
+    assert_eq!(refusals(&settle(&mut switch)), ["Ethernet0 can not change to  directly, skipping"]);
     assert_eq!(master(&switch, "Ethernet0").as_deref(), Some("Vrf1"));
     switch.config_hdel("INTERFACE", "Ethernet0", "mpls");
     settle(&mut switch);
@@ -79,10 +67,7 @@ fn delete_and_set_at_once_with_an_address_lose_the_new_row() {
     settle(&mut switch);
     assert_eq!(master(&switch, "Ethernet0"), None);
     assert!(switch.observe().0.interface_table.is_empty());
-    assert_eq!(
-        switch.config().row("INTERFACE", "Ethernet0").unwrap()["vrf_name"],
-        "Vrf2"
-    );
+    assert_eq!(switch.config().row("INTERFACE", "Ethernet0").unwrap()["vrf_name"], "Vrf2");
 }
 
 #[test]
@@ -160,11 +145,7 @@ fn a_slow_orchagent_keeps_the_router_interface_in_the_old_vrf() {
     settle(&mut switch);
     assert_eq!(master(&switch, "Ethernet0").as_deref(), Some("Vrf2"));
     assert_eq!(switch.observe().0.interface_table[&port("Ethernet0")], "Vrf2");
-    assert_eq!(
-        switch.rif_vrf("Ethernet0"),
-        Some("Vrf1"),
-        "the deletion was never seen"
-    );
+    assert_eq!(switch.rif_vrf("Ethernet0"), Some("Vrf1"), "the deletion was never seen");
 }
 
 #[test]
@@ -178,12 +159,7 @@ fn writing_the_same_row_again_repairs_a_lost_binding() {
     assert!(has_address(&switch, "Ethernet0"), "global addresses survive");
     switch.config_set("INTERFACE", "Ethernet0", fields([("vrf_name", "Vrf1")]));
     let effects = settle(&mut switch);
-    assert!(
-        !effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::SetMaster { .. })),
-        "no flap"
-    );
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::SetMaster { .. })), "no flap");
 }
 
 #[test]

@@ -19,10 +19,7 @@ fn a_vrf_row_deleted_under_a_bound_port_hangs_half_deleted() {
     settle(&mut switch);
     let (state, _, kernel) = switch.observe();
     assert!(state.vrf_object_table.is_empty() && !kernel.links.contains_key("Vrf1"));
-    assert!(
-        switch.is_pending(Daemon::Intfmgrd, "Ethernet4"),
-        "the bind waits for a VRF that is gone"
-    );
+    assert!(switch.is_pending(Daemon::Intfmgrd, "Ethernet4"), "the bind waits for a VRF that is gone");
 }
 
 #[test]
@@ -45,15 +42,7 @@ fn a_row_written_over_a_pending_deletion_is_lost() {
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
     switch.config_del("VRF", "Vrf1");
-    one(&mut switch, |step| {
-        matches!(
-            step,
-            Step::Deliver {
-                daemon: Daemon::Vrfmgrd,
-                ..
-            }
-        )
-    });
+    one(&mut switch, |step| matches!(step, Step::Deliver { daemon: Daemon::Vrfmgrd, .. }));
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
     let (state, _, kernel) = switch.observe();
@@ -63,10 +52,7 @@ fn a_row_written_over_a_pending_deletion_is_lost() {
 
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
-    assert!(
-        switch.observe().0.vrf_object_table.contains("Vrf1"),
-        "written again once the device is gone"
-    );
+    assert!(switch.observe().0.vrf_object_table.contains("Vrf1"), "written again once the device is gone");
 }
 
 #[test]
@@ -95,10 +81,7 @@ fn with_a_port_bound_the_written_over_vrf_vanishes_when_the_port_leaves() {
 fn an_unknown_field_keeps_the_vrf_from_orchagent_and_from_deletion() {
     let mut switch = switch();
     switch.config_set("VRF", "Vrf1", fields([("managed_by", "somebody")]));
-    assert_eq!(
-        refusals(&settle(&mut switch)),
-        ["Unknown attribute name: managed_by"]
-    );
+    assert_eq!(refusals(&settle(&mut switch)), ["Unknown attribute name: managed_by"]);
     let (state, _, kernel) = switch.observe();
     assert!(state.vrf_table.contains("Vrf1") && kernel.links.contains_key("Vrf1"));
     assert!(state.vrf_object_table.is_empty());
@@ -108,10 +91,7 @@ fn an_unknown_field_keeps_the_vrf_from_orchagent_and_from_deletion() {
     assert!(switch.is_pending(Daemon::Vrfmgrd, "Vrf1"));
     switch.config_set("VRF", "Vrf1", fields([]));
     settle(&mut switch);
-    assert!(
-        switch.link("Vrf1").is_none(),
-        "a clean row lets the queued deletion run"
-    );
+    assert!(switch.link("Vrf1").is_none(), "a clean row lets the queued deletion run");
 }
 
 #[test]
@@ -120,16 +100,7 @@ fn a_name_the_kernel_refuses_ends_vrfmgrd() {
         let mut switch = switch();
         switch.config_set("VRF", name, fields([]));
         let effects = settle(&mut switch);
-        assert!(
-            matches!(
-                effects.last(),
-                Some(Effect::Exit {
-                    daemon: Daemon::Vrfmgrd,
-                    ..
-                })
-            ),
-            "{name}"
-        );
+        assert!(matches!(effects.last(), Some(Effect::Exit { daemon: Daemon::Vrfmgrd, .. })), "{name}");
         assert!(switch.has_exited(Daemon::Vrfmgrd));
         switch.swss_restart();
         settle(&mut switch);
@@ -178,11 +149,7 @@ fn odd_names() {
     for name in ["FooBar", "Vnet9", "mgmt"] {
         switch.config_set("VRF", name, fields([]));
     }
-    for (port, vrf) in [
-        ("Ethernet0", "FooBar"),
-        ("Ethernet4", "mgmt"),
-        ("PortChannel1", "Vnet9"),
-    ] {
+    for (port, vrf) in [("Ethernet0", "FooBar"), ("Ethernet4", "mgmt"), ("PortChannel1", "Vnet9")] {
         let table = port.parse::<PortName>().unwrap().kind().interface_table();
         switch.config_set(table, port, fields([("vrf_name", vrf)]));
     }
@@ -190,11 +157,7 @@ fn odd_names() {
     let (state, _, kernel) = switch.observe();
     assert!(kernel.links.contains_key("FooBar") && switch.is_pending(Daemon::Intfmgrd, "Ethernet0"));
     assert!(!kernel.links.contains_key("mgmt"));
-    assert_eq!(
-        state.interface_table[&port("Ethernet4")],
-        "mgmt",
-        "STATE_DB is no proof of the binding"
-    );
+    assert_eq!(state.interface_table[&port("Ethernet4")], "mgmt", "STATE_DB is no proof of the binding");
     assert_eq!(master(&switch, "Ethernet4"), None);
     assert_eq!(master(&switch, "PortChannel1").as_deref(), Some("Vnet9"));
 }

@@ -48,25 +48,17 @@ fn vrf_link() -> LinkMessage {
 
 #[test]
 fn a_vrf_device_is_recognised_among_unknown_attributes() {
-    let Some(Event::Link(raw)) = decoded(RouteNetlinkMessage::NewLink(vrf_link())) else {
-        panic!("no link")
-    };
+    let Some(Event::Link(raw)) = decoded(RouteNetlinkMessage::NewLink(vrf_link())) else { panic!("no link") };
     assert_eq!((raw.name.as_str(), raw.link.ifindex), ("VrfBoot-p1", 7));
     assert!(raw.link.is_vrf && raw.link.admin_up && raw.link.carrier);
     assert_eq!(raw.link.vrf_table, Some(1001));
-    assert_eq!(
-        (raw.master, raw.link.mac, raw.link.forwarding),
-        (None, None, None)
-    );
+    assert_eq!((raw.master, raw.link.mac, raw.link.forwarding), (None, None, None));
 }
 
 #[test]
 fn a_port_that_leaves_a_bridge_is_not_gone() {
     let mut link = vrf_link();
-    assert_eq!(
-        decoded(RouteNetlinkMessage::DelLink(link.clone())),
-        Some(Event::LinkGone { ifindex: 7 })
-    );
+    assert_eq!(decoded(RouteNetlinkMessage::DelLink(link.clone())), Some(Event::LinkGone { ifindex: 7 }));
     link.header.interface_family = AddressFamily::Bridge;
     assert_eq!(decoded(RouteNetlinkMessage::DelLink(link)), None);
 }
@@ -78,10 +70,8 @@ fn addresses_are_usable_once_detection_is_over() {
         message.header.family = AddressFamily::Inet6;
         message.header.prefix_len = 64;
         message.header.index = 2;
-        message.attributes = vec![
-            AddressAttribute::Address("2001:db8::1".parse().unwrap()),
-            AddressAttribute::Flags(flags),
-        ];
+        message.attributes =
+            vec![AddressAttribute::Address("2001:db8::1".parse().unwrap()), AddressAttribute::Flags(flags)];
         match decoded(RouteNetlinkMessage::NewAddress(message)) {
             Some(Event::Address(address)) => {
                 assert_eq!(address.net.to_string(), "2001:db8::1/64");
@@ -117,22 +107,14 @@ fn neighbour_states_mean_what_they_say() {
     for confirmed in [NeighbourState::Reachable, NeighbourState::Permanent] {
         assert_eq!(state(confirmed, &mac.0), NeighborState::Confirmed(mac));
     }
-    for known in [
-        NeighbourState::Stale,
-        NeighbourState::Delay,
-        NeighbourState::Probe,
-    ] {
+    for known in [NeighbourState::Stale, NeighbourState::Delay, NeighbourState::Probe] {
         assert_eq!(state(known, &mac.0), NeighborState::Known(mac));
     }
     for unresolved in [NeighbourState::Failed, NeighbourState::Incomplete] {
         assert_eq!(state(unresolved, &mac.0), NeighborState::Unresolved);
     }
     assert_eq!(state(NeighbourState::Noarp, &mac.0), NeighborState::Irrelevant);
-    assert_eq!(
-        state(NeighbourState::Reachable, &[0; 6]),
-        NeighborState::Irrelevant,
-        "no MAC"
-    );
+    assert_eq!(state(NeighbourState::Reachable, &[0; 6]), NeighborState::Irrelevant, "no MAC");
 }
 
 #[test]
@@ -142,11 +124,7 @@ fn a_datagram_of_several_messages_is_split() {
     datagram.resize(one.next_multiple_of(4), 0);
     datagram.extend(bytes(RouteNetlinkMessage::DelLink(vrf_link())));
     assert_eq!(messages(&datagram).filter_map(event).count(), 2);
-    assert_eq!(
-        messages(&datagram[..datagram.len() - 1]).count(),
-        1,
-        "a cut message is dropped"
-    );
+    assert_eq!(messages(&datagram[..datagram.len() - 1]).count(), 1, "a cut message is dropped");
     assert_eq!(messages(&[0; 64]).count(), 0, "a length of 0 ends the datagram");
     assert!(messages(&datagram).all(|message| message.kind != NLMSG_ERROR));
 }

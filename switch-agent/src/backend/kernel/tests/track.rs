@@ -27,19 +27,11 @@ fn link(ifindex: u32, name: &str, carrier: bool) -> RawLink {
         tentative: Default::default(),
         forwarding: None,
     };
-    RawLink {
-        name: name.to_owned(),
-        master: None,
-        link,
-    }
+    RawLink { name: name.to_owned(), master: None, link }
 }
 
 fn neighbor(address: &str, state: NeighborState) -> Event {
-    Event::Neighbor(RawNeighbor {
-        ifindex: 2,
-        address: address.parse().unwrap(),
-        state,
-    })
+    Event::Neighbor(RawNeighbor { ifindex: 2, address: address.parse().unwrap(), state })
 }
 
 /// Reports in short, and whether the reconciler would be woken.
@@ -52,10 +44,7 @@ fn taken(tracker: &mut Tracker) -> (Vec<String>, bool) {
                 (false, true) => "up",
                 (false, false) => "down",
             };
-            let address = event
-                .link_local
-                .map(|address| format!(" {address}"))
-                .unwrap_or_default();
+            let address = event.link_local.map(|address| format!(" {address}")).unwrap_or_default();
             format!("link {} {state}{address}", event.name)
         }
         Report::Machine(MachineEvent::Carrier { port, up }) => format!("carrier {port} {up}"),
@@ -69,9 +58,7 @@ fn taken(tracker: &mut Tracker) -> (Vec<String>, bool) {
 fn tracker_with_port() -> Tracker {
     let mut tracker = Tracker::new(Default::default());
     tracker.replace(BTreeMap::from([(2, link(2, "Ethernet0", true))]), Vec::new());
-    let expected = ["carrier Ethernet0 true", "link Ethernet0 up"]
-        .map(str::to_owned)
-        .to_vec();
+    let expected = ["carrier Ethernet0 true", "link Ethernet0 up"].map(str::to_owned).to_vec();
     assert_eq!(taken(&mut tracker), (expected, true));
     tracker
 }
@@ -84,56 +71,22 @@ fn only_changes_are_reported() {
     let mut mastered = link(2, "Ethernet0", true);
     mastered.master = Some(9);
     tracker.apply(Event::Link(mastered.clone()));
-    assert_eq!(
-        taken(&mut tracker),
-        (vec![], true),
-        "a master matters to the reconciler alone"
-    );
+    assert_eq!(taken(&mut tracker), (vec![], true), "a master matters to the reconciler alone");
     tracker.apply(Event::Link(mastered));
     assert_eq!(taken(&mut tracker), (vec![], false));
     tracker.apply(Event::Link(link(2, "Ethernet0", true)));
     assert_eq!(taken(&mut tracker), (vec![], true));
 
     let net = "fe80::5054:ff:fe00:1/64".parse().unwrap();
-    tracker.apply(Event::Address(RawAddress {
-        ifindex: 2,
-        net,
-        tentative: true,
-    }));
-    assert_eq!(
-        taken(&mut tracker),
-        (vec![], true),
-        "a tentative address is not usable"
-    );
-    tracker.apply(Event::Address(RawAddress {
-        ifindex: 2,
-        net,
-        tentative: false,
-    }));
-    assert_eq!(
-        taken(&mut tracker),
-        (vec!["link Ethernet0 up fe80::5054:ff:fe00:1".to_owned()], true)
-    );
+    tracker.apply(Event::Address(RawAddress { ifindex: 2, net, tentative: true }));
+    assert_eq!(taken(&mut tracker), (vec![], true), "a tentative address is not usable");
+    tracker.apply(Event::Address(RawAddress { ifindex: 2, net, tentative: false }));
+    assert_eq!(taken(&mut tracker), (vec!["link Ethernet0 up fe80::5054:ff:fe00:1".to_owned()], true));
     tracker.apply(Event::Link(link(2, "Ethernet0", false)));
-    let down = [
-        "carrier Ethernet0 false",
-        "link Ethernet0 down fe80::5054:ff:fe00:1",
-    ]
-    .map(str::to_owned);
-    assert_eq!(
-        taken(&mut tracker),
-        (down.to_vec(), true),
-        "addresses outlive a link message"
-    );
-    tracker.apply(Event::AddressGone(RawAddress {
-        ifindex: 2,
-        net,
-        tentative: false,
-    }));
-    assert_eq!(
-        taken(&mut tracker),
-        (vec!["link Ethernet0 down".to_owned()], true)
-    );
+    let down = ["carrier Ethernet0 false", "link Ethernet0 down fe80::5054:ff:fe00:1"].map(str::to_owned);
+    assert_eq!(taken(&mut tracker), (down.to_vec(), true), "addresses outlive a link message");
+    tracker.apply(Event::AddressGone(RawAddress { ifindex: 2, net, tentative: false }));
+    assert_eq!(taken(&mut tracker), (vec!["link Ethernet0 down".to_owned()], true));
 }
 
 #[test]
@@ -143,23 +96,12 @@ fn neighbours_are_reported_when_new_changed_or_confirmed() {
     tracker.apply(neighbor("fe80::2", NeighborState::Unresolved));
     assert_eq!(taken(&mut tracker).0, Vec::<String>::new());
     tracker.apply(neighbor("fe80::2", NeighborState::Known(MAC)));
-    assert_eq!(
-        taken(&mut tracker),
-        (seen("fe80::2"), false),
-        "a neighbour is no reason for a pass"
-    );
+    assert_eq!(taken(&mut tracker), (seen("fe80::2"), false), "a neighbour is no reason for a pass");
     tracker.apply(neighbor("fe80::2", NeighborState::Known(MAC)));
-    assert_eq!(
-        taken(&mut tracker).0,
-        Vec::<String>::new(),
-        "stale again tells nothing"
-    );
+    assert_eq!(taken(&mut tracker).0, Vec::<String>::new(), "stale again tells nothing");
     tracker.apply(neighbor("fe80::2", NeighborState::Confirmed(MAC)));
     assert_eq!(taken(&mut tracker).0, seen("fe80::2"));
-    tracker.apply(neighbor(
-        "fe80::2",
-        NeighborState::Known(MacAddr([2, 0, 0, 0, 0, 9])),
-    ));
+    tracker.apply(neighbor("fe80::2", NeighborState::Known(MacAddr([2, 0, 0, 0, 0, 9]))));
     assert_eq!(taken(&mut tracker).0, seen("fe80::2"), "another card answers");
     tracker.apply(neighbor("ff02::1", NeighborState::Irrelevant));
     assert_eq!(taken(&mut tracker).0, Vec::<String>::new());
@@ -183,10 +125,7 @@ fn links_that_are_no_ports_have_no_machines() {
         assert_eq!(taken(&mut tracker), (vec![format!("link {name} up")], true));
     }
     tracker.apply(Event::Link(link(5, "PortChannel1", true)));
-    assert_eq!(
-        taken(&mut tracker).0,
-        ["carrier PortChannel1 true", "link PortChannel1 up"]
-    );
+    assert_eq!(taken(&mut tracker).0, ["carrier PortChannel1 true", "link PortChannel1 up"]);
 }
 
 #[test]
@@ -196,11 +135,7 @@ fn a_new_dump_makes_up_for_lost_events() {
     tracker.apply(neighbor("fe80::3", NeighborState::Known(MAC)));
     taken(&mut tracker);
     // Port 2 lost its carrier and one neighbour, port 3 is new; then port 2 comes back under another index.
-    let kept = Neighbor {
-        ifindex: 2,
-        address: "fe80::3".parse().unwrap(),
-        mac: MAC,
-    };
+    let kept = Neighbor { ifindex: 2, address: "fe80::3".parse().unwrap(), mac: MAC };
     let links = [(2, link(2, "Ethernet0", false)), (3, link(3, "Ethernet4", true))];
     tracker.replace(BTreeMap::from(links), vec![kept]);
     let expected = [
@@ -244,28 +179,14 @@ fn a_renamed_link_is_another_link() {
 fn a_machine_with_endless_addresses_fills_its_own_share_only() {
     let mut cache = NeighborCache::default();
     let address = |n: usize| Ipv6Addr::from(0xfe80 << 112 | n as u128);
-    assert_eq!(
-        cache.insert(3, address(0), MAC),
-        Inserted::Changed { evicted: None }
-    );
+    assert_eq!(cache.insert(3, address(0), MAC), Inserted::Changed { evicted: None });
     for n in 0..NEIGHBORS_PER_LINK_MAX {
-        assert_eq!(
-            cache.insert(2, address(n), MAC),
-            Inserted::Changed { evicted: None }
-        );
+        assert_eq!(cache.insert(2, address(n), MAC), Inserted::Changed { evicted: None });
     }
     // The first one is used again; so the second is the oldest.
     assert_eq!(cache.insert(2, address(0), MAC), Inserted::Same);
-    assert_eq!(
-        cache.insert(2, address(1000), MAC),
-        Inserted::Changed {
-            evicted: Some(address(1))
-        }
-    );
-    assert_eq!(
-        cache.entries().filter(|(ifindex, _)| *ifindex == 2).count(),
-        NEIGHBORS_PER_LINK_MAX
-    );
+    assert_eq!(cache.insert(2, address(1000), MAC), Inserted::Changed { evicted: Some(address(1)) });
+    assert_eq!(cache.entries().filter(|(ifindex, _)| *ifindex == 2).count(), NEIGHBORS_PER_LINK_MAX);
     assert_eq!(cache.mac(2, address(0)), Some(MAC));
     assert_eq!(cache.mac(3, address(0)), Some(MAC), "another link lost its entry");
 
@@ -275,9 +196,6 @@ fn a_machine_with_endless_addresses_fills_its_own_share_only() {
     }
     taken(&mut tracker);
     tracker.apply(neighbor("fe80::ffff", NeighborState::Known(MAC)));
-    let expected = [
-        format!("lost Ethernet0 {}", address(0)),
-        "neighbor Ethernet0 fe80::ffff".to_owned(),
-    ];
+    let expected = [format!("lost Ethernet0 {}", address(0)), "neighbor Ethernet0 fe80::ffff".to_owned()];
     assert_eq!(taken(&mut tracker).0, expected);
 }

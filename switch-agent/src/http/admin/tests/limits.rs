@@ -10,27 +10,17 @@ use super::*;
 
 #[tokio::test]
 async fn followers_and_connections_are_bounded() {
-    let limits = AdminLimits {
-        followers_max: 1,
-        connections_max: 2,
-        ..AdminLimits::default()
-    };
+    let limits = AdminLimits { followers_max: 1, connections_max: 2, ..AdminLimits::default() };
     let rig = Rig::with_limits(snapshot(), limits).await;
     let first = rig.client().open("/v1/events").await.unwrap();
     assert_eq!(first.status, StatusCode::OK);
     assert_eq!(rig.status_of("/v1/events").await, StatusCode::SERVICE_UNAVAILABLE);
     // Two connections that say nothing fill the listener; a third waits until one goes.
-    let idle = [
-        TcpStream::connect(rig.address).await.unwrap(),
-        TcpStream::connect(rig.address).await.unwrap(),
-    ];
+    let idle =
+        [TcpStream::connect(rig.address).await.unwrap(), TcpStream::connect(rig.address).await.unwrap()];
     let third = rig.raw("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let mut third = std::pin::pin!(third);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(200), third.as_mut())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(200), third.as_mut()).await.is_err());
     drop(idle);
     let answer = tokio::time::timeout(Duration::from_secs(5), third).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -47,18 +37,12 @@ async fn followers_and_connections_are_bounded() {
 
 #[tokio::test]
 async fn slow_and_large_requests_are_cut_off() {
-    let limits = AdminLimits {
-        header_timeout: Duration::from_millis(200),
-        ..AdminLimits::default()
-    };
+    let limits = AdminLimits { header_timeout: Duration::from_millis(200), ..AdminLimits::default() };
     let rig = Rig::with_limits(snapshot(), limits).await;
     let slow = tokio::time::timeout(Duration::from_secs(5), rig.raw("GET /livez HTTP/1.1\r\nHo"));
     assert!(!slow.await.unwrap().contains(" 200 "));
     let mut stream = UnixStream::connect(&rig.socket).await.unwrap();
-    let large = format!(
-        "GET /livez HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
-        "y".repeat(64 * 1024)
-    );
+    let large = format!("GET /livez HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(64 * 1024));
     // The server may close before everything is written.
     stream.write_all(large.as_bytes()).await.ok();
     let mut answer = Vec::new();
@@ -86,29 +70,18 @@ async fn a_stop_ends_followers_and_removes_the_socket() {
     assert_eq!(mode & 0o777, 0o660);
     let _follower = rig.client().open("/v1/events").await.unwrap();
     rig.cancel.cancel();
-    tokio::time::timeout(Duration::from_secs(8), &mut rig.server)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(8), &mut rig.server).await.unwrap().unwrap();
     assert!(!rig.socket.exists());
 }
 
 fn state() -> AdminState {
     let (_, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
-    AdminState {
-        snapshots,
-        hub: Hub::default(),
-        metrics: Metrics::default(),
-        jwks: Arc::new(json!({})),
-    }
+    AdminState { snapshots, hub: Hub::default(), metrics: Metrics::default(), jwks: Arc::new(json!({})) }
 }
 
 async fn bind(socket: Option<&Path>, address: Option<&str>) -> Result<AdminServer, AdminError> {
     let address = address.map(|address| address.parse().unwrap());
-    let listen = AdminListen {
-        socket: socket.map(Path::to_owned),
-        address,
-    };
+    let listen = AdminListen { socket: socket.map(Path::to_owned), address };
     AdminServer::bind(&listen, AdminLimits::default(), state()).await
 }
 

@@ -9,16 +9,14 @@ use switch_agent_core::identity::{IdentityClaims, JwsKind, MachineClaims};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{Api, Ca, MAC, Proxy, ask, bearer, fast, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{MAC, Proxy, ask, bearer, fast, parse, raw, token};
 
 async fn with_api(http1_only: bool) -> (Proxy, Api, u16) {
     let (proxy, ca) = (Proxy::new(), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], http1_only).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     assert_eq!(proxy.discovery.upstream().unwrap().error, None);
     let port = proxy.open("Ethernet0", |_| {}).await;
     (proxy, api, port)
@@ -42,10 +40,8 @@ async fn a_forwarded_request_is_stamped_and_verifiable() {
         assert_eq!(header("forwarded"), "for=\"[::1]\";by=\"_leaf1\";proto=http");
         assert_eq!(header("authorization"), format!("Bearer {token}"));
         assert_eq!(reply.header("x-request-id"), Some(header("x-request-id")));
-        let claims: IdentityClaims = proxy
-            .signer
-            .verify(JwsKind::Identity, header("x-boot-identity"))
-            .unwrap();
+        let claims: IdentityClaims =
+            proxy.signer.verify(JwsKind::Identity, header("x-boot-identity")).unwrap();
         assert_eq!((claims.iss.as_str(), claims.sub.as_str()), ("leaf1", "Ethernet0"));
         assert_eq!(claims.mac.to_string(), MAC);
         assert_eq!(claims.exp - claims.iat, 60);
@@ -87,10 +83,7 @@ async fn claims_of_identity_and_hop_by_hop_fields_do_not_pass() {
             "x-request-id",
         ]
     );
-    assert_eq!(
-        headers.get_all("x-boot-port").iter().collect::<Vec<_>>(),
-        ["Ethernet0"]
-    );
+    assert_eq!(headers.get_all("x-boot-port").iter().collect::<Vec<_>>(), ["Ethernet0"]);
     assert_eq!(headers["te"], "trailers");
     assert!(!headers["forwarded"].to_str().unwrap().contains("for=a"));
     assert_ne!(headers["x-request-id"], "mine");
@@ -133,38 +126,16 @@ async fn no_token_but_the_ports_own_opens_the_api() {
 
     assert_eq!(ask(port, "GET /api/v1", &bearer(&own), "").await.status, 200);
     let newer = token(port).await;
-    assert_eq!(
-        ask(port, "GET /api/v1", &bearer(&own), "").await.error(),
-        "token-replaced"
-    );
-    assert_eq!(
-        ask(other, "GET /api/v1", &bearer(&newer), "").await.error(),
-        "token-other-port"
-    );
+    assert_eq!(ask(port, "GET /api/v1", &bearer(&own), "").await.error(), "token-replaced");
+    assert_eq!(ask(other, "GET /api/v1", &bearer(&newer), "").await.error(), "token-other-port");
     // Another machine was plugged in behind the same address.
     let entry = (1, "::1".parse().unwrap());
-    proxy
-        .neighbors
-        .0
-        .lock()
-        .unwrap()
-        .insert(entry, "52:54:00:00:00:02".parse().unwrap());
-    assert_eq!(
-        ask(port, "GET /api/v1", &bearer(&newer), "").await.error(),
-        "token-other-mac"
-    );
-    proxy
-        .neighbors
-        .0
-        .lock()
-        .unwrap()
-        .insert(entry, MAC.parse().unwrap());
+    proxy.neighbors.0.lock().unwrap().insert(entry, "52:54:00:00:00:02".parse().unwrap());
+    assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.error(), "token-other-mac");
+    proxy.neighbors.0.lock().unwrap().insert(entry, MAC.parse().unwrap());
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.status, 200);
     proxy.discovery.carrier_lost(&"Ethernet0".parse().unwrap());
-    assert_eq!(
-        ask(port, "GET /api/v1", &bearer(&newer), "").await.error(),
-        "token-revoked"
-    );
+    assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.error(), "token-revoked");
 }
 
 /// A thousand requests of two ports, interleaved: each is stamped with its own port.
@@ -192,11 +163,7 @@ async fn identities_never_mix() {
     assert_eq!(seen.len(), 1000);
     for request in seen.iter() {
         let port = request.headers["x-boot-port"].to_str().unwrap();
-        assert!(
-            request.line.contains(&format!("/{port}/")),
-            "{} was stamped {port}",
-            request.line
-        );
+        assert!(request.line.contains(&format!("/{port}/")), "{} was stamped {port}", request.line);
     }
 }
 
@@ -211,31 +178,13 @@ async fn path_rules_are_kept() {
         .await;
     let bearer = bearer(&token(port).await);
     assert_eq!(ask(port, "GET /api/v1/x", &bearer, "").await.status, 200);
-    for line in [
-        "GET /api/v1/secrets/x",
-        "GET /api/v1/%73ecrets/x",
-        "POST /api/v1/x",
-        "GET /api/v2",
-    ] {
+    for line in ["GET /api/v1/secrets/x", "GET /api/v1/%73ecrets/x", "POST /api/v1/x", "GET /api/v2"] {
         let reply = ask(port, line, &bearer, "").await;
-        assert_eq!(
-            (reply.status, reply.error().as_str()),
-            (403, "path-not-allowed"),
-            "{line}"
-        );
+        assert_eq!((reply.status, reply.error().as_str()), (403, "path-not-allowed"), "{line}");
     }
-    for line in [
-        "GET /api/v1/../v2",
-        "GET /api//v1",
-        "GET /api/v1%2f..",
-        "GET /v1/../api/v1/x",
-    ] {
+    for line in ["GET /api/v1/../v2", "GET /api//v1", "GET /api/v1%2f..", "GET /v1/../api/v1/x"] {
         let reply = ask(port, line, &bearer, "").await;
-        assert_eq!(
-            (reply.status, reply.error().as_str()),
-            (400, "target-refused"),
-            "{line}"
-        );
+        assert_eq!((reply.status, reply.error().as_str()), (400, "target-refused"), "{line}");
     }
     assert_eq!(api.seen.lock().unwrap().len(), 1);
 }
@@ -253,44 +202,20 @@ async fn failures_of_the_api_are_told_apart() {
 
     assert_eq!(ask().await.error(), "upstream-none");
 
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &wrong_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &wrong_file))).await;
     let reply = ask().await;
-    assert_eq!(
-        (reply.status, reply.error().as_str()),
-        (502, "upstream-tls"),
-        "{reply:?}"
-    );
-    assert!(
-        reply.json()["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("UnknownIssuer"),
-        "{reply:?}"
-    );
+    assert_eq!((reply.status, reply.error().as_str()), (502, "upstream-tls"), "{reply:?}");
+    assert!(reply.json()["error"]["message"].as_str().unwrap().contains("UnknownIssuer"), "{reply:?}");
 
-    proxy
-        .discovery
-        .set_upstream(Some(named.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(named.spec("127.0.0.1", &ca_file))).await;
     let reply = ask().await;
-    assert_eq!(
-        (reply.status, reply.error().as_str()),
-        (502, "upstream-tls"),
-        "{reply:?}"
-    );
+    assert_eq!((reply.status, reply.error().as_str()), (502, "upstream-tls"), "{reply:?}");
 
     let mut spec = api.spec("127.0.0.1", &ca_file);
     spec.port = 1;
     proxy.discovery.set_upstream(Some(spec)).await;
     let reply = ask().await;
-    assert_eq!(
-        (reply.status, reply.error().as_str()),
-        (503, "upstream-unavailable"),
-        "{reply:?}"
-    );
+    assert_eq!((reply.status, reply.error().as_str()), (503, "upstream-unavailable"), "{reply:?}");
     assert_eq!(reply.header("retry-after"), Some("5"));
 
     for host in ["169.254.169.254", "fe80::1", "2001:db8:0:77::1"] {
@@ -298,10 +223,7 @@ async fn failures_of_the_api_are_told_apart() {
         assert_eq!(ask().await.error(), "upstream-address", "{host}");
     }
 
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", "/nonexistent")))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", "/nonexistent"))).await;
     let error = proxy.discovery.upstream().unwrap().error.unwrap();
     assert!(error.contains("/nonexistent"), "{error}");
     let reply = ask().await;
@@ -314,10 +236,7 @@ async fn failures_of_the_api_are_told_apart() {
         assert!(proxy.metric(line), "{line} in {}", proxy.metrics.encode());
     }
 
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     assert_eq!(ask().await.status, 200);
 }
 
@@ -330,10 +249,7 @@ async fn a_silent_api_is_a_gateway_timeout() {
     let (proxy, ca) = (Proxy::with(limits), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], false).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let reply = ask(port, "GET /api/silent", &bearer(&token(port).await), "").await;
     assert_eq!((reply.status, reply.error().as_str()), (504, "upstream-timeout"));
@@ -344,14 +260,13 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let (proxy, ca, wrong) = (Proxy::new(), Ca::new(), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], false).await;
     let ca_file = proxy.directory.write("ca.pem", &wrong.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let bearer = bearer(&token(port).await);
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 502);
     let upstream = proxy.discovery.shared.current_upstream().unwrap();
+    // rcgen's default notAfter is 4096-01-01.
+    assert_eq!(upstream.expiry().ca, Some(67_090_118_400));
 
     proxy.directory.write("ca.pem", &format!("\n{}", ca.pem));
     assert!(!upstream.refresh(), "no error before, none after");
@@ -359,15 +274,7 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
 
     proxy.directory.write("ca.pem", "nonsense");
     assert!(upstream.refresh());
-    assert!(
-        proxy
-            .discovery
-            .upstream()
-            .unwrap()
-            .error
-            .unwrap()
-            .contains("ca.pem")
-    );
+    assert!(proxy.discovery.upstream().unwrap().error.unwrap().contains("ca.pem"));
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 200);
 
     proxy.directory.write("ca.pem", &ca.pem);
@@ -387,20 +294,11 @@ async fn bodies_stream_both_ways() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut got = Vec::new();
     for part in ["one", "two", "six"] {
-        stream
-            .write_all(format!("3\r\n{part}\r\n").as_bytes())
-            .await
-            .unwrap();
+        stream.write_all(format!("3\r\n{part}\r\n").as_bytes()).await.unwrap();
         // Each part must come back before the next is sent.
         while !String::from_utf8_lossy(&got).contains(part) {
             let read = stream.read_buf(&mut got);
-            assert_ne!(
-                tokio::time::timeout(Duration::from_secs(5), read)
-                    .await
-                    .unwrap()
-                    .unwrap(),
-                0
-            );
+            assert_ne!(tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap(), 0);
         }
     }
     stream.write_all(b"0\r\n\r\n").await.unwrap();
@@ -420,9 +318,7 @@ async fn a_machine_that_dies_cancels_its_request() {
         assert_ne!(stream.read(&mut got).await.unwrap(), 0);
         assert!(!api.cancelled.is_cancelled());
         drop(stream);
-        tokio::time::timeout(Duration::from_secs(5), api.cancelled.cancelled())
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), api.cancelled.cancelled()).await.unwrap();
     }
 }
 
@@ -449,14 +345,7 @@ async fn trailers_come_through_and_claim_nothing() {
         .header("te", "trailers")
         .body(Full::default())
         .unwrap();
-    let collected = sender
-        .send_request(request)
-        .await
-        .unwrap()
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
+    let collected = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
     let trailers = collected.trailers().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
     assert!(!trailers.contains_key("x-boot-port"));
@@ -470,8 +359,5 @@ async fn replies_are_bounded_and_redirects_rewritten() {
     let reply = ask(port, "GET /api/large", &bearer, "").await;
     assert_eq!((reply.status, reply.error().as_str()), (502, "reply-too-large"));
     let reply = ask(port, "GET /api/moved", &bearer, "").await;
-    assert_eq!(
-        (reply.status, reply.header("location")),
-        (302, Some("/api/v1/there"))
-    );
+    assert_eq!((reply.status, reply.header("location")), (302, Some("/api/v1/there")));
 }

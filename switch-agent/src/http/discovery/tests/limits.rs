@@ -6,7 +6,8 @@ use switch_agent_core::discovery::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{Api, Ca, Proxy, ask, bearer, fast, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{Proxy, ask, bearer, fast, parse, raw, token};
 
 fn short() -> Limits {
     Limits {
@@ -23,10 +24,7 @@ async fn closed_after(stream: &mut TcpStream) -> Duration {
     let started = Instant::now();
     let mut rest = Vec::new();
     let read = stream.read_to_end(&mut rest);
-    tokio::time::timeout(Duration::from_secs(10), read)
-        .await
-        .expect("the proxy must close")
-        .ok();
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("the proxy must close").ok();
     started.elapsed()
 }
 
@@ -41,31 +39,16 @@ async fn sizes_are_refused_with_the_right_status() {
     let line = format!("GET /{}", "a".repeat(3000));
     assert_eq!(ask(port, &line, "", "").await.status, 414);
     let fields = format!("{}Content-Length: 2000000\r\n", bearer("x"));
-    let reply = ask(
-        port,
-        "POST /v1/token",
-        &format!("{fields}Boot-Token: request\r\n"),
-        "",
-    )
-    .await;
+    let reply = ask(port, "POST /v1/token", &format!("{fields}Boot-Token: request\r\n"), "").await;
     assert_eq!(reply.status, 413);
 }
 
 #[tokio::test]
 async fn a_body_that_grows_too_large_is_cut() {
-    let (proxy, ca) = (
-        Proxy::with(Limits {
-            request_body_bytes: 1000,
-            ..fast()
-        }),
-        Ca::new(),
-    );
+    let (proxy, ca) = (Proxy::with(Limits { request_body_bytes: 1000, ..fast() }), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], false).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let bearer = bearer(&token(port).await);
     let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
@@ -74,14 +57,8 @@ async fn a_body_that_grows_too_large_is_cut() {
     );
     let reply = parse(&raw(port, text.as_bytes()).await);
     assert_eq!((reply.status, reply.error().as_str()), (413, "body-too-large"));
-    assert_eq!(
-        ask(port, "POST /api/v1", &bearer, &"x".repeat(1001)).await.status,
-        413
-    );
-    assert_eq!(
-        ask(port, "POST /api/v1", &bearer, &"x".repeat(1000)).await.status,
-        200
-    );
+    assert_eq!(ask(port, "POST /api/v1", &bearer, &"x".repeat(1001)).await.status, 413);
+    assert_eq!(ask(port, "POST /api/v1", &bearer, &"x".repeat(1000)).await.status, 200);
 }
 
 #[tokio::test]
@@ -92,9 +69,8 @@ async fn slow_headers_and_silence_end_the_connection() {
     let mut slow = TcpStream::connect(("::1", port)).await.unwrap();
     let drip = tokio::spawn(async move {
         let started = Instant::now();
-        for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-            .iter()
-            .cycle()
+        for byte in
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".iter().cycle()
         {
             if slow.write_all(&[*byte]).await.is_err() {
                 break;
@@ -108,14 +84,9 @@ async fn slow_headers_and_silence_end_the_connection() {
 
     // Idle after a request.
     let mut idle = TcpStream::connect(("::1", port)).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let closed = closed_after(&mut idle).await;
-    assert!(
-        closed > Duration::from_millis(300) && closed < Duration::from_secs(3),
-        "{closed:?}"
-    );
+    assert!(closed > Duration::from_millis(300) && closed < Duration::from_secs(3), "{closed:?}");
 }
 
 #[tokio::test]
@@ -151,17 +122,12 @@ async fn a_machine_that_never_reads_is_cut() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let cut = async { while stream.write_all(chunk.as_bytes()).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(20), cut)
-        .await
-        .expect("the proxy must cut it");
+    tokio::time::timeout(Duration::from_secs(20), cut).await.expect("the proxy must cut it");
 }
 
 #[tokio::test]
 async fn a_port_holds_so_many_connections_and_others_are_not_held_back() {
-    let proxy = Proxy::with(Limits {
-        port_connections: 2,
-        ..fast()
-    });
+    let proxy = Proxy::with(Limits { port_connections: 2, ..fast() });
     let port = proxy.open("Ethernet0", |_| {}).await;
     let other = proxy.open("Ethernet4", |_| {}).await;
     let mut held = Vec::new();
@@ -182,11 +148,7 @@ async fn a_port_holds_so_many_connections_and_others_are_not_held_back() {
 
 #[tokio::test]
 async fn requests_are_rated_per_port() {
-    let proxy = Proxy::with(Limits {
-        request_rate: 1,
-        request_burst: 3,
-        ..fast()
-    });
+    let proxy = Proxy::with(Limits { request_rate: 1, request_burst: 3, ..fast() });
     let port = proxy.open("Ethernet0", |_| {}).await;
     for _ in 0..3 {
         assert_eq!(ask(port, "GET /healthz", "", "").await.status, 200);

@@ -1,15 +1,17 @@
 //! What the proxy answers by itself.
 
+use std::time::Duration;
+
 use super::support::{Proxy, ask, bearer, token};
+use crate::http::listener::{Ingress, open, through_vrf};
+use crate::wake::Reason;
 
 #[tokio::test]
 async fn boot_document_follows_the_context() {
     let proxy = Proxy::new();
     let config = proxy.directory.write("config.json", r#"{"image": "debian"}"#);
     let port = proxy
-        .open("Ethernet0", |service| {
-            service.context.settings.machine_config_file = Some(config.clone())
-        })
+        .open("Ethernet0", |service| service.context.settings.machine_config_file = Some(config.clone()))
         .await;
     let reply = ask(port, "GET /v1/boot", "", "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -48,9 +50,7 @@ async fn an_unknown_machine_gets_facts_but_no_token() {
 async fn ipxe_scripts_of_the_own_partition_only() {
     let proxy = Proxy::new();
     let port = proxy
-        .open("Ethernet0", |service| {
-            service.context.settings.boot_kernel_url = Some("http://c/k".to_owned())
-        })
+        .open("Ethernet0", |service| service.context.settings.boot_kernel_url = Some("http://c/k".to_owned()))
         .await;
     for path in ["GET /boot.ipxe", "GET /p1/boot.ipxe"] {
         let reply = ask(port, path, "", "").await;
@@ -69,40 +69,18 @@ async fn tokens_take_a_header_and_no_forwarder() {
     let cases = [
         ("", "boot-token-header-required", 400),
         ("Boot-Token: yes\r\n", "boot-token-header-required", 400),
-        (
-            "Boot-Token: request\r\nBoot-Token: request\r\n",
-            "boot-token-header-required",
-            400,
-        ),
-        (
-            "Boot-Token: request\r\nX-Forwarded-For: ::2\r\n",
-            "forwarded-request",
-            403,
-        ),
+        ("Boot-Token: request\r\nBoot-Token: request\r\n", "boot-token-header-required", 400),
+        ("Boot-Token: request\r\nX-Forwarded-For: ::2\r\n", "forwarded-request", 403),
         ("Boot-Token: request\r\nVIA: 1.1 x\r\n", "forwarded-request", 403),
-        (
-            "Boot-Token: request\r\nx_forwarded_for: ::2\r\n",
-            "forwarded-request",
-            403,
-        ),
+        ("Boot-Token: request\r\nx_forwarded_for: ::2\r\n", "forwarded-request", 403),
     ];
     for (fields, code, status) in cases {
         let reply = ask(port, "POST /v1/token", fields, "").await;
-        assert_eq!(
-            (reply.status, reply.error().as_str()),
-            (status, code),
-            "{fields:?}"
-        );
+        assert_eq!((reply.status, reply.error().as_str()), (status, code), "{fields:?}");
     }
     let reply = ask(port, "GET /v1/token", "Boot-Token: request\r\n", "").await;
     assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
-    let reply = ask(
-        port,
-        "POST /v1/token",
-        "Boot-Token: request\r\n",
-        r#"{"machine_id": "no uuid"}"#,
-    )
-    .await;
+    let reply = ask(port, "POST /v1/token", "Boot-Token: request\r\n", r#"{"machine_id": "no uuid"}"#).await;
     assert_eq!((reply.status, reply.error().as_str()), (400, "body-invalid"));
 
     let id = "3f2b1c4e-0000-4000-8000-000000000001";
@@ -114,19 +92,13 @@ async fn tokens_take_a_header_and_no_forwarder() {
     assert!(reply.json()["expires_at"].as_str().unwrap().ends_with('Z'));
     let document = ask(port, "GET /v1/boot", "", "").await.json();
     assert_eq!(document["machine"]["id"], id);
-    assert!(
-        proxy.metric("switch_agent_proxy_tokens_minted_total 1"),
-        "{}",
-        proxy.metrics.encode()
-    );
+    assert!(proxy.metric("switch_agent_proxy_tokens_minted_total 1"), "{}", proxy.metrics.encode());
 }
 
 #[tokio::test]
 async fn minting_is_rated_per_port() {
-    let proxy = Proxy::with(switch_agent_core::discovery::Limits {
-        mints_per_minute: 2,
-        ..super::support::fast()
-    });
+    let proxy =
+        Proxy::with(switch_agent_core::discovery::Limits { mints_per_minute: 2, ..super::support::fast() });
     let port = proxy.open("Ethernet0", |_| {}).await;
     token(port).await;
     token(port).await;
@@ -140,21 +112,9 @@ async fn minting_is_rated_per_port() {
 async fn events_are_taken_and_bounded() {
     let proxy = Proxy::new();
     let port = proxy.open("Ethernet0", |_| {}).await;
-    let reply = ask(
-        port,
-        "POST /v1/events",
-        "",
-        r#"{"stage": "kernel", "message": "up\u001b[31m"}"#,
-    )
-    .await;
+    let reply = ask(port, "POST /v1/events", "", r#"{"stage": "kernel", "message": "up\u001b[31m"}"#).await;
     assert_eq!(reply.status, 202, "{reply:?}");
-    for bad in [
-        "",
-        "{}",
-        r#"{"stage": ""}"#,
-        r#"{"stage": "a\n"}"#,
-        r#"{"stage": "a", "port": "b"}"#,
-    ] {
+    for bad in ["", "{}", r#"{"stage": ""}"#, r#"{"stage": "a\n"}"#, r#"{"stage": "a", "port": "b"}"#] {
         assert_eq!(ask(port, "POST /v1/events", "", bad).await.status, 400, "{bad}");
     }
     let large = format!(r#"{{"stage": "a", "message": "{}"}}"#, "x".repeat(20_000));
@@ -171,9 +131,7 @@ async fn a_closed_port_is_closed_at_once_and_its_token_gone() {
     proxy.discovery.close(&"Ethernet0".parse().unwrap(), "test").await;
     assert!(proxy.discovery.observed().0.is_empty());
     let mut rest = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut kept, &mut rest)
-        .await
-        .ok();
+    tokio::io::AsyncReadExt::read_to_end(&mut kept, &mut rest).await.ok();
     assert!(rest.is_empty());
     assert!(tokio::net::TcpStream::connect(("::1", port)).await.is_err());
 
@@ -194,13 +152,34 @@ async fn a_listener_that_cannot_open_is_observed() {
     assert!(error.contains("interface index"), "{error}");
 }
 
+/// Needs CAP_NET_ADMIN to see the kernel drop it; without it, that it is noticed.
 #[tokio::test]
 async fn what_does_not_come_through_the_vrf_device_is_dropped() {
+    let mut spec = super::support::service("Ethernet0", 0).listener;
+    spec.vrf_ifindex = 9999;
+    assert!(!through_vrf(&spec, "lo"));
+    let (listener, ingress) = open(&spec, "lo", &super::support::fast()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    if ingress == Ingress::Filtered {
+        let connecting = tokio::net::TcpStream::connect(("::1", port));
+        let waited = tokio::time::timeout(Duration::from_millis(500), connecting).await;
+        assert!(waited.is_err(), "the filter must drop the SYN");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_left_its_vrf_is_closed_and_its_token_gone() {
     let proxy = Proxy::new();
-    let port = proxy
-        .open("Ethernet0", |service| service.listener.vrf_ifindex = 9999)
-        .await;
-    let connecting = tokio::net::TcpStream::connect(("::1", port));
-    let waited = tokio::time::timeout(std::time::Duration::from_millis(500), connecting).await;
-    assert!(waited.is_err(), "the filter must drop the SYN");
+    let mut service = super::support::service("Ethernet0", 0);
+    service.listener.vrf_ifindex = 9999;
+    proxy.discovery.set(service).await.unwrap();
+    let closed = async {
+        while !proxy.discovery.observed().0.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
+    let (_, errors) = proxy.discovery.observed();
+    assert_eq!(errors.values().collect::<Vec<_>>(), ["the port left its VRF"]);
+    assert!(proxy.waker.take().contains(&Reason::Service));
 }

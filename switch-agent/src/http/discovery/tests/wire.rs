@@ -1,39 +1,28 @@
 //! Raw bytes against the listener: what is ambiguous is refused, and nothing is smuggled.
 
-use super::support::{Api, Ca, Proxy, bearer, parse, raw, token};
+use super::control_api::{Api, Ca};
+use super::support::{Proxy, bearer, parse, raw, token};
 
 #[tokio::test]
 async fn ambiguous_bytes_never_reach_the_api() {
     let (proxy, ca) = (Proxy::new(), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], true).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let auth = bearer(&token(port).await);
     let smuggled = format!("GET /api/smuggled HTTP/1.1\r\nHost: x\r\n{auth}\r\n");
     let post =
         |fields: &str, body: &str| format!("POST /api/x HTTP/1.1\r\nHost: x\r\n{auth}{fields}\r\n{body}");
     let table = [
-        post(
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            &format!("0\r\n\r\n{smuggled}"),
-        ),
-        post(
-            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            &format!("0\r\n\r\n{smuggled}"),
-        ),
+        post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")),
+        post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &format!("0\r\n\r\n{smuggled}")),
         post("Content-Length: 0\r\nContent-Length: 9\r\n", &smuggled),
         post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
         post("Content-Length: 5, 5\r\n", "hello"),
         post("Content-Length: +5\r\n", "hello"),
         post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
-        post(
-            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
-            "0\r\n\r\n",
-        ),
+        post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
         post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
         post("Transfer-Encoding:\x0bchunked\r\n", "0\r\n\r\n"),
         post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
@@ -56,16 +45,9 @@ async fn ambiguous_bytes_never_reach_the_api() {
         let reply = parse(&raw(port, bytes.as_bytes()).await);
         assert_eq!(reply.status, 400, "{bytes:?} was answered {reply:?}");
     }
-    assert!(
-        api.seen.lock().unwrap().is_empty(),
-        "{:?}",
-        api.seen.lock().unwrap()
-    );
+    assert!(api.seen.lock().unwrap().is_empty(), "{:?}", api.seen.lock().unwrap());
     let rejected = proxy.metrics.encode();
-    assert!(
-        rejected.contains("proxy_rejected_total{reason=\"content-length\"} 6"),
-        "{rejected}"
-    );
+    assert!(rejected.contains("proxy_rejected_total{reason=\"content-length\"} 6"), "{rejected}");
 }
 
 #[tokio::test]
@@ -73,10 +55,7 @@ async fn what_follows_a_chunked_body_is_not_served() {
     let (proxy, ca) = (Proxy::new(), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], true).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
-    proxy
-        .discovery
-        .set_upstream(Some(api.spec("127.0.0.1", &ca_file)))
-        .await;
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let auth = bearer(&token(port).await);
     let bytes = format!(
@@ -85,10 +64,7 @@ async fn what_follows_a_chunked_body_is_not_served() {
     );
     let answer = raw(port, bytes.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    assert!(
-        answer.to_ascii_lowercase().contains("connection: close"),
-        "{answer}"
-    );
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
     assert_eq!(api.seen.lock().unwrap().len(), 1);
 }
 
@@ -121,10 +97,6 @@ async fn heads_may_come_in_any_pieces() {
         stream.write_all(&event.as_bytes()[cut..]).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
-        assert!(
-            answer.starts_with(b"HTTP/1.1 202"),
-            "cut at {cut}: {}",
-            String::from_utf8_lossy(&answer)
-        );
+        assert!(answer.starts_with(b"HTTP/1.1 202"), "cut at {cut}: {}", String::from_utf8_lossy(&answer));
     }
 }
