@@ -60,6 +60,19 @@ impl Machine {
         }
     }
 
+    /// The link-local address that the kernel makes of the MAC (RFC 4291 appendix A).
+    pub(crate) fn link_local(&self) -> Result<Ipv6Addr> {
+        let octets: Vec<u16> = self
+            .mac
+            .split(':')
+            .map(|octet| u16::from_str_radix(octet, 16))
+            .collect::<std::result::Result<_, _>>()
+            .context(|| self.mac.into())?;
+        let [a, b, c, d, e, f] = octets[..] else { fail!("{} is no MAC", self.mac) };
+        let (first, last) = (((a ^ 2) << 8) | b, (e << 8) | f);
+        Ok(Ipv6Addr::new(0xfe80, 0, 0, 0, first, (c << 8) | 0xff, 0xfe00 | d, last))
+    }
+
     /// Next hop of the default route: the router's link-local address.
     pub(crate) fn router(&self) -> Result<Ipv6Addr> {
         self.ns.run(default_router)

@@ -39,6 +39,9 @@ enum Command {
         /// Only cases whose name contains this.
         #[arg(long, default_value = "")]
         filter: String,
+        /// Do not wait for the lab to settle after a case that failed.
+        #[arg(long)]
+        no_settle: bool,
         /// Also write the results as JSON.
         #[arg(long)]
         result: Option<PathBuf>,
@@ -53,8 +56,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { filter, result } => {
-            Lab::from_environment().and_then(|lab| runner::run(lab, &filter, result.as_deref()))
+        Command::Run { filter, no_settle, result } => {
+            Lab::from_environment().and_then(|lab| runner::run(lab, &filter, !no_settle, result.as_deref()))
         }
         Command::List => {
             runner::list();

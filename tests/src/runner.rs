@@ -24,7 +24,7 @@ pub(crate) fn list() {
 }
 
 /// Runs the selected cases; `true` when none failed.
-pub(crate) fn run(lab: Lab, filter: &str, result_file: Option<&Path>) -> Result<bool> {
+pub(crate) fn run(lab: Lab, filter: &str, settle: bool, result_file: Option<&Path>) -> Result<bool> {
     let selected: Vec<Case> = cases::all().into_iter().filter(|case| case.name().contains(filter)).collect();
     if selected.is_empty() {
         return Err(Failure(format!("no case is named like {filter:?}")));
@@ -35,7 +35,8 @@ pub(crate) fn run(lab: Lab, filter: &str, result_file: Option<&Path>) -> Result<
         let outcome = run_case(&lab, case);
         report(&outcome);
         // A case that left the lab broken must not take its successors with it silently.
-        if outcome.result.is_err()
+        if settle
+            && outcome.result.is_err()
             && let Err(Failure(reason)) = lab.settle(CONVERGENCE / 2)
         {
             println!("# the lab did not settle after {}: {reason}", outcome.name);

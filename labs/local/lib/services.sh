@@ -77,7 +77,10 @@ stop_frr() {
 
 start_agent() {
   local dir=$LAB_RUN/$1
-  spawn "$1" agent env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
+  # /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.
+  # shellcheck disable=SC2016 # expanded by the shell inside
+  spawn "$1" agent unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"' \
+    env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
     --database-config "$dir/database_config.json" --state-dir "$dir/state" \
     --admin-socket "$dir/admin.sock" --admin-listen 127.0.0.1:18091 \
     --vtysh "vtysh -N $1" --log-format text --log-level "${LAB_LOG_LEVEL:-info}"

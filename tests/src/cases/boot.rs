@@ -60,9 +60,14 @@ pub(crate) fn check_boot_document(document: &Value, machine: &Machine, at: &Sock
         ensure!(*actual == value, "{} is told {pointer} = {actual} instead of {value:?}", machine.ns.0);
     }
     ensure!(document["port"]["index"] == at.index, "{} is told port {}", machine.ns.0, document["port"]);
-    let address = machine.address()?.to_string();
+    // The one it asked from at least; which one that is depends on the address it asked.
     let told = document["machine"]["addresses"].as_array().cloned().unwrap_or_default();
-    ensure!(told.iter().any(|entry| *entry == address), "{} has {address}, told {told:?}", machine.ns.0);
+    let known = [machine.address()?, machine.link_local()?].map(|address| address.to_string());
+    ensure!(
+        told.iter().any(|entry| known.iter().any(|address| entry == address)),
+        "{} has {known:?}, told {told:?}",
+        machine.ns.0
+    );
     ensure!(document["config_age_s"].is_u64(), "no config_age_s in {document}");
     Ok(())
 }

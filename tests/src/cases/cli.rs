@@ -41,6 +41,7 @@ fn check_reads_a_file(lab: &Lab) -> Result<()> {
 fn plan_of_a_settled_switch_is_empty(lab: &Lab) -> Result<()> {
     let plan = agent(lab, &["plan", "--json"])?;
     let plan: serde_json::Value = serde_json::from_str(&plan).context(|| plan.clone())?;
+    let plan = plan.get("plan").unwrap_or(&plan);
     let actions = plan["actions"].as_array().context(|| format!("no actions in {plan}"))?;
     ensure!(actions.is_empty(), "the plan still holds {actions:?}");
     Ok(())

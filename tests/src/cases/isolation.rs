@@ -165,18 +165,24 @@ fn operators_ports_are_not_served_to_machines(lab: &Lab) -> Result<()> {
 }
 
 fn proxy_is_not_served_to_the_underlay(lab: &Lab) -> Result<()> {
+    let mut attempts = Vec::new();
     for machine in &lab.machines {
-        for (from, address) in [
-            (Ns("spine"), leaf_loopback(machine.home.leaf)),
-            (Ns("spine"), machine.home.router()),
-            (Ns("api"), machine.home.router()),
-            (Ns("tenant"), machine.home.router()),
-        ] {
-            let outcome = from.run(|| reach(address, PROXY_PORT))?;
-            ensure!(outcome != Reach::Connected, "{} reaches the proxy at {address}", from.0);
+        attempts.push((Ns("spine"), leaf_loopback(machine.home.leaf)));
+        for outsider in ["spine", "api", "tenant"] {
+            attempts.push((Ns(outsider), machine.home.router()));
         }
     }
-    Ok(())
+    thread::scope(|scope| {
+        let outcomes: Vec<_> = attempts
+            .iter()
+            .map(|(from, address)| scope.spawn(|| from.run(|| reach(*address, PROXY_PORT))))
+            .collect();
+        for ((from, address), outcome) in attempts.iter().zip(outcomes) {
+            let Ok(outcome) = outcome.join() else { fail!("an attempt panicked") };
+            ensure!(outcome? != Reach::Connected, "{} reaches the proxy at {address}", from.0);
+        }
+        Ok(())
+    })
 }
 
 /// The VRF's table holds the leaked prefixes and connected routes only, and ends in a deny.
