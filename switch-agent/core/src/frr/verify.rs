@@ -91,13 +91,13 @@ fn missing_exports(boot: &BootVrfSpec, observed: &FrrObserved, routes: &VrfRoute
             Some(route) if route.interface != port.as_str() => {
                 Some(format!("route {prefix} leaves by {}, not by {port}", route.interface))
             }
+            _ if !up => None,
             Some(route) if !route.installed => Some(format!("route {prefix} by {port} is not installed")),
             Some(route) if !route.advertised => {
                 Some(format!("{prefix} ({port}) is not advertised to any peer of VRF {}", boot.leak_vrf))
             }
             Some(_) => None,
-            None if up => Some(format!("route {prefix} by {port} is not installed")),
-            None => None,
+            None => Some(format!("route {prefix} by {port} is not installed")),
         }
     })
 }
