@@ -54,6 +54,7 @@ fn ends(kind: &str) -> bool {
         kind,
         "delete-vrf"
             | "delete-acl"
+            | "remove-unreachable-default"
             | "delete-interface"
             | "delete-address"
             | "close-service"
