@@ -72,7 +72,13 @@ impl Executor {
     async fn single(&self, action: &Action) -> Result<(), String> {
         match action {
             Action::RecordLedger(ledger) => {
-                self.state_dir.store_ledger(ledger).map_err(|failure| chain(&failure))
+                // fsync on a switch's flash takes its time; advertisements must not wait for it.
+                let (state_dir, ledger) = (self.state_dir.clone(), ledger.clone());
+                let stored = tokio::task::spawn_blocking(move || state_dir.store_ledger(&ledger)).await;
+                match stored {
+                    Ok(result) => result.map_err(|failure| chain(&failure)),
+                    Err(failure) => Err(chain(&failure)),
+                }
             }
             Action::WithdrawLeak(delta) | Action::ApplyLeak(delta) => {
                 self.leak.apply(delta.clone());
@@ -100,6 +106,9 @@ impl Executor {
             Action::AddUnreachableDefault { table, .. } => {
                 self.kernel.add_unreachable_default(*table).await.map_err(|failure| chain(&failure))
             }
+            Action::RemoveUnreachableDefault { table, .. } => {
+                self.kernel.remove_unreachable_default(*table).await.map_err(|failure| chain(&failure))
+            }
             Action::AddConvenienceLinkLocal { ifindex, address, .. } => {
                 self.kernel.add_link_local(*ifindex, *address).await.map_err(|failure| chain(&failure))
             }
@@ -119,6 +128,8 @@ fn row_change(action: &Action) -> Option<RowChange> {
     let table = |port: &PortName| port.kind().interface_table();
     Some(match action {
         Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => set("VRF", vrf.to_string(), fields([])),
+        Action::SetAcl { table, key, row } => set(table, key.clone(), row.clone()),
+        Action::DeleteAcl(owned) => delete(owned.table(), owned.key().to_owned()),
         Action::DeleteVrf(owned) => delete("VRF", owned.name().to_string()),
         Action::BindInterface { port, vrf } | Action::RepairBinding { port, vrf } => {
             set(table(port), port.to_string(), fields([("vrf_name", vrf.as_str())]))

@@ -15,8 +15,8 @@ use crate::ns::Ns;
 use crate::sys;
 
 pub(crate) const NIC: &str = "eth0";
-/// Shorter losses of carrier are flaps: firmware and kernel taking the card from each other.
-const POWER_CYCLE: Duration = Duration::from_millis(1200);
+/// Losses of carrier below 1 s are flaps, and Linux tells of one up to 1 s late (its link watch).
+const POWER_CYCLE: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {

@@ -16,6 +16,8 @@ pub(crate) fn run_all(lab: &Lab) -> Result<bool> {
     for machine in &lab.machines {
         boot(machine)?;
     }
+    let (first, port) = (&lab.machines[0], lab.machines[0].home.port);
+    replug(first)?;
     title("Port-to-MAC table");
     for leaf in &lab.leaves {
         println!("$ switch-agent show macs      # on {}", leaf.ns.0);
@@ -25,10 +27,13 @@ pub(crate) fn run_all(lab: &Lab) -> Result<bool> {
             ensure!(table.contains(machine.mac), "the table of {} lacks {}", leaf.ns.0, machine.mac);
         }
     }
-    let (first, port) = (&lab.machines[0], lab.machines[0].home.port);
-    title("How m1 booted");
+    title("How m1 booted when its cable was plugged in again");
     println!("$ switch-agent show timeline {port}      # on leaf1");
-    print!("{}", run(&mut lab.agent_command(lab.leaf_of(&first.home), &["show", "timeline", port]))?);
+    let timeline = run(&mut lab.agent_command(lab.leaf_of(&first.home), &["show", "timeline", port]))?;
+    print!("{timeline}");
+    for stage in ["carrier", "first-rs", "ra", "neighbor", "config", "token", "api", "event:booted"] {
+        ensure!(timeline.contains(stage), "the timeline of m1 lacks {stage}");
+    }
     let held = reachability(lab)?;
     by_hand(lab)?;
     Ok(held)
@@ -44,6 +49,8 @@ fn boot(machine: &Machine) -> Result<()> {
     let steps = || {
         machine.check_address_in(&machine.home)?;
         check_boot_document(&machine.boot_document()?, machine, &machine.home)?;
+        // From its global address this time.
+        machine.get_at(machine.home.router(), "/v1/boot")?.expect(200)?;
         let token = machine.token()?;
         let call = Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
         wait::until(wait::seconds(10), || machine.send(&call)?.expect(200))?;
@@ -51,6 +58,13 @@ fn boot(machine: &Machine) -> Result<()> {
         Ok(())
     };
     steps().map_err(named)
+}
+
+/// A boot from the first sign of carrier, for the timeline.
+fn replug(machine: &Machine) -> Result<()> {
+    machine.reboot()?;
+    wait::until(wait::seconds(15), || machine.check_address_in(&machine.home))?;
+    boot(machine)
 }
 
 /// One row of the matrix: a place and whether machines are meant to reach it.

@@ -71,6 +71,14 @@ install_cargo() {
   cargo_is_new_enough || die "$(cargo --version) is older than $RUST_VERSION_MIN"
 }
 
+# rustfmt and clippy of that compiler.
+install_lints() {
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+  local lints=(rustfmt rust-clippy)
+  have_package cargo-web && lints=(rustfmt-web rust-web-clippy)
+  install_packages "${lints[@]}"
+}
+
 # build PACKAGE...: release binaries of the workspace into LAB_BIN.
 build() {
   local package arguments=()

@@ -10,8 +10,9 @@ use ipnet::Ipv6Net;
 use crate::desired::UpstreamSpec;
 use crate::frr::FrrDelta;
 use crate::name::{PortName, VrfName};
-use crate::ownership::{Ledger, OwnedAddress, OwnedInterface, OwnedVrf};
+use crate::ownership::{Ledger, OwnedAcl, OwnedAddress, OwnedInterface, OwnedVrf};
 use crate::ra::{AdvertiserSpec, Cease};
+use crate::row::Fields;
 use crate::service::PortService;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,8 +34,16 @@ pub enum Action {
     /// Deletes a base row. Precondition: it exists, no address row of the port exists in CONFIG_DB or
     /// STATE_DB (intfmgrd evaluates the base row first and would lose the deletion).
     DeleteInterface(OwnedInterface),
+    /// Takes the unreachable default out of the table of a VRF that goes: the kernel keeps such routes, and
+    /// vrfmgrd hands the table out again. Precondition: nothing is in the VRF any more.
+    RemoveUnreachableDefault { vrf: VrfName, table: u32 },
     /// Deletes a VRF row. Precondition: it exists, no base row names it, no FRR line of ours names it.
     DeleteVrf(OwnedVrf),
+    /// Deletes an ACL row of ours; rules before their table. Precondition: no port is in the VRF any more, or
+    /// the role `isolate` is off.
+    DeleteAcl(OwnedAcl),
+    /// Writes an ACL row; the table before its rules, both before ports are bound.
+    SetAcl { table: &'static str, key: String, row: Fields },
     /// Writes an empty `VRF` row. Precondition: no row, and no trace of an earlier one (`VRF_TABLE`,
     /// `VRF_OBJECT_TABLE`, kernel device), else its pending deletion would take the new one along.
     CreateVrf(VrfName),
@@ -76,19 +85,22 @@ impl Action {
             Action::RemoveConvenienceLinkLocal { .. } => 4,
             Action::DeleteAddress(_) => 5,
             Action::DeleteInterface(_) => 6,
-            Action::DeleteVrf(_) => 7,
-            Action::CreateVrf(_) => 8,
-            Action::RepairVrf(_) => 9,
-            Action::BindInterface { .. } => 10,
-            Action::RepairBinding { .. } => 11,
-            Action::AddAddress { .. } => 12,
-            Action::RepairAddress { .. } => 13,
-            Action::AddUnreachableDefault { .. } => 14,
-            Action::AddConvenienceLinkLocal { .. } => 15,
-            Action::SetUpstream(_) => 16,
-            Action::SetService(_) => 17,
-            Action::SetAdvertiser(_) => 18,
-            Action::ApplyLeak(_) => 19,
+            // Planned in this order for one VRF, and sorting is stable.
+            Action::RemoveUnreachableDefault { .. } | Action::DeleteVrf(_) => 7,
+            Action::DeleteAcl(_) => 8,
+            Action::SetAcl { .. } => 9,
+            Action::CreateVrf(_) => 10,
+            Action::RepairVrf(_) => 11,
+            Action::BindInterface { .. } => 12,
+            Action::RepairBinding { .. } => 13,
+            Action::AddAddress { .. } => 14,
+            Action::RepairAddress { .. } => 15,
+            Action::AddUnreachableDefault { .. } => 16,
+            Action::AddConvenienceLinkLocal { .. } => 17,
+            Action::SetUpstream(_) => 18,
+            Action::SetService(_) => 19,
+            Action::SetAdvertiser(_) => 20,
+            Action::ApplyLeak(_) => 21,
         }
     }
 
@@ -110,8 +122,12 @@ impl Action {
             Action::DeleteInterface(owned) => base_row(owned.port()),
             Action::BindInterface { port, .. } | Action::RepairBinding { port, .. } => base_row(port),
             Action::DeleteVrf(owned) => format!("VRF|{}", owned.name()),
+            Action::DeleteAcl(owned) => format!("{}|{}", owned.table(), owned.key()),
+            Action::SetAcl { table, key, .. } => format!("{table}|{key}"),
             Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => format!("VRF|{vrf}"),
-            Action::AddUnreachableDefault { vrf, .. } => format!("unreachable default of {vrf}"),
+            Action::AddUnreachableDefault { vrf, .. } | Action::RemoveUnreachableDefault { vrf, .. } => {
+                format!("unreachable default of {vrf}")
+            }
             Action::RemoveConvenienceLinkLocal { port, .. }
             | Action::AddConvenienceLinkLocal { port, .. } => {
                 format!("fe80::1 of {port}")
@@ -130,6 +146,8 @@ impl Action {
             Action::DeleteAddress(_) => "delete-address",
             Action::DeleteInterface(_) => "delete-interface",
             Action::DeleteVrf(_) => "delete-vrf",
+            Action::DeleteAcl(_) => "delete-acl",
+            Action::SetAcl { .. } => "set-acl",
             Action::CreateVrf(_) => "create-vrf",
             Action::RepairVrf(_) => "repair-vrf",
             Action::BindInterface { .. } => "bind-interface",
@@ -137,6 +155,7 @@ impl Action {
             Action::AddAddress { .. } => "add-address",
             Action::RepairAddress { .. } => "repair-address",
             Action::AddUnreachableDefault { .. } => "add-unreachable-default",
+            Action::RemoveUnreachableDefault { .. } => "remove-unreachable-default",
             Action::AddConvenienceLinkLocal { .. } => "add-link-local",
             Action::SetUpstream(_) => "set-upstream",
             Action::SetService(_) => "set-service",

@@ -10,6 +10,7 @@ pub mod desired;
 pub mod discovery;
 pub mod frr;
 pub mod identity;
+pub mod isolate;
 pub mod machines;
 pub mod name;
 pub mod ndp;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
+use crate::isolate::ACL_TABLE_PREFIX;
 use crate::name::{BOOT_VRF_PREFIX, PortName, VrfName};
 
 /// Numbers of the loopbacks that carry service addresses: `Loopback900` to `Loopback999`. SONiC knows 0 to
@@ -55,6 +56,30 @@ pub struct OwnedInterface(PortName);
 /// An address row (`INTERFACE|<port>|<address>`) that the agent may delete.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct OwnedAddress(PortName, Ipv6Net);
+
+/// An `ACL_TABLE` or `ACL_RULE` row that the agent may delete.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OwnedAcl {
+    table: &'static str,
+    key: String,
+}
+
+impl OwnedAcl {
+    /// The row as one of ours: our tables are known by their name, which starts with `BOOTNET_`.
+    pub fn new(table: &'static str, key: &str) -> Option<OwnedAcl> {
+        let ours = matches!(table, "ACL_TABLE" | "ACL_RULE") && key.starts_with(ACL_TABLE_PREFIX);
+        ours.then(|| OwnedAcl { table, key: key.to_owned() })
+    }
+
+    /// `ACL_TABLE` or `ACL_RULE`.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
 
 impl OwnedVrf {
     pub fn name(&self) -> &VrfName {

@@ -17,7 +17,9 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 17] = [
+pub const CONFIG_TABLES: [&str; 19] = [
+    "ACL_RULE",
+    "ACL_TABLE",
     "BOOT_NETWORK",
     "BOOT_NETWORK_PARTITION",
     "BOOT_NETWORK_PORT",

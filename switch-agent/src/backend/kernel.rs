@@ -97,17 +97,21 @@ impl KernelHandle {
         self.neighbors.lock().unwrap_or_else(PoisonError::into_inner).mac(ifindex, address)
     }
 
-    /// Adds `unreachable default` with [`UNREACHABLE_METRIC`] to an IPv6 routing table. Needs CAP_NET_ADMIN;
-    /// adding it twice is no error.
+    /// Adds `unreachable default` with [`UNREACHABLE_METRIC`] to a routing table, for IPv6 and for IPv4:
+    /// nobody has IPv4 on a boot port, so nothing of it may fall through to the main table either. Needs
+    /// CAP_NET_ADMIN; adding it twice is no error.
     ///
     /// # Errors
     /// The kernel refused or did not answer.
     pub async fn add_unreachable_default(&self, table: u32) -> Result<(), KernelError> {
-        let request = RouteNetlinkMessage::NewRoute(unreachable_default(table));
-        let result = NetlinkSocket::open()?
-            .acknowledged("add an unreachable default route", request, NLM_F_CREATE | NLM_F_EXCL)
-            .await;
-        unless(result, &[Errno::EEXIST])
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = RouteNetlinkMessage::NewRoute(unreachable_default(family, table));
+            let result = NetlinkSocket::open()?
+                .acknowledged("add an unreachable default route", request, NLM_F_CREATE | NLM_F_EXCL)
+                .await;
+            unless(result, &[Errno::EEXIST])?;
+        }
+        Ok(())
     }
 
     /// Removes what [`KernelHandle::add_unreachable_default`] added; an absent route is no error.
@@ -115,10 +119,13 @@ impl KernelHandle {
     /// # Errors
     /// The kernel refused or did not answer.
     pub async fn remove_unreachable_default(&self, table: u32) -> Result<(), KernelError> {
-        let request = RouteNetlinkMessage::DelRoute(unreachable_default(table));
-        let result =
-            NetlinkSocket::open()?.acknowledged("remove an unreachable default route", request, 0).await;
-        unless(result, &[Errno::ESRCH, Errno::ENOENT])
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = RouteNetlinkMessage::DelRoute(unreachable_default(family, table));
+            let result =
+                NetlinkSocket::open()?.acknowledged("remove an unreachable default route", request, 0).await;
+            unless(result, &[Errno::ESRCH, Errno::ENOENT])?;
+        }
+        Ok(())
     }
 
     /// Adds a link-local address (`/64`) without duplicate address detection: it is meant to be the same
@@ -153,9 +160,9 @@ fn unless(result: Result<(), KernelError>, harmless: &[Errno]) -> Result<(), Ker
     }
 }
 
-fn unreachable_default(table: u32) -> RouteMessage {
+fn unreachable_default(family: AddressFamily, table: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet6;
+    message.header.address_family = family;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unreachable;

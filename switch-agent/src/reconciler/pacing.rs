@@ -37,6 +37,7 @@ fn settles(kind: &str) -> bool {
         kind,
         "create-vrf"
             | "repair-vrf"
+            | "set-acl"
             | "bind-interface"
             | "repair-binding"
             | "add-address"
@@ -51,7 +52,13 @@ fn settles(kind: &str) -> bool {
 fn ends(kind: &str) -> bool {
     matches!(
         kind,
-        "delete-vrf" | "delete-interface" | "delete-address" | "close-service" | "cease-advertiser"
+        "delete-vrf"
+            | "delete-acl"
+            | "remove-unreachable-default"
+            | "delete-interface"
+            | "delete-address"
+            | "close-service"
+            | "cease-advertiser"
     )
 }
 

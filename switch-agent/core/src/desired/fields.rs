@@ -92,10 +92,6 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    pub(super) fn row(&self) -> &str {
-        &self.row
-    }
-
     /// The raw text of a field.
     pub(super) fn text(&self, field: &str) -> Option<&'a str> {
         self.fields.get(field).map(String::as_str)

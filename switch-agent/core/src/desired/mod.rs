@@ -6,6 +6,7 @@
 mod check;
 mod fields;
 mod global;
+mod in_use;
 mod partition;
 mod port;
 mod router;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
-use super::Findings;
 use super::fields::{Reader, row_name};
 use super::router::router_variables;
 use super::url::{absolute_path, download_url, kernel_cmdline};
 use super::values::{boot_prefix, default_or_vrf, ntp_server, path_rule, routed_prefix, routed_unicast};
+use super::{Findings, in_use};
 use crate::desired::{Partition, Rejected};
 use crate::name::{PartitionId, VrfName};
 use crate::row::{ConfigDb, Fields};
@@ -57,26 +57,28 @@ const LEAK_PREFIXES_MAX: usize = 64;
 const PATH_RULES_MAX: usize = 128;
 const INITRDS_MAX: usize = 16;
 
-/// Reads the partitions. Where two rows cannot both hold, the one with the later id is rejected.
+/// A row whose key holds, judged by itself.
+struct Candidate<'a> {
+    id: PartitionId,
+    row: String,
+    fields: &'a Fields,
+    /// `None` without a usable prefix.
+    partition: Option<Partition>,
+    rejected: Vec<Rejected>,
+}
+
+/// Reads the partitions. Where two rows cannot both hold, the one that is in use stays; else the one with
+/// the earlier id.
 pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap<PartitionId, Partition> {
+    let mut candidates = candidates(config, findings);
+    candidates.sort_by_key(|candidate| {
+        !candidate.partition.as_ref().is_some_and(|partition| in_use::partition(config, partition))
+    });
     let mut accepted = BTreeMap::new();
-    for (key, fields) in config.table(TABLE) {
-        let row = row_name(TABLE, key);
-        let id: PartitionId = match key.parse() {
-            Ok(id) => id,
-            Err(error) => {
-                findings.rejected.push(Rejected::of_row(&row, format!("the key must be {}", error.wanted)));
-                continue;
-            }
-        };
-        let mut reader = Reader::new(row, fields, &FIELDS);
-        let partition = read(&mut reader, &id);
-        let clashes = match &partition {
-            Some(partition) => clashes(reader.row(), fields, partition, &accepted),
-            None => Vec::new(),
-        };
-        let mut rejected = reader.finish();
-        rejected.extend(clashes);
+    for Candidate { id, row, fields, partition, mut rejected } in candidates {
+        if let Some(partition) = &partition {
+            rejected.extend(clashes(&row, fields, partition, &accepted));
+        }
         match partition {
             Some(partition) if rejected.is_empty() => {
                 accepted.insert(id, partition);
@@ -89,6 +91,24 @@ pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap
         findings.warnings.extend(warnings(partition, &accepted));
     }
     accepted
+}
+
+fn candidates<'a>(config: &'a ConfigDb, findings: &mut Findings) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    for (key, fields) in config.table(TABLE) {
+        let row = row_name(TABLE, key);
+        let id: PartitionId = match key.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                findings.rejected.push(Rejected::of_row(&row, format!("the key must be {}", error.wanted)));
+                continue;
+            }
+        };
+        let mut reader = Reader::new(row.clone(), fields, &FIELDS);
+        let partition = read(&mut reader, &id);
+        candidates.push(Candidate { id, row, fields, partition, rejected: reader.finish() });
+    }
+    candidates
 }
 
 /// One row by itself; `None` without a usable prefix.

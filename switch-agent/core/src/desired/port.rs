@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
-use super::Findings;
 use super::fields::{Reader, Rule, number, row_name};
 use super::global::admin_status;
 use super::partition;
+use super::{Findings, in_use};
 use crate::desired::{DesiredPort, Partition, Rejected};
 use crate::name::{PartitionId, PortKind, PortName, port_prefix};
 use crate::row::{ConfigDb, Fields};
@@ -15,7 +15,8 @@ use crate::row::{ConfigDb, Fields};
 const TABLE: &str = "BOOT_NETWORK_PORT";
 pub(super) const FIELDS: [&str; 3] = ["partition", "prefix_offset", "admin_status"];
 
-/// Reads the ports, in natural order: where two ports have the same /64, the later one is rejected.
+/// Reads the ports. Where two have the same /64, the one that is in use stays; else the earlier one in
+/// natural order.
 pub(super) fn ports(
     config: &ConfigDb,
     partitions: &BTreeMap<PartitionId, Partition>,
@@ -31,11 +32,18 @@ pub(super) fn ports(
         };
         rows.insert(name, fields);
     }
-    let mut ports = BTreeMap::new();
-    let mut holders: BTreeMap<Ipv6Net, PortName> = BTreeMap::new();
+    let mut candidates = Vec::new();
     for (name, fields) in rows {
         let mut reader = Reader::new(row_name(TABLE, name.as_str()), fields, &FIELDS);
         let port = read(&mut reader, &name, config, partitions);
+        let vrf = port.as_ref().and_then(|port| Some(&partitions.get(&port.partition)?.vrf));
+        let in_use = port.as_ref().zip(vrf).is_some_and(|(port, vrf)| in_use::port(config, port, vrf));
+        candidates.push((!in_use, name, reader, port));
+    }
+    candidates.sort_by_key(|(idle, ..)| *idle);
+    let mut ports = BTreeMap::new();
+    let mut holders: BTreeMap<Ipv6Net, PortName> = BTreeMap::new();
+    for (_, name, mut reader, port) in candidates {
         if let Some((prefix, holder)) = port.as_ref().and_then(|port| holders.get_key_value(&port.prefix)) {
             reader.reject("prefix_offset", format!("{prefix} is already the prefix of {holder}"));
         }

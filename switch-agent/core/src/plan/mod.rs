@@ -4,6 +4,7 @@
 //! Convergence takes several passes by design: act, observe, act. The plan of a converged switch is empty.
 
 mod binding;
+mod isolate;
 mod leak;
 mod services;
 mod status;
@@ -80,6 +81,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     actions.extend(services::end(&view, &wanted, &kept));
     vrf::plan(&view, &ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
+
+    isolate::plan(&view, &wanted, &assessments, &mut actions);
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
     let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");

@@ -65,7 +65,14 @@ pub(super) fn plan(
         };
         match in_use(view, wanted, &vrf, lingering) {
             Some(on) => waiting.push(Waiting { object: format!("VRF|{vrf}"), port: None, on }),
-            None => actions.push(Action::DeleteVrf(owned)),
+            None => {
+                let table = view.vrf_device(&vrf).and_then(|device| device.vrf_table);
+                let denied = view.kernel.unreachable_defaults.contains(vrf.as_str());
+                if let (Some(table), true, true) = (table, denied, view.kernel.net_admin) {
+                    actions.push(Action::RemoveUnreachableDefault { vrf: vrf.clone(), table });
+                }
+                actions.push(Action::DeleteVrf(owned));
+            }
         }
     }
 }

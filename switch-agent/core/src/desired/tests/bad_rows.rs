@@ -94,6 +94,44 @@ fn a_partition_without_a_vrf_name_clashes_by_its_derived_one() {
 }
 
 #[test]
+fn what_is_in_use_stays_whatever_the_order_of_keys() {
+    let overlap = ("prefix", "2001:db8:0:80::/57");
+    let in_use = |config: &mut ConfigDb| {
+        config.insert("INTERFACE", "Ethernet4", fields([("vrf_name", "VrfBoot-p1")]));
+        config.insert("INTERFACE", "Ethernet4|2001:db8:0:2::1/64", fields([]));
+    };
+    let partition = |used: bool| {
+        messages(|config| {
+            config.insert("BOOT_NETWORK_PARTITION", "a", fields([overlap]));
+            if used {
+                in_use(config);
+            }
+        })
+    };
+    assert_eq!(
+        partition(true),
+        ["BOOT_NETWORK_PARTITION|a: prefix = \"2001:db8:0:80::/57\": overlaps 2001:db8::/56 of partition p1"]
+    );
+    assert!(partition(false)[0].starts_with("BOOT_NETWORK_PARTITION|p1: prefix"), "{:?}", partition(false));
+    let port = |used: bool| {
+        messages(|config| {
+            let offset = ("prefix_offset", "2");
+            config.insert("BOOT_NETWORK_PORT", "Ethernet0", fields([("partition", "p1"), offset]));
+            if used {
+                in_use(config);
+            }
+        })
+    };
+    assert_eq!(
+        port(true),
+        [
+            "BOOT_NETWORK_PORT|Ethernet0: prefix_offset = \"2\": 2001:db8:0:2::/64 is already the prefix of Ethernet4"
+        ]
+    );
+    assert!(port(false)[0].starts_with("BOOT_NETWORK_PORT|Ethernet4: prefix_offset"), "{:?}", port(false));
+}
+
+#[test]
 fn service_addresses_stay_out_of_every_boot_prefix() {
     let mut config = base();
     let fields = fields([("prefix", "2001:db8:1::/56"), ("service_address@", "2001:db8::1")]);

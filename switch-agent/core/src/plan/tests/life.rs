@@ -9,6 +9,13 @@ fn kinds(rig: &Rig) -> Vec<&'static str> {
     rig.plan().actions.iter().map(Action::kind).collect()
 }
 
+/// Carries one pass out and names its kinds of actions, each once.
+fn step(rig: &mut Rig) -> String {
+    let mut kinds = rig.pass(None);
+    kinds.dedup();
+    kinds.join(" ")
+}
+
 fn one_port() -> Rig {
     let mut rig = Rig::new(&["Ethernet0", "Ethernet4"]);
     rig.partition("p1", "2001:db8::/56", &[]);
@@ -21,7 +28,7 @@ fn bring_up_takes_one_step_at_a_time() {
     let mut rig = one_port();
     let mut steps = Vec::new();
     for _ in 0..12 {
-        steps.push(rig.pass(None).join(" "));
+        steps.push(step(&mut rig));
         rig.switch.settle(10_000);
     }
     steps.retain(|step| !step.is_empty());
@@ -29,7 +36,7 @@ fn bring_up_takes_one_step_at_a_time() {
         steps,
         [
             "record-ledger create-vrf",
-            "record-ledger bind-interface add-unreachable-default",
+            "record-ledger set-acl bind-interface add-unreachable-default",
             "add-address",
             "add-link-local set-service",
             "set-advertiser",
@@ -48,7 +55,7 @@ fn release_is_the_reverse_and_leaves_nothing() {
     rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
     let mut steps = Vec::new();
     for _ in 0..12 {
-        steps.push(rig.pass(None).join(" "));
+        steps.push(step(&mut rig));
         rig.switch.settle(10_000);
     }
     steps.retain(|step| !step.is_empty());
@@ -58,7 +65,7 @@ fn release_is_the_reverse_and_leaves_nothing() {
             "cease-advertiser close-service remove-link-local",
             "delete-address",
             "delete-interface",
-            "record-ledger delete-vrf",
+            "record-ledger remove-unreachable-default delete-vrf delete-acl",
             "record-ledger",
         ]
     );
@@ -120,7 +127,7 @@ fn a_vlan_member_is_foreign_until_vlanmgrd_let_go() {
 #[test]
 fn adopt_mode_only_adds_the_address_and_the_services() {
     let mut rig = Rig::new(&["Ethernet0"]);
-    rig.partition("p1", "2001:db8::/56", &[("manage_vrf", "disabled")]);
+    rig.partition("p1", "2001:db8::/56", &[("manage_vrf", "disabled"), ("isolate", "disabled")]);
     rig.boot_port("Ethernet0", "p1");
     rig.converge();
     assert!(rig.written.is_empty());
@@ -208,5 +215,21 @@ fn service_addresses_live_on_a_loopback_of_ours() {
     rig.switch.config_hdel("BOOT_NETWORK_PARTITION", "p1", "service_address@");
     rig.converge();
     assert!(!rig.written.iter().any(|row| row.starts_with("LOOPBACK_INTERFACE")));
+    assert_eq!(rig.plan().status.verdict, Verdict::Converged);
+}
+
+#[test]
+fn isolation_is_there_before_a_port_and_goes_after_it() {
+    let mut rig = one_port();
+    rig.converge();
+    assert!(rig.written.contains("ACL_TABLE|BOOTNET_VrfBoot-p1"));
+    assert!(rig.written.contains("ACL_RULE|BOOTNET_VrfBoot-p1|DEFAULT_RULE"));
+    rig.boot_port("Ethernet4", "p1");
+    rig.converge();
+    let ports = rig.config().row("ACL_TABLE", "BOOTNET_VrfBoot-p1").unwrap()["ports@"].clone();
+    assert_eq!(ports, "Ethernet0,Ethernet4");
+    rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("isolate", "disabled")]));
+    rig.converge();
+    assert!(!rig.written.iter().any(|row| row.starts_with("ACL_")), "{:?}", rig.written);
     assert_eq!(rig.plan().status.verdict, Verdict::Converged);
 }

@@ -162,6 +162,8 @@ impl Rig {
                 let key = format!("{}|{}", owned.port(), owned.address());
                 self.delete(owned.port().kind().interface_table(), &key);
             }
+            Action::SetAcl { table, key, row } => self.write(table, key, row.clone()),
+            Action::DeleteAcl(owned) => self.delete(owned.table(), owned.key()),
             Action::CeaseAdvertiser { port, cease } => {
                 if *cease == crate::ra::Cease::Final {
                     self.finals.push(port.clone());
@@ -186,6 +188,7 @@ impl Rig {
             Action::AddUnreachableDefault { vrf, .. } => {
                 self.switch.kernel_add_unreachable_default(vrf.as_str());
             }
+            Action::RemoveUnreachableDefault { .. } => {}
             Action::AddConvenienceLinkLocal { port, address, .. } => {
                 let net = ipnet::Ipv6Net::new_assert(*address, 64);
                 self.switch.kernel_add_address(port.as_str(), net.into());

@@ -1,0 +1,161 @@
+//! The isolation of boot ports: data-plane ACL rows that let a machine reach the proxy, the leak and its own
+//! link, and nothing else.
+//!
+//! A VRF alone does not isolate: machines of one VRF reach each other, and with SONiC's
+//! `net.ipv4.tcp_l3mdev_accept = 1` every wildcard listener of the switch answers in every VRF. One table of
+//! type `L3V6` per boot VRF, bound to its ports at ingress, closes both. The rows have the form that SONiC's
+//! own acl-loader writes, and `aclorch` reads.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+
+use crate::desired::Partition;
+use crate::name::{PortName, VrfName, router_interface_address};
+use crate::row::{Fields, fields};
+
+/// Names of our ACL tables start so.
+pub const ACL_TABLE_PREFIX: &str = "BOOTNET_";
+/// Priority of everything that is let through; the order among these rules does not matter.
+const PRIORITY_FORWARD: &str = "9000";
+/// Lowest priority that acl-loader uses, for the default rule.
+const PRIORITY_DEFAULT: &str = "1";
+
+const IPPROTO_TCP: &str = "6";
+const IPPROTO_UDP: &str = "17";
+const IPPROTO_ICMPV6: &str = "58";
+
+/// ICMPv6 types that a machine needs towards its link: errors (RFC 4443), multicast listener reports (RFC
+/// 2710, RFC 3810), Neighbor Discovery without Router Advertisement and Redirect, which machines never send.
+const LINK_TYPES: [(&str, &str); 10] = [
+    ("UNREACHABLE", "1"),
+    ("TOO_BIG", "2"),
+    ("TIME_EXCEEDED", "3"),
+    ("PARAMETER", "4"),
+    ("MLD_REPORT", "131"),
+    ("MLD_DONE", "132"),
+    ("ROUTER_SOLICITATION", "133"),
+    ("NEIGHBOR_SOLICITATION", "135"),
+    ("NEIGHBOR_ADVERTISEMENT", "136"),
+    ("MLDV2_REPORT", "143"),
+];
+
+/// All_DHCP_Relay_Agents_and_Servers (RFC 8415 section 7.1).
+const ALL_DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+/// One ACL table with its rules, as rows of `ACL_TABLE` and `ACL_RULE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AclTable {
+    pub name: String,
+    pub row: Fields,
+    /// By the rule's name, without the table's.
+    pub rules: BTreeMap<String, Fields>,
+}
+
+/// Name of a boot VRF's table.
+pub fn acl_table_name(vrf: &VrfName) -> String {
+    format!("{ACL_TABLE_PREFIX}{vrf}")
+}
+
+/// The VRF whose table this is, if the name is one of ours.
+pub fn acl_table_vrf(name: &str) -> Option<VrfName> {
+    name.strip_prefix(ACL_TABLE_PREFIX)?.parse().ok()
+}
+
+/// The table of a partition with these ports in its VRF.
+pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, proxy_port: u16) -> AclTable {
+    let mut rules = BTreeMap::new();
+    let mut forward = |name: String, matches: &[(&str, &str)]| {
+        let mut rule =
+            fields([("PRIORITY", PRIORITY_FORWARD), ("PACKET_ACTION", "FORWARD"), ("IP_TYPE", "IPV6ANY")]);
+        rule.extend(matches.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())));
+        rules.insert(name, rule);
+    };
+    for (name, icmp_type) in LINK_TYPES {
+        forward(format!("LINK_{name}"), &[("IP_PROTOCOL", IPPROTO_ICMPV6), ("ICMPV6_TYPE", icmp_type)]);
+    }
+    // "Is the switch there": answered by the port's link-local address, which only this link reaches.
+    let link_local = "fe80::/10";
+    let ping = [("IP_PROTOCOL", IPPROTO_ICMPV6), ("ICMPV6_TYPE", "128"), ("DST_IPV6", link_local)];
+    forward("LINK_PING".to_owned(), &ping);
+    let tcp_port = proxy_port.to_string();
+    if partition.proxy {
+        let mut proxy = |name: String, destination: &str| {
+            let to = [("IP_PROTOCOL", IPPROTO_TCP), ("L4_DST_PORT", &tcp_port), ("DST_IPV6", destination)];
+            forward(name, &to);
+        };
+        proxy("PROXY_LINK_LOCAL".to_owned(), link_local);
+        for (port, prefix) in ports {
+            let router = Ipv6Net::from(router_interface_address(*prefix).addr());
+            proxy(format!("PROXY_{port}"), &router.to_string());
+        }
+        for (number, address) in partition.service_addresses.iter().enumerate() {
+            proxy(format!("PROXY_SERVICE_{number}"), &Ipv6Net::from(*address).to_string());
+        }
+    }
+    if partition.dhcp6 {
+        let servers = Ipv6Net::from(ALL_DHCP_SERVERS).to_string();
+        let dhcp6 = [("IP_PROTOCOL", IPPROTO_UDP), ("L4_DST_PORT", "547"), ("DST_IPV6", &servers)];
+        forward("DHCP6".to_owned(), &dhcp6);
+    }
+    let leak = partition.leak_prefixes.iter().filter(|_| partition.leak);
+    for (number, prefix) in leak.enumerate() {
+        forward(format!("LEAK_{number}"), &[("DST_IPV6", &prefix.to_string())]);
+    }
+    let deny = fields([("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), ("IP_TYPE", "IPV6ANY")]);
+    rules.insert("DEFAULT_RULE".to_owned(), deny);
+    let names: Vec<&str> = ports.keys().map(PortName::as_str).collect();
+    let row = fields([
+        ("type", "L3V6"),
+        ("stage", "ingress"),
+        ("policy_desc", &format!("Isolation of boot VRF {}", partition.vrf)),
+        ("ports@", &names.join(",")),
+    ]);
+    AclTable { name: acl_table_name(&partition.vrf), row, rules }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Desired;
+    use crate::row::ConfigDb;
+
+    fn partition(extra: &[(&str, &str)]) -> Partition {
+        let mut row = fields([("prefix", "2001:db8::/56"), ("leak_prefix@", "2001:db8:a91::/64")]);
+        row.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let mut config = ConfigDb::default();
+        config.insert("BOOT_NETWORK_PARTITION", "p1", row);
+        Desired::from_config(&config).partitions.into_values().next().unwrap()
+    }
+
+    fn table(partition: &Partition) -> AclTable {
+        let ports = BTreeMap::from([("Ethernet4".parse().unwrap(), "2001:db8:0:2::/64".parse().unwrap())]);
+        acl_table(partition, &ports, 18090)
+    }
+
+    #[test]
+    fn lets_the_proxy_and_the_leak_through_and_denies_the_rest() {
+        let table = table(&partition(&[]));
+        assert_eq!(table.name, "BOOTNET_VrfBoot-p1");
+        assert_eq!(table.row["ports@"], "Ethernet4");
+        assert_eq!(table.rules["PROXY_Ethernet4"]["DST_IPV6"], "2001:db8:0:2::1/128");
+        assert_eq!(table.rules["PROXY_Ethernet4"]["L4_DST_PORT"], "18090");
+        assert_eq!(table.rules["LEAK_0"]["DST_IPV6"], "2001:db8:a91::/64");
+        assert_eq!(table.rules["DEFAULT_RULE"]["PACKET_ACTION"], "DROP");
+        let lowest = table.rules.iter().min_by_key(|(_, rule)| rule["PRIORITY"].parse::<u32>().unwrap());
+        assert_eq!(lowest.unwrap().0, "DEFAULT_RULE");
+    }
+
+    #[test]
+    fn roles_that_are_off_open_nothing() {
+        let table = table(&partition(&[("proxy", "disabled"), ("leak", "disabled")]));
+        assert!(table.rules.keys().all(|rule| rule.starts_with("LINK_") || rule == "DEFAULT_RULE"));
+    }
+
+    #[test]
+    fn machines_may_not_advertise_routers() {
+        let table = table(&partition(&[]));
+        assert!(table.rules.values().all(|rule| rule.get("ICMPV6_TYPE").is_none_or(|t| t != "134")));
+    }
+}
