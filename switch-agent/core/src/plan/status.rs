@@ -141,6 +141,12 @@ fn ports(
 ) -> BTreeMap<PortName, PortStatus> {
     let view = inputs.view;
     let rejected = rejected_ports(view.desired);
+    let mut waits: BTreeMap<&PortName, &str> = BTreeMap::new();
+    for one in waiting {
+        if let Some(port) = &one.port {
+            waits.entry(port).or_insert(&one.on);
+        }
+    }
     let names = view.desired.ports.keys().chain(assessments.keys()).chain(rejected.keys());
     let mut ports = BTreeMap::new();
     for name in names.filter(|name| name.kind() != PortKind::Loopback) {
@@ -151,11 +157,8 @@ fn ports(
         }
         let mut status = port_facts(view, name);
         status.phase = phase(inputs, name, assessment, complete.get(name).copied().unwrap_or(false));
-        status.waiting_on = waiting
-            .iter()
-            .find(|waiting| waiting.port.as_ref() == Some(name))
-            .map(|waiting| waiting.on.clone())
-            .or_else(|| admin_down(view, name, status.phase));
+        status.waiting_on =
+            waits.get(name).map(|on| (*on).to_owned()).or_else(|| admin_down(view, name, status.phase));
         status.error = failure(view, name)
             .or_else(|| rejected.get(name).cloned())
             .or_else(|| assessment.and_then(|assessment| assessment.conflict.clone()));
@@ -223,6 +226,9 @@ fn rejected_ports(desired: &Desired) -> BTreeMap<PortName, String> {
 
 /// Why the last action on one of the port's objects failed, while it backs off.
 fn failure(view: &View<'_>, name: &PortName) -> Option<String> {
+    if view.backing_off.is_empty() {
+        return None;
+    }
     let row = format!("{}|{name}", name.kind().interface_table());
     let address = format!("{row}|");
     let service = [format!("listener {name}"), format!("advertiser {name}"), row];

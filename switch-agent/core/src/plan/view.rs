@@ -22,6 +22,8 @@ pub(super) struct View<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) backing_off: &'a BTreeMap<String, String>,
     pub(super) cooling: &'a BTreeSet<String>,
+    /// Interfaces by the network of each address that intfmgrd has taken.
+    pub(super) networks: BTreeMap<Ipv6Net, Vec<&'a (PortName, Ipv6Net)>>,
 }
 
 /// One interface across all databases and the kernel.
@@ -39,16 +41,22 @@ pub(super) struct Interface<'a> {
 impl<'a> View<'a> {
     /// `None` when a source that rows depend on is unknown.
     pub(super) fn new(desired: &'a Desired, observed: &'a Observed) -> Option<View<'a>> {
+        let state = observed.state.known()?;
+        let mut networks: BTreeMap<Ipv6Net, Vec<_>> = BTreeMap::new();
+        for entry in &state.interface_prefixes {
+            networks.entry(entry.1.trunc()).or_default().push(entry);
+        }
         Some(View {
             desired,
             config: observed.config.known()?,
-            state: observed.state.known()?,
+            state,
             appl: observed.appl.known()?,
             kernel: observed.kernel.known()?,
             ledger: observed.ledger.known()?,
             runtime: &observed.runtime,
             backing_off: &observed.backing_off,
             cooling: &observed.cooling,
+            networks,
         })
     }
 
