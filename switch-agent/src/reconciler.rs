@@ -172,7 +172,10 @@ impl Reconciler {
         self.metrics.reconcile.action(kind, counted);
         match result {
             Ok(()) => {
-                info!(object, action = kind, "done");
+                match told_elsewhere(kind) {
+                    true => debug!(object, action = kind, "done"),
+                    false => info!(object, action = kind, "done"),
+                }
                 state.pacing.done(object, kind, now);
             }
             Err(reason) => {
@@ -271,6 +274,20 @@ impl State {
             self.config = Some(config.clone());
         }
     }
+}
+
+/// Kinds whose own part logs what became of them, and the ledger, which goes with the rows it announces.
+fn told_elsewhere(kind: &str) -> bool {
+    matches!(
+        kind,
+        "record-ledger"
+            | "withdraw-leak"
+            | "apply-leak"
+            | "set-advertiser"
+            | "cease-advertiser"
+            | "set-service"
+            | "close-service"
+    )
 }
 
 fn interest(desired: &Desired) -> Interest {

@@ -11,7 +11,7 @@ use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
 use switch_agent_core::row::{Fields, Table};
 use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backend::state_db::StatusRows;
 use crate::hub::Hub;
@@ -60,10 +60,19 @@ impl Logged {
         self.unknown.clone_from(&status.unknown);
         for (name, port) in &status.ports {
             let now = (port.phase, port.waiting_on.clone().or_else(|| port.error.clone()));
-            if self.ports.get(name) != Some(&now) {
-                info!(port = %name, phase = port.phase.as_str(), reason = now.1, "port");
-                self.ports.insert(name.clone(), now);
+            let before = self.ports.get(name);
+            if before == Some(&now) {
+                continue;
             }
+            let (phase, reason) = (port.phase.as_str(), now.1.as_deref());
+            // On its way a port passes through one barrier after the other, each for milliseconds.
+            let under_way = matches!(port.phase, Phase::Binding | Phase::Releasing);
+            if under_way && before.is_some_and(|(before, _)| *before == port.phase) {
+                debug!(port = %name, phase, reason, "port");
+            } else {
+                info!(port = %name, phase, reason, "port");
+            }
+            self.ports.insert(name.clone(), now);
         }
         self.ports.retain(|name, _| status.ports.contains_key(name));
         let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
@@ -71,7 +80,11 @@ impl Logged {
             warn!(message, "row rejected");
         }
         self.rejected = rejected;
-        for conflict in status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+        // A port's own line has told of the conflict about it.
+        let told =
+            |conflict: &&Conflict| conflict.port.as_ref().is_some_and(|port| status.ports.contains_key(port));
+        let new = status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict));
+        for conflict in new.filter(|conflict| !told(conflict)) {
             info!(object = conflict.object, reason = conflict.reason, "yielding to a foreign object");
         }
         self.conflicts.clone_from(&status.conflicts);
