@@ -15,7 +15,7 @@ const WHOAMI: &str = "/api/v1/whoami";
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("proxy",
-        30 s: token_is_accepted_from_its_own_port,
+        60 s: token_is_accepted_from_its_own_port,
             token_is_refused_from_every_other_port,
             token_needs_its_header,
             a_newer_token_replaces_the_older,
