@@ -109,7 +109,12 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
             advertise.link(event);
         }
     };
-    lifecycle.spawn("kernel", kernel.clone().follow(on_link, hub.clone(), waker.clone(), stop.clone()));
+    let on_route = {
+        let leak = leak.clone();
+        move |event| leak.route_changed(event)
+    };
+    let following = kernel.clone().follow(on_link, on_route, hub.clone(), waker.clone(), stop.clone());
+    lifecycle.spawn("kernel", following);
     let observer = Observer {
         config: config.clone(),
         state: store,

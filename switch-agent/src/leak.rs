@@ -4,7 +4,7 @@
 //! last reading. While an apply or a read runs, FRR counts as busy and no further delta is handed out; when
 //! it is done, the reconciler is woken and looks at what FRR then shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::frr::Vtysh;
+use crate::backend::kernel::RouteEvent;
 use crate::observer::chain;
 use crate::wake::{Reason, Waker};
 
@@ -27,8 +28,10 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Two readings are never closer than this, however many triggers there are.
 const SPACING: Duration = Duration::from_millis(500);
-/// Failures of an apply back off from and to.
+/// Failures of an apply, and repairs of the same lines, back off from and to.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// After this long the same lines are a new repair.
+const REPEATS_FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// What to read back: boot VRFs with their leak VRF, and the /64s that should be exported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,16 +40,41 @@ pub struct Interest {
     pub exported: Vec<Ipv6Net>,
 }
 
+/// Counts how often the same delta is applied: somebody else keeps undoing it. The first repair is made at
+/// once; those that follow are ever further apart, until a different delta or a long rest.
+#[derive(Debug, Default)]
+struct Repeats {
+    last: Option<(FrrDelta, Instant)>,
+    count: u32,
+}
+
+impl Repeats {
+    /// Notes an apply; the pause before the next one, where it was not the first repair.
+    fn applied(&mut self, delta: FrrDelta, now: Instant) -> Option<Duration> {
+        let again =
+            self.last.as_ref().is_some_and(|(last, at)| *last == delta && now < *at + REPEATS_FORGOTTEN);
+        self.count = if again { self.count.saturating_add(1) } else { 0 };
+        self.last = Some((delta, now));
+        self.count.checked_sub(1).map(backoff)
+    }
+}
+
+fn backoff(times: u32) -> Duration {
+    BACKOFF.0.saturating_mul(1 << times.min(6)).min(BACKOFF.1)
+}
+
 #[derive(Debug, Default)]
 struct State {
     observed: Option<Source<FrrObserved>>,
     interest: Interest,
+    tables: BTreeSet<u32>,
     pending: Option<FrrDelta>,
     busy: bool,
     stale: bool,
     settled: bool,
     failure: Option<String>,
     failures: u32,
+    repeats: Repeats,
     not_before: Option<Instant>,
 }
 
@@ -100,14 +128,30 @@ impl Leak {
         }
     }
 
-    /// Tells whether the leak is as wanted: then reading back may take its time.
-    pub fn set_settled(&self, settled: bool) {
-        self.with(|state| state.settled = settled);
+    /// Routing tables of the boot VRFs, whose routes tell of drift.
+    pub fn set_tables(&self, tables: BTreeSet<u32>) {
+        self.with(|state| state.tables = tables);
     }
 
-    /// Asks for a new reading: the kernel's routes changed.
-    pub fn refresh(&self) {
-        self.0.changed.notify_one();
+    /// Tells whether the leak is as wanted: then reading back may take its time.
+    pub fn set_settled(&self, settled: bool) {
+        let was = self.with(|state| std::mem::replace(&mut state.settled, settled));
+        if was && !settled {
+            // The task waits as long as it does for a settled leak.
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// A route changed in the kernel (`None`: some did): if it may be of the leak, FRR is read again.
+    pub fn route_changed(&self, event: Option<RouteEvent>) {
+        let concerned = self.with(|state| {
+            event.is_none_or(|event| {
+                state.tables.contains(&event.table) || state.interest.exported.contains(&event.destination)
+            })
+        });
+        if concerned {
+            self.0.changed.notify_one();
+        }
     }
 
     /// Hands a delta over. The caller made sure that FRR is not busy.
@@ -146,15 +190,22 @@ impl Leak {
         if let Some(delta) = delta {
             let lines = delta.commands.len();
             let result = vtysh.apply(&delta).await;
-            self.with(|state| match &result {
+            self.with(|state| match result {
                 Ok(()) => {
                     info!(lines, "FRR configured");
                     (state.failure, state.failures, state.not_before) = (None, 0, None);
+                    let now = Instant::now();
+                    if let Some(wait) = state.repeats.applied(delta, now) {
+                        let reason = "the same lines had to be applied again: somebody else undoes them";
+                        warn!(lines, reason, "FRR configuration repaired repeatedly");
+                        state.failure = Some(reason.to_owned());
+                        state.not_before = Some(now + wait);
+                    }
                 }
                 Err(failure) => {
-                    let reason = chain(failure);
+                    let reason = chain(&failure);
                     warn!(lines, reason, "FRR not configured; will be tried again");
-                    let wait = BACKOFF.0.saturating_mul(1 << state.failures.min(6)).min(BACKOFF.1);
+                    let wait = backoff(state.failures);
                     state.failures = state.failures.saturating_add(1);
                     state.failure = Some(reason);
                     state.not_before = Some(Instant::now() + wait);
@@ -170,5 +221,42 @@ impl Leak {
             state.observed = Some(observed);
         });
         waker.wake(Reason::Frr);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(line: &str) -> FrrDelta {
+        FrrDelta { commands: vec![line.to_owned()] }
+    }
+
+    #[test]
+    fn the_first_repair_is_made_at_once_and_a_fight_slows_down() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        assert_eq!(repeats.applied(delta("import vrf default"), now), None);
+        let waits: Vec<_> =
+            (0..8).map(|_| repeats.applied(delta("import vrf default"), now).unwrap().as_secs()).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 120, 120]);
+        assert_eq!(repeats.applied(delta("no import vrf default"), now), None, "another delta");
+        assert_eq!(repeats.applied(delta("no import vrf default"), now + REPEATS_FORGOTTEN), None, "a rest");
+    }
+
+    #[tokio::test]
+    async fn only_routes_of_the_leak_ask_for_a_reading() {
+        let leak = Leak::default();
+        let exported = vec!["2001:db8:1:101::/64".parse().unwrap()];
+        leak.set_interest(Interest { exported, ..Interest::default() });
+        leak.set_tables(BTreeSet::from([1001]));
+        leak.0.changed.notified().await;
+        let asks = async |table: u32, destination: &str| {
+            leak.route_changed(Some(RouteEvent { table, destination: destination.parse().unwrap() }));
+            tokio::time::timeout(Duration::from_millis(10), leak.0.changed.notified()).await.is_ok()
+        };
+        assert!(asks(1001, "2001:db8:a91::/64").await, "imported");
+        assert!(asks(254, "2001:db8:1:101::/64").await, "exported");
+        assert!(!asks(254, "2001:db8:f::1/128").await, "the fabric's");
+        assert!(!asks(1002, "::/0").await, "another VRF's");
     }
 }

@@ -126,6 +126,9 @@ impl Reconciler {
         }
         if let Source::Known(kernel) = &observed.kernel {
             self.hub.set_own_macs(kernel.links.values().filter_map(|link| link.mac).collect());
+            let boot_vrfs = state.desired.partitions.values().map(|partition| partition.vrf.as_str());
+            let tables = boot_vrfs.filter_map(|vrf| kernel.links.get(vrf)?.vrf_table);
+            self.observer.leak.set_tables(tables.collect());
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);

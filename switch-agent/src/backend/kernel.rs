@@ -28,6 +28,7 @@ use nix::errno::Errno;
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::observed::{CONVENIENCE_LINK_LOCAL, Kernel};
 
+pub use follow::RouteEvent;
 use neighbors::NeighborCache;
 use socket::NetlinkSocket;
 

@@ -8,6 +8,7 @@ use crate::lab::Lab;
 mod bad_rows;
 mod boot;
 mod cli;
+mod docs;
 mod faults;
 mod isolation;
 mod moves;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         cli::cases(),
         proxy::cases(),
+        docs::cases(),
         isolation::cases(),
         bad_rows::cases(),
         moves::cases(),

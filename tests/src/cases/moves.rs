@@ -9,6 +9,9 @@ use crate::lab::{CONVERGENCE, Lab, SOCKETS, Socket};
 use crate::machine::Machine;
 use crate::wait;
 
+/// How long a port has no carrier before its machines are gone; shorter losses are flaps.
+const UNPLUGGED: Duration = Duration::from_secs(10);
+
 pub(crate) fn cases() -> Vec<Case> {
     cases!("moves",
         120 s: a_cable_moves_to_another_port,
@@ -46,7 +49,8 @@ fn check_moved(lab: &Lab, machine: &Machine, from: &Socket, to: &Socket) -> Resu
         let document = machine.boot_document()?;
         check_boot_document(&document, machine, to)
     })?;
-    wait::until(wait::seconds(5), || {
+    // Another leaf cannot know where the machine went: it forgets who was at a port that stays dark.
+    wait::until(UNPLUGGED + wait::seconds(5), || {
         let entry = lab.leaf_of(from).port(from.port)?;
         let stale = entry["machines"].to_string().contains(machine.mac);
         ensure!(!stale, "leaf{} still has {} at {}", from.leaf, machine.mac, from.port);
@@ -87,7 +91,7 @@ fn a_port_taken_by_others_is_left_alone_and_taken_back(lab: &Lab) -> Result<()> 
         leaf.unconfigure(&[&address, base])?;
         std::thread::sleep(Duration::from_millis(100));
         leaf.configure(base, &[("vrf_name", "VrfTenant")])?;
-        leaf.expect_phase(port, "foreign")
+        wait::until(wait::seconds(3), || leaf.expect_phase(port, "foreign"))
     });
     let left_alone = taken.and_then(|()| {
         wait::throughout(wait::seconds(5), || {

@@ -126,8 +126,8 @@ fn moved(
         } else {
             format!("has vrf_name = {row_vrf:?}")
         };
-        let wanted = wanted.vrf;
-        return assessment.conflict(format!("{row} {what}, not {wanted:?}: the port is in foreign use",));
+        let wanted = wanted.vrf.as_str();
+        return assessment.conflict(format!("{row} {what}, not {wanted:?}: the port is in foreign use"));
     }
     assessment
 }
@@ -152,7 +152,7 @@ fn bind(
             .conflict(format!("{row} exists without a base row: the port is in foreign use"));
     }
     if !wanted.partition.manage_vrf && wanted.port.is_some() {
-        let (table, vrf) = (port.kind().interface_table(), wanted.vrf);
+        let (table, vrf) = (port.kind().interface_table(), wanted.vrf.as_str());
         return Assessment::new(Progress::Waiting, None)
             .waiting(format!("{table}|{port} with vrf_name = {vrf:?}, from whoever manages the VRF"));
     }

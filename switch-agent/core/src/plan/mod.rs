@@ -59,7 +59,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         .collect();
     let is_addressed = |name: &PortName| addressed.get(name).copied().unwrap_or(false);
     let frr = leak::plan(&view, &ledger, &wanted, &observed.frr, is_addressed);
-    let leak_in_the_way = !frr.withdraw.commands.is_empty() && view.free("FRR");
+    // FRR lets go first, unless it cannot: a port must be able to leave while FRR is broken.
+    let leak_in_the_way = !frr.withdraw.is_empty() && !view.backing_off.contains_key("FRR");
 
     let mut assessments: BTreeMap<PortName, Assessment> = BTreeMap::new();
     let with_rows = view.interfaces_with_rows();

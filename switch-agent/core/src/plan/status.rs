@@ -107,9 +107,14 @@ pub(super) fn build(
             || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed)
     });
     let vrfs_ready = partitions.values().all(|partition| partition.vrf_ready);
+    // What is on its way out counts as well, unless rejected rows hold it.
+    let frr_settled = inputs.frr.withdraw.is_empty() && inputs.frr.apply.is_empty();
+    let vrfs_settled =
+        inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
+    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled;
     let verdict = if !unknown.is_empty() {
         Verdict::Degraded
-    } else if actions == 0 && ports.values().all(settled) && leaks_settled && vrfs_ready {
+    } else if actions == 0 && ports.values().all(settled) && settled_below {
         Verdict::Converged
     } else {
         Verdict::Converging

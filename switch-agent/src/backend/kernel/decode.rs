@@ -61,8 +61,10 @@ pub(super) enum NeighborState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawRoute {
     pub(super) table: u32,
-    pub(super) default: bool,
+    pub(super) destination: Ipv6Net,
     pub(super) unreachable: bool,
+    /// Made by the kernel itself: connected and local routes.
+    pub(super) of_kernel: bool,
 }
 
 /// A message about the network's state.
@@ -235,13 +237,19 @@ fn route(payload: &[u8]) -> Option<RawRoute> {
     if !is_family(payload, libc::AF_INET6) {
         return None;
     }
-    let attribute = attributes(payload.get(12..)?)
-        .find(|(kind, _)| *kind == libc::RTA_TABLE)
-        .and_then(|(_, value)| u32_value(value));
+    let (mut table, mut destination) = (u32::from(*payload.get(4)?), Ipv6Addr::UNSPECIFIED);
+    for (kind, value) in attributes(payload.get(12..)?) {
+        match kind {
+            // The header's byte is too short for the tables of VRFs.
+            libc::RTA_TABLE => table = u32_value(value)?,
+            libc::RTA_DST => destination = Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?),
+            _ => {}
+        }
+    }
     Some(RawRoute {
-        // The header's byte is too short for the tables of VRFs.
-        table: attribute.unwrap_or(u32::from(*payload.get(4)?)),
-        default: payload.get(1..3)? == [0, 0],
+        table,
+        destination: Ipv6Net::new(destination, *payload.get(1)?).ok()?,
+        of_kernel: *payload.get(5)? == libc::RTPROT_KERNEL,
         unreachable: *payload.get(7)? == libc::RTN_UNREACHABLE,
     })
 }

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use nix::libc;
 use switch_agent_core::ra::LinkEvent;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::decode::{self, Event};
+use super::decode::{self, Event, RawRoute};
 use super::socket::{NetlinkSocket, messages};
 use super::track::{Report, Tracker};
 use super::{KernelError, KernelHandle, snapshot};
@@ -29,11 +30,13 @@ impl KernelHandle {
     /// Follows links, IPv6 addresses, neighbours and default routes until cancelled.
     ///
     /// Begins with the present state. `links` gets every change of a link's carrier, link-local address or
-    /// existence at once and must not block; `hub` the carrier and the neighbours of front-panel ports;
-    /// `waker` is woken when anything changed that a snapshot shows.
+    /// existence at once and must not block; `routes` every change of a route that the kernel did not make
+    /// by itself, and `None` where changes were missed; `hub` the carrier and the neighbours of front-panel
+    /// ports; `waker` is woken when anything changed that a snapshot shows.
     pub async fn follow(
         self,
         links: impl Fn(LinkEvent) + Send + Sync,
+        routes: impl Fn(Option<RouteEvent>) + Send + Sync,
         hub: Hub,
         waker: Waker,
         cancel: CancellationToken,
@@ -71,7 +74,7 @@ impl KernelHandle {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = following => {}
-            () = follow_routes(&waker) => {}
+            () = follow_routes(&routes, &waker) => {}
         }
     }
 }
@@ -102,19 +105,34 @@ pub(super) async fn session(
     }
 }
 
-/// Wakes on changes of default routes outside the main table: the deny routes of VRFs.
-async fn follow_routes(waker: &Waker) {
+/// A route that somebody added, changed or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteEvent {
+    pub table: u32,
+    pub destination: Ipv6Net,
+}
+
+/// Passes changes of routes on, and wakes on those of default routes outside the main table: the deny routes
+/// of VRFs.
+async fn follow_routes(pass_on: &impl Fn(Option<RouteEvent>), waker: &Waker) {
     let main = u32::from(libc::RT_TABLE_MAIN);
     let mut buffer = Vec::new();
     loop {
         if let Ok(events) = NetlinkSocket::subscribe(&[libc::RTNLGRP_IPV6_ROUTE], ROUTE_RECEIVE_BUFFER) {
             while events.receive(&mut buffer).await.is_ok() {
-                let of_vrf =
-                    |event| matches!(event, Event::Route(route) if route.default && route.table != main);
-                if messages(&buffer).filter_map(decode::event).any(of_vrf) {
-                    waker.wake(Reason::Kernel);
+                for event in messages(&buffer).filter_map(decode::event) {
+                    let Event::Route(RawRoute { table, destination, of_kernel, .. }) = event else {
+                        continue;
+                    };
+                    if !of_kernel {
+                        pass_on(Some(RouteEvent { table, destination }));
+                    }
+                    if destination.prefix_len() == 0 && table != main {
+                        waker.wake(Reason::Kernel);
+                    }
                 }
             }
+            pass_on(None);
             waker.wake(Reason::Kernel);
         }
         tokio::time::sleep(RETRY_DELAY_MIN).await;

@@ -147,7 +147,7 @@ async fn unreachable_defaults_of(
     socket
         .dump("list routes", request, |tables: &mut BTreeSet<_>, message| {
             if let Some(Event::Route(route)) = decode::event(message)
-                && route.default
+                && route.destination.prefix_len() == 0
                 && route.unreachable
             {
                 tables.insert(route.table);

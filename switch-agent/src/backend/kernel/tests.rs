@@ -319,8 +319,11 @@ fn follow_wakes_and_ends() {
         let (waker, cancel) = (crate::wake::Waker::default(), tokio_util::sync::CancellationToken::new());
         let links = Arc::new(Mutex::new(Vec::new()));
         let sink = links.clone();
+        let routes = Arc::new(Mutex::new(Vec::new()));
+        let routes_sink = routes.clone();
         let follow = KernelHandle::new().follow(
             move |event| sink.lock().unwrap().push(event),
+            move |event| routes_sink.lock().unwrap().push(event),
             crate::hub::Hub::default(),
             waker.clone(),
             cancel.clone(),
@@ -336,6 +339,8 @@ fn follow_wakes_and_ends() {
         KernelHandle::new().add_unreachable_default(1001).await.unwrap();
         tokio::time::timeout(limit, waker.woken()).await.expect("no wake for a deny route");
         assert!(links.lock().unwrap().iter().any(|event: &LinkEvent| event.name == "Ethernet0"));
+        let deny = RouteEvent { table: 1001, destination: "::/0".parse().unwrap() };
+        assert_eq!(*routes.lock().unwrap(), [Some(deny)], "the kernel's own routes are not told");
         cancel.cancel();
         tokio::time::timeout(limit, task).await.expect("follow did not end").unwrap();
     });
