@@ -95,9 +95,8 @@ impl Machine {
 
     /// `GET path` of the discovery proxy at any address; link-local ones are reached through the NIC.
     pub(crate) fn get_at(&self, address: Ipv6Addr, path: &str) -> Result<Response> {
-        self.ns.run(|| {
-            send_in_turn(&Request::get(path), http::address(address, PROXY_PORT, scope_of(address)?))
-        })
+        self.ns
+            .run(|| send_in_turn(&Request::get(path), http::address(address, PROXY_PORT, scope_of(address)?)))
     }
 
     pub(crate) fn boot_document(&self) -> Result<Value> {
