@@ -99,13 +99,15 @@ impl Agent {
             }
         }
         let (desired, observed) = self.inputs();
-        assert_eq!(plan(&desired, &observed).actions, [], "does not converge");
+        let left: Vec<&str> = plan(&desired, &observed).actions.iter().map(Action::kind).collect();
+        assert!(left.is_empty(), "does not converge: {left:?}");
     }
 
     fn carry_out(&mut self, action: Action) {
         let switch = &mut self.switch;
         match action {
             Action::RecordLedger(ledger) => self.ledger = ledger,
+            Action::SetAcl { table, key, row } => switch.config_set(table, &key, row),
             Action::CreateVrf(vrf) => switch.config_set("VRF", vrf.as_str(), fields([])),
             Action::BindInterface { port, vrf } => {
                 let row = fields([("vrf_name", vrf.as_str())]);

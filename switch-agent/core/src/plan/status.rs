@@ -11,10 +11,10 @@ use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
 use crate::status::{Conflict, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting};
 
-pub(super) struct Inputs<'a> {
-    pub(super) view: &'a View<'a>,
+pub(super) struct Inputs<'a, 'b> {
+    pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
-    pub(super) wanted: &'a WantedSet<'a>,
+    pub(super) wanted: &'a WantedSet<'b>,
     pub(super) frr: &'a FrrPlan,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn frozen(view: &View<'_>, observed: &Observed, wanted: &WantedSet<'_
 }
 
 pub(super) fn build(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     assessments: &BTreeMap<PortName, Assessment>,
     complete: &BTreeMap<PortName, bool>,
     mut waiting: Vec<Waiting>,
@@ -134,7 +134,7 @@ pub(super) fn build(
 }
 
 fn ports(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     assessments: &BTreeMap<PortName, Assessment>,
     complete: &BTreeMap<PortName, bool>,
     waiting: &[Waiting],
@@ -237,7 +237,7 @@ fn failure(view: &View<'_>, name: &PortName) -> Option<String> {
     Some(format!("{object}: {reason}"))
 }
 
-fn phase(inputs: &Inputs<'_>, name: &PortName, assessment: Option<&Assessment>, complete: bool) -> Phase {
+fn phase(inputs: &Inputs<'_, '_>, name: &PortName, assessment: Option<&Assessment>, complete: bool) -> Phase {
     if failure(inputs.view, name).is_some() {
         return Phase::Failed;
     }
@@ -254,7 +254,7 @@ fn phase(inputs: &Inputs<'_>, name: &PortName, assessment: Option<&Assessment>, 
 }
 
 fn partitions(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     ports: &BTreeMap<PortName, PortStatus>,
     waiting: &[Waiting],
 ) -> BTreeMap<PartitionId, PartitionStatus> {
