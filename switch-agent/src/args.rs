@@ -81,8 +81,9 @@ pub struct LiveCheckArgs {
 /// what they have, and the next start adopts it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Privileges: CAP_NET_RAW (packet socket, device-bound listeners). With CAP_NET_ADMIN it also adds an
-unreachable default route to every boot VRF and fe80::1 to every boot port.
+Privileges: CAP_NET_RAW (packet socket). With CAP_NET_ADMIN it also adds an unreachable default route to
+every boot VRF and fe80::1 to every boot port, and lets the kernel cut off the listener of a port that
+leaves its VRF.
 
 Exit codes:
   0  stopped as asked

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv6Addr, TcpStream};
+use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::sys;
 pub(crate) const NIC: &str = "eth0";
 /// Losses of carrier below 1 s are flaps, and Linux tells of one up to 1 s late (its link watch).
 const POWER_CYCLE: Duration = Duration::from_millis(2500);
+
+/// Attempts while the proxy answers 429.
+const TURNS_MAX: u32 = 4;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
@@ -86,13 +89,14 @@ impl Machine {
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Response> {
         self.ns.run(|| {
             let scope = nix::net::if_::if_nametoindex(NIC).context(|| NIC.into())?;
-            request.send(http::address(default_router()?, PROXY_PORT, scope))
+            send_in_turn(request, http::address(default_router()?, PROXY_PORT, scope))
         })
     }
 
     /// `GET path` of the discovery proxy at any address; link-local ones are reached through the NIC.
     pub(crate) fn get_at(&self, address: Ipv6Addr, path: &str) -> Result<Response> {
-        self.ns.run(|| Request::get(path).send(http::address(address, PROXY_PORT, scope_of(address)?)))
+        self.ns
+            .run(|| send_in_turn(&Request::get(path), http::address(address, PROXY_PORT, scope_of(address)?)))
     }
 
     pub(crate) fn boot_document(&self) -> Result<Value> {
@@ -157,6 +161,21 @@ impl Machine {
         );
         Ok(())
     }
+}
+
+/// Sends the request, and again when the proxy says that the port has had its share for now.
+fn send_in_turn(request: &Request<'_>, to: SocketAddrV6) -> Result<Response> {
+    for _ in 1..TURNS_MAX {
+        let reply = request.send(to)?;
+        if reply.status != 429 {
+            return Ok(reply);
+        }
+        let wait = reply.header("retry-after").and_then(|value| value.parse().ok());
+        let seconds: u64 = wait.context(|| format!("429 without Retry-After: {}", reply.excerpt()))?;
+        ensure!(seconds <= 60, "429 with Retry-After: {seconds}");
+        thread::sleep(Duration::from_secs(seconds));
+    }
+    request.send(to)
 }
 
 fn scope_of(address: Ipv6Addr) -> Result<u32> {

@@ -36,7 +36,7 @@ struct Arguments {
 enum Command {
     /// Run the cases and print one line for each.
     Run {
-        /// Only cases whose name contains this.
+        /// Only cases whose name contains this, or one of these (comma separated).
         #[arg(long, default_value = "")]
         filter: String,
         /// Do not wait for the lab to settle after a case that failed.

@@ -25,7 +25,8 @@ pub(crate) fn list() {
 
 /// Runs the selected cases; `true` when none failed.
 pub(crate) fn run(lab: Lab, filter: &str, settle: bool, result_file: Option<&Path>) -> Result<bool> {
-    let selected: Vec<Case> = cases::all().into_iter().filter(|case| case.name().contains(filter)).collect();
+    let wanted = |case: &Case| filter.split(',').any(|part| case.name().contains(part));
+    let selected: Vec<Case> = cases::all().into_iter().filter(wanted).collect();
     if selected.is_empty() {
         return Err(Failure(format!("no case is named like {filter:?}")));
     }

@@ -95,7 +95,12 @@ impl PortKind {
 
 impl PortName {
     pub fn kind(&self) -> PortKind {
-        PortKind::ALL.into_iter().find(|kind| self.0.starts_with(kind.prefix())).unwrap_or(PortKind::Ethernet)
+        // The rest of the prefix was checked when the name was parsed.
+        match self.0.as_bytes().first() {
+            Some(b'P') => PortKind::PortChannel,
+            Some(b'L') => PortKind::Loopback,
+            _ => PortKind::Ethernet,
+        }
     }
 
     /// `Loopback<number>`.
@@ -105,6 +110,15 @@ impl PortName {
 
     fn number(&self) -> u32 {
         self.0.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse().unwrap_or(u32::MAX)
+    }
+
+    /// The number's digits without leading zeros, which order as it does: shorter ones first.
+    fn digits(&self) -> (usize, &[u8]) {
+        let mut digits = self.0.as_bytes().get(self.kind().prefix().len()..).unwrap_or_default();
+        while let [b'0', rest @ ..] = digits {
+            digits = rest;
+        }
+        (digits.len(), digits)
     }
 }
 
@@ -127,7 +141,14 @@ impl FromStr for PortName {
 
 impl Ord for PortName {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.kind(), self.number(), &self.0).cmp(&(other.kind(), other.number(), &other.0))
+        // The agent's maps are keyed by ports: this runs thousands of times a pass, so it parses nothing.
+        let kind = self.kind();
+        kind.cmp(&other.kind()).then_with(|| match self.0.len().cmp(&other.0.len()) {
+            Ordering::Equal => self.0.cmp(&other.0),
+            // Only port channels have leading zeros; elsewhere the longer number is the larger one.
+            length if kind != PortKind::PortChannel => length,
+            _ => (self.digits(), &self.0).cmp(&(other.digits(), &other.0)),
+        })
     }
 }
 impl PartialOrd for PortName {
@@ -298,6 +319,15 @@ mod tests {
             assert!(bad.parse::<PortName>().is_err(), "{bad}");
         }
         assert!("PortChannel0001".parse::<PortName>().is_ok());
+    }
+
+    #[test]
+    fn leading_zeros_order_by_number_first_and_stay_distinct() {
+        let names = ["PortChannel2", "PortChannel0", "PortChannel0002", "PortChannel10", "PortChannel00"];
+        let mut ports: Vec<PortName> = names.iter().map(|name| name.parse().unwrap()).collect();
+        ports.sort();
+        let ordered = ["PortChannel0", "PortChannel00", "PortChannel0002", "PortChannel2", "PortChannel10"];
+        assert_eq!(ports.iter().map(PortName::as_str).collect::<Vec<_>>(), ordered);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) fn cases() -> Vec<Case> {
 /// A row that must be refused, and the words its message must hold besides the row's key.
 struct BadRow {
     key: &'static str,
+    /// The row that messages name: `key`, or the one of somebody else who has the port.
+    named: &'static str,
     fields: &'static [(&'static str, &'static str)],
     words: &'static [&'static str],
 }
@@ -27,7 +29,12 @@ const fn bad(
     fields: &'static [(&'static str, &'static str)],
     words: &'static [&'static str],
 ) -> BadRow {
-    BadRow { key, fields, words }
+    BadRow { key, named: key, fields, words }
+}
+
+/// A row that holds, for a port that `named` makes somebody else's.
+const fn foreign(key: &'static str, named: &'static str, words: &'static [&'static str]) -> BadRow {
+    BadRow { key, named, fields: &[("partition", "p1")], words }
 }
 
 const PREFIX: (&str, &str) = ("prefix", "2001:db8:ff:a00::/56");
@@ -54,7 +61,7 @@ const BAD_ROWS: &[BadRow] = &[
     bad("BOOT_NETWORK_PARTITION|unknown", &[PREFIX, ("colour", "blue")], &["colour"]),
     bad("BOOT_NETWORK_PARTITION|switch", &[PREFIX, ("proxy", "yes")], &["proxy", "yes", "enabled"]),
     bad("BOOT_NETWORK_PORT|Ethernet512", &[("partition", "p1")], &["Ethernet512"]),
-    bad("BOOT_NETWORK_PORT|Ethernet16", &[("partition", "p1")], &["Ethernet16", "Vlan100"]),
+    foreign("BOOT_NETWORK_PORT|Ethernet16", "VLAN_MEMBER|Vlan100|Ethernet16", &["VLAN member"]),
     bad("BOOT_NETWORK_PORT|Ethernet20", &[("partition", "p9")], &["partition", "p9"]),
     bad(
         "BOOT_NETWORK_PORT|Ethernet24",
@@ -108,7 +115,7 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
         let status = leaf.admin_json("/v1/status")?;
         let text = status.to_string();
         for row in BAD_ROWS {
-            ensure!(text.contains(row.key), "show status does not name {}: {text}", row.key);
+            ensure!(text.contains(row.named), "show status does not name {}: {text}", row.named);
         }
         Ok(())
     })?;
@@ -117,9 +124,9 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
     let check = check_output(lab)?;
     for row in BAD_ROWS {
         for (place, messages) in
-            [("status", messages_of(&status, row.key)), ("check", lines_of(&check, row.key))]
+            [("status", messages_of(&status, row.named)), ("check", lines_of(&check, row.named))]
         {
-            ensure!(!messages.is_empty(), "{place} does not name {}", row.key);
+            ensure!(!messages.is_empty(), "{place} does not name {}", row.named);
             for word in row.words.iter().filter(|word| !messages.contains(**word)) {
                 failures.push(format!("{place}: {} does not say {word:?}: {messages}", row.key));
             }
@@ -134,18 +141,16 @@ fn plant_and_check(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The entries of `rejected`, wherever the status carries them. Ports in use by others are no rejections
-/// of their row, so the VLAN member may be a `foreign` port instead: its message is looked up there.
+/// The entries of `rejected`, wherever the status carries them.
 fn rejected(status: &Value) -> Vec<Value> {
     let list = status.pointer("/rejected").or_else(|| status.pointer("/status/rejected"));
     list.and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-/// Every object of the status that names the row (or its port), as text.
-fn messages_of(status: &Value, key: &str) -> String {
-    let port = key.strip_prefix("BOOT_NETWORK_PORT|");
+/// Every object of the status that names the row, as text.
+fn messages_of(status: &Value, row: &str) -> String {
     let mut found = String::new();
-    collect(status, &|text| text.contains(key) || port.is_some_and(|port| text.contains(port)), &mut found);
+    collect(status, &|text| text.contains(row), &mut found);
     found
 }
 
@@ -193,9 +198,13 @@ fn check_state_db(lab: &Lab) -> Result<()> {
             "{port} in STATE_DB has no error: {state:?}"
         );
     }
-    for id in ["longname", "toolong"] {
-        let state = leaf.row(STATE_DB, &format!("BOOT_NETWORK_PARTITION_TABLE|{id}"))?;
-        ensure!(state.values().any(|text| !text.is_empty()), "partition {id} is not in STATE_DB");
+    let global = leaf.row(STATE_DB, "BOOT_NETWORK_STATE|global")?;
+    let rejected = global.get("rejected").cloned().unwrap_or_default();
+    for row in BAD_ROWS.iter().filter(|row| row.named == row.key) {
+        let message = rejected.split("; ").find(|message| message.contains(row.key)).unwrap_or_default();
+        for word in row.words {
+            ensure!(message.contains(word), "STATE_DB does not say {word:?} of {}: {rejected}", row.key);
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use switch_agent_core::row::{ConfigDb, Fields, without_placeholder};
 use switch_agent_core::sim::{Daemon, STATE_TABLES_FLUSHED};
 
-use super::Error;
+use super::{Error, acl};
 
 /// Writes of one transaction follow each other within this time.
 const TOGETHER: Duration = Duration::from_millis(2);
@@ -104,6 +104,7 @@ fn client(database: &Database, instance: &Instance) -> Result<redis::Client, Err
 /// Tables that a daemon of the model reads.
 fn is_mirrored(table: &str) -> bool {
     matches!(table, "PORT" | "PORTCHANNEL")
+        || acl::CONFIG_TABLES.contains(&table)
         || Daemon::ALL.iter().any(|daemon| daemon.config_tables().contains(&table))
 }
 
@@ -186,7 +187,7 @@ impl Databases {
     /// What a cold start of swss removes: all of APPL_DB, and its own tables of STATE_DB.
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
         let () = redis::cmd("FLUSHDB").query_async(&mut self.appl.redis).await.map_err(refused("FLUSHDB"))?;
-        for table in STATE_TABLES_FLUSHED {
+        for table in STATE_TABLES_FLUSHED.into_iter().chain(acl::STATE_TABLES) {
             let pattern = self.state.key(table, "*");
             let keys: Vec<String> = self.state.redis.keys(pattern).await.map_err(refused("KEYS"))?;
             for key in keys {

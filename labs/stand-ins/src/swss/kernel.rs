@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::tc::TcAttribute;
 use netlink_packet_route::{AddressFamily, address::AddressMessage};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, LinkVrf, MulticastGroup};
 use switch_agent_core::sim::SimSwitch;
@@ -122,6 +123,20 @@ impl Kernel {
             .await
             .map_err(refused("list neighbours".to_owned()))?;
         Ok(entries.iter().filter_map(|entry| self.mirror.neighbor(entry, true)).collect())
+    }
+
+    /// Indexes of the links that have a clsact qdisc.
+    pub(super) async fn with_ingress_filters(&self) -> Result<BTreeSet<u32>, Error> {
+        let mut qdiscs = self.handle.qdisc().get().execute();
+        let mut indexes = BTreeSet::new();
+        while let Some(qdisc) = qdiscs.try_next().await.map_err(refused("list qdiscs".to_owned()))? {
+            let clsact =
+                |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
+            if qdisc.attributes.iter().any(clsact) {
+                indexes.extend(u32::try_from(qdisc.header.index));
+            }
+        }
+        Ok(indexes)
     }
 
     fn index(&self, name: &str) -> Result<u32, Error> {

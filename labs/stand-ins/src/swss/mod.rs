@@ -5,6 +5,7 @@
 //! the kernel. What the kernel does by itself (carriers, flaps, addresses, indexes) is read back from the
 //! netlink socket that the effects went through before the next step is taken.
 
+mod acl;
 mod carry_out;
 mod database;
 mod kernel;
@@ -18,6 +19,7 @@ use switch_agent_core::sim::{Daemon, Effect, SimSwitch, Step};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use acl::Acls;
 use database::{ConfigEvents, Databases};
 use kernel::Kernel;
 use lldp::Lldp;
@@ -88,6 +90,7 @@ struct Swss {
     events: ConfigEvents,
     kernel: Kernel,
     lldp: Option<Lldp>,
+    acls: Acls,
     orch_delay: Duration,
     /// When orchagent looks at its queues.
     orch_due: Option<Instant>,
@@ -107,6 +110,7 @@ impl Swss {
             events,
             kernel: Kernel::open()?,
             lldp: args.lldp.clone().map(Lldp::new),
+            acls: Acls::default(),
             orch_delay: Duration::from_millis(args.orch_delay_ms),
             orch_due: None,
             restart_due: None,
@@ -135,6 +139,7 @@ impl Swss {
         if let Some(lldp) = &mut self.lldp {
             lldp.forget();
         }
+        self.acls.reset();
         self.work().await
     }
 
@@ -143,6 +148,7 @@ impl Swss {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let orch_due = self.orch_due.unwrap_or_else(far_away);
+            let acls_due = self.acls.due().unwrap_or_else(far_away);
             tokio::select! {
                 event = self.events.next() => self.config_changed(event?).await?,
                 message = self.kernel.next_message() => {
@@ -151,6 +157,7 @@ impl Swss {
                 }
                 _ = self.hangup.recv() => self.cold_start().await?,
                 () = sleep_until(orch_due) => {}
+                () = sleep_until(acls_due) => {}
                 _ = tick.tick() => self.tick().await?,
             }
             self.work().await?;
@@ -165,7 +172,8 @@ impl Swss {
         if let Some(lldp) = &mut self.lldp {
             lldp.refresh(&mut self.databases).await?;
         }
-        Ok(())
+        let Swss { acls, switch, kernel, databases, .. } = self;
+        acls.apply(switch, kernel, databases).await
     }
 
     /// Mirrors one CONFIG_DB row, and those whose events wait behind it: writes of one MULTI arrive
@@ -174,6 +182,9 @@ impl Swss {
         let mut waiting = Some(first);
         while let Some(event) = waiting {
             let database::ConfigEvent { table, key, deleted } = event;
+            if acl::CONFIG_TABLES.contains(&table.as_str()) {
+                self.acls.changed();
+            }
             if deleted {
                 self.switch.config_del(&table, &key);
             } else if let Some(row) = self.databases.config_row(&table, &key).await? {
@@ -189,7 +200,8 @@ impl Swss {
         loop {
             self.take_messages().await?;
             let Some(step) = self.next_step() else {
-                return Ok(());
+                let Swss { acls, switch, kernel, databases, .. } = self;
+                return acls.work(switch, kernel, databases).await;
             };
             let effects = self.switch.step(&step);
             self.carry_out(effects).await?;

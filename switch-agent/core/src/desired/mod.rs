@@ -176,7 +176,7 @@ impl Desired {
     /// Reads and validates the agent's tables. Total: every input yields a value.
     ///
     /// A missing `BOOT_NETWORK|global` means its defaults; a bad one leaves every field that is not valid
-    /// by itself at a safe value (down, `render-only`, no upstream).
+    /// by itself at a safe value (up, `render-only`, no upstream).
     pub fn from_config(config: &ConfigDb) -> Desired {
         let mut findings = Findings::default();
         let global = global::global(config, &mut findings);

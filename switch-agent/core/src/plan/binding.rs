@@ -306,12 +306,10 @@ fn address(
 
 /// Another interface of the VRF whose address rows overlap: orchagent takes a prefix once per VRF.
 fn overlapping(view: &View<'_>, port: &PortName, vrf: &VrfName, address: Ipv6Net) -> Option<String> {
-    let hit = |(name, net): &&(PortName, Ipv6Net)| {
-        name != port
-            && net.trunc() == address.trunc()
-            && view.state.interface_table.get(name).is_some_and(|other| other == vrf.as_str())
+    let hit = |(name, _): &&&(PortName, Ipv6Net)| {
+        name != port && view.state.interface_table.get(name).is_some_and(|other| other == vrf.as_str())
     };
-    let (name, net) = view.state.interface_prefixes.iter().find(hit)?;
+    let (name, net) = view.networks.get(&address.trunc())?.iter().find(hit)?;
     Some(format!("{}|{name}|{net}", name.kind().interface_table()))
 }
 

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use crate::action::Action;
 use crate::desired::Desired;
 use crate::name::PortName;
-use crate::observed::{Observed, Source};
+use crate::observed::Observed;
 use crate::ownership::Ledger;
 use crate::status::{Conflict, LeakStatus, Status, Waiting};
 use binding::{Assessment, Progress};
@@ -140,7 +140,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         }
     }
     actions.retain(|action| !view.backing_off.contains_key(&action.object()));
-    if observed.ledger != Source::Known(next.clone()) {
+    if observed.ledger.known() != Some(&next) {
         actions.push(Action::RecordLedger(next));
     }
     actions.sort_by_key(Action::rank);

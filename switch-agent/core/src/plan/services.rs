@@ -123,13 +123,13 @@ fn proxy(
         }
         return true;
     }
+    if running.is_some_and(|running| frozen || is_current(running, view, wanted, link)) {
+        return true;
+    }
     let Some(service) = service(view, port, wanted, link) else {
         step.waiting = Some(format!("kernel: MAC address of {port}"));
         return false;
     };
-    if running == Some(&service) || (frozen && running.is_some()) {
-        return true;
-    }
     if let Some(error) = view.runtime.service_errors.get(port) {
         step.waiting = Some(format!("listener {port}: {error}"));
     }
@@ -137,6 +137,26 @@ fn proxy(
         step.actions.push(Action::SetService(Box::new(service)));
     }
     false
+}
+
+/// What [`service`] would build, without building it: a converged switch asks this for every port of every
+/// pass.
+fn is_current(running: &PortService, view: &View<'_>, wanted: &Wanted<'_>, link: &Link) -> bool {
+    let (listener, context, global) = (&running.listener, &running.context, &view.desired.global);
+    let vrf_ifindex = view.vrf_device(wanted.vrf).map(|device| device.ifindex);
+    let Some(desired) = wanted.port else { return false };
+    listener.ifindex == link.ifindex
+        && Some(listener.vrf_ifindex) == vrf_ifindex
+        && listener.vrf == *wanted.vrf
+        && listener.tcp_port == global.proxy_port
+        && context.switch_id == global.switch_id
+        && context.chassis_mac == global.chassis_mac
+        && context.partition == desired.partition
+        && context.alias == desired.alias
+        && context.index == desired.index
+        && Some(context.mac) == link.mac
+        && context.prefix == desired.prefix
+        && context.settings == *wanted.partition
 }
 
 fn service(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<PortService> {

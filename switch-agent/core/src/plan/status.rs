@@ -11,10 +11,10 @@ use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
 use crate::status::{Conflict, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting};
 
-pub(super) struct Inputs<'a> {
-    pub(super) view: &'a View<'a>,
+pub(super) struct Inputs<'a, 'b> {
+    pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
-    pub(super) wanted: &'a WantedSet<'a>,
+    pub(super) wanted: &'a WantedSet<'b>,
     pub(super) frr: &'a FrrPlan,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn frozen(view: &View<'_>, observed: &Observed, wanted: &WantedSet<'_
 }
 
 pub(super) fn build(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     assessments: &BTreeMap<PortName, Assessment>,
     complete: &BTreeMap<PortName, bool>,
     mut waiting: Vec<Waiting>,
@@ -134,13 +134,19 @@ pub(super) fn build(
 }
 
 fn ports(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     assessments: &BTreeMap<PortName, Assessment>,
     complete: &BTreeMap<PortName, bool>,
     waiting: &[Waiting],
 ) -> BTreeMap<PortName, PortStatus> {
     let view = inputs.view;
     let rejected = rejected_ports(view.desired);
+    let mut waits: BTreeMap<&PortName, &str> = BTreeMap::new();
+    for one in waiting {
+        if let Some(port) = &one.port {
+            waits.entry(port).or_insert(&one.on);
+        }
+    }
     let names = view.desired.ports.keys().chain(assessments.keys()).chain(rejected.keys());
     let mut ports = BTreeMap::new();
     for name in names.filter(|name| name.kind() != PortKind::Loopback) {
@@ -151,11 +157,8 @@ fn ports(
         }
         let mut status = port_facts(view, name);
         status.phase = phase(inputs, name, assessment, complete.get(name).copied().unwrap_or(false));
-        status.waiting_on = waiting
-            .iter()
-            .find(|waiting| waiting.port.as_ref() == Some(name))
-            .map(|waiting| waiting.on.clone())
-            .or_else(|| admin_down(view, name, status.phase));
+        status.waiting_on =
+            waits.get(name).map(|on| (*on).to_owned()).or_else(|| admin_down(view, name, status.phase));
         status.error = failure(view, name)
             .or_else(|| rejected.get(name).cloned())
             .or_else(|| assessment.and_then(|assessment| assessment.conflict.clone()));
@@ -223,6 +226,9 @@ fn rejected_ports(desired: &Desired) -> BTreeMap<PortName, String> {
 
 /// Why the last action on one of the port's objects failed, while it backs off.
 fn failure(view: &View<'_>, name: &PortName) -> Option<String> {
+    if view.backing_off.is_empty() {
+        return None;
+    }
     let row = format!("{}|{name}", name.kind().interface_table());
     let address = format!("{row}|");
     let service = [format!("listener {name}"), format!("advertiser {name}"), row];
@@ -231,7 +237,7 @@ fn failure(view: &View<'_>, name: &PortName) -> Option<String> {
     Some(format!("{object}: {reason}"))
 }
 
-fn phase(inputs: &Inputs<'_>, name: &PortName, assessment: Option<&Assessment>, complete: bool) -> Phase {
+fn phase(inputs: &Inputs<'_, '_>, name: &PortName, assessment: Option<&Assessment>, complete: bool) -> Phase {
     if failure(inputs.view, name).is_some() {
         return Phase::Failed;
     }
@@ -248,7 +254,7 @@ fn phase(inputs: &Inputs<'_>, name: &PortName, assessment: Option<&Assessment>, 
 }
 
 fn partitions(
-    inputs: &Inputs<'_>,
+    inputs: &Inputs<'_, '_>,
     ports: &BTreeMap<PortName, PortStatus>,
     waiting: &[Waiting],
 ) -> BTreeMap<PartitionId, PartitionStatus> {

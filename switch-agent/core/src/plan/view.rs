@@ -1,7 +1,9 @@
 //! The readable part of an observation, indexed by interface.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 
 use ipnet::Ipv6Net;
 
@@ -22,6 +24,10 @@ pub(super) struct View<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) backing_off: &'a BTreeMap<String, String>,
     pub(super) cooling: &'a BTreeSet<String>,
+    /// Interfaces by the network of each address that intfmgrd has taken.
+    pub(super) networks: BTreeMap<Ipv6Net, Vec<&'a (PortName, Ipv6Net)>>,
+    /// What [`View::interface`] gathered so far.
+    interfaces: RefCell<HashMap<PortName, Rc<Interface<'a>>>>,
 }
 
 /// One interface across all databases and the kernel.
@@ -39,20 +45,37 @@ pub(super) struct Interface<'a> {
 impl<'a> View<'a> {
     /// `None` when a source that rows depend on is unknown.
     pub(super) fn new(desired: &'a Desired, observed: &'a Observed) -> Option<View<'a>> {
+        let state = observed.state.known()?;
+        let mut networks: BTreeMap<Ipv6Net, Vec<_>> = BTreeMap::new();
+        for entry in &state.interface_prefixes {
+            networks.entry(entry.1.trunc()).or_default().push(entry);
+        }
         Some(View {
             desired,
             config: observed.config.known()?,
-            state: observed.state.known()?,
+            state,
             appl: observed.appl.known()?,
             kernel: observed.kernel.known()?,
             ledger: observed.ledger.known()?,
             runtime: &observed.runtime,
             backing_off: &observed.backing_off,
             cooling: &observed.cooling,
+            networks,
+            interfaces: RefCell::default(),
         })
     }
 
-    pub(super) fn interface(&self, port: &PortName) -> Interface<'a> {
+    /// The interface across all databases; gathered once per plan.
+    pub(super) fn interface(&self, port: &PortName) -> Rc<Interface<'a>> {
+        if let Some(known) = self.interfaces.borrow().get(port) {
+            return known.clone();
+        }
+        let gathered = Rc::new(self.gather(port));
+        self.interfaces.borrow_mut().insert(port.clone(), gathered.clone());
+        gathered
+    }
+
+    fn gather(&self, port: &PortName) -> Interface<'a> {
         let table = self.config.tables.get(port.kind().interface_table());
         let base = table.and_then(|rows| rows.get(port.as_str()));
         let from = format!("{port}|");
