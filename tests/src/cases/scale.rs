@@ -1,5 +1,6 @@
 //! Many ports on one switch: 128 in 4 partitions, with an agent, Redis, swss and FRR of its own.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -41,7 +42,9 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
         // Without a fabric nothing comes in through the leak; every port's /64 goes out.
         wait::until(wait::seconds(60), || {
             let frr = leaf.vtysh(&["show running-config"])?;
-            let exported = frr.lines().filter(|line| line.contains(" nexthop-vrf VrfBoot-s")).count();
+            let routes = frr.lines().filter(|line| line.contains(" nexthop-vrf VrfBoot-s"));
+            let prefixes: BTreeSet<_> = routes.filter_map(|line| line.split_whitespace().nth(2)).collect();
+            let exported = prefixes.len();
             ensure!(exported == usize::from(PORTS), "FRR exports {exported} of {PORTS} ports");
             Ok(())
         })?;
