@@ -22,7 +22,7 @@ pub use table::MachineTable;
 pub enum SightingSource {
     /// A Router Solicitation with a source link-layer address (or its Ethernet source).
     Rs,
-    /// The kernel's neighbour table.
+    /// The kernel's neighbour table, or a probe for a duplicate address.
     Neighbor,
     /// `LLDP_ENTRY_TABLE` of APPL_DB.
     Lldp,
@@ -50,6 +50,8 @@ pub enum MachineEvent {
     Carrier { port: PortName, up: bool },
     /// A valid Router Solicitation; `address` is `None` when it came from `::`.
     Solicit { port: PortName, mac: MacAddr, address: Option<Ipv6Addr> },
+    /// A probe for a duplicate address: somebody is there, whose address is not one yet.
+    Probe { port: PortName, mac: MacAddr },
     /// A Router Advertisement left the port.
     Advertised { port: PortName },
     /// The kernel's neighbour table has (or confirmed) this entry.

@@ -180,7 +180,9 @@ impl Timelines {
                 (port, stage, detail)
             }
             MachineEvent::Released { port } => (port, Stage::Released, None),
-            MachineEvent::NeighborGone { .. } | MachineEvent::Lldp { .. } => return None,
+            MachineEvent::Probe { .. } | MachineEvent::NeighborGone { .. } | MachineEvent::Lldp { .. } => {
+                return None;
+            }
         };
         let timeline = self.ports.entry(name.clone()).or_default();
         if timeline.starts_with(&stage, &self.limits, now) {

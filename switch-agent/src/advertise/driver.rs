@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::PortName;
-use switch_agent_core::ndp::{Advert, Message, Solicit, parse_frame, write_frame};
+use switch_agent_core::ndp::{Advert, Message, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
 use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, Transmit};
 
@@ -23,6 +23,9 @@ use crate::wake::{Reason, Waker};
 #[cfg(test)]
 mod tests;
 
+/// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
+/// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
+const PROBE_SPACING: Duration = Duration::from_millis(50);
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -59,6 +62,8 @@ struct Entry {
     failing: bool,
     /// The foreign router that was logged last, and when.
     foreign: Option<(Ipv6Addr, Duration)>,
+    /// When a probe last counted as a sighting.
+    probed: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -152,7 +157,8 @@ impl<W: Wire> Driver<W> {
                 self.by_ifindex.insert(spec.ifindex, port.clone());
                 let seed = self.seed ^ u64::from(spec.ifindex).rotate_left(32);
                 let advertiser = Advertiser::new(spec, carrier, seed, now);
-                let entry = Entry { advertiser, announced: false, failing: false, foreign: None };
+                let entry =
+                    Entry { advertiser, announced: false, failing: false, foreign: None, probed: None };
                 self.entries.insert(port.clone(), entry);
             }
         }
@@ -198,9 +204,11 @@ impl<W: Wire> Driver<W> {
                 metrics.invalid(port, invalid.reason());
                 tracing::debug!(port = %port, error = %invalid, "invalid router discovery message");
             }
-            Ok(Message::Solicit(Solicit { mac, .. }) | Message::Advert(Advert { mac, .. }))
-                if mac == own_mac =>
-            {
+            Ok(
+                Message::Solicit(Solicit { mac, .. })
+                | Message::Advert(Advert { mac, .. })
+                | Message::Probe(Probe { mac }),
+            ) if mac == own_mac => {
                 metrics.invalid(port, "own_address");
             }
             Ok(Message::Solicit(solicit)) => {
@@ -216,6 +224,12 @@ impl<W: Wire> Driver<W> {
                     mac: solicit.sllao.unwrap_or(solicit.mac),
                     address: solicit.source,
                 });
+            }
+            Ok(Message::Probe(probe)) => {
+                if entry.probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_SPACING) {
+                    entry.probed = Some(now);
+                    self.outputs.hub.observe(MachineEvent::Probe { port: port.clone(), mac: probe.mac });
+                }
             }
             Ok(Message::Advert(advert)) => {
                 metrics.foreign(port);

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const FAILURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// First wait after a row was written, and the longest.
 const SETTLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// More for each row that is settling already: swss works through them one by one.
+const SETTLE_PER_ROW: Duration = Duration::from_millis(100);
 /// After this long without a write the count starts anew.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -23,6 +25,12 @@ struct Entry {
     last: Instant,
     /// `None` while settling.
     failure: Option<String>,
+}
+
+impl Entry {
+    fn settles_at(&self, now: Instant) -> bool {
+        self.until > now && self.failure.is_none()
+    }
 }
 
 /// Waits by object, as [`switch_agent_core::action::Action::object`] names them.
@@ -68,7 +76,10 @@ impl Pacing {
         if ends(kind) {
             self.entries.remove(object);
         } else if settles(kind) {
-            self.wait(object, SETTLE, None, now);
+            let settling = self.entries.iter().filter(|(_, entry)| entry.settles_at(now));
+            let ahead = settling.filter(|(other, _)| *other != object).count();
+            let queue = SETTLE_PER_ROW.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+            self.wait(object, (SETTLE.0 + queue, SETTLE.1), None, now);
         } else if self.entries.get(object).is_some_and(|entry| entry.failure.is_some()) {
             self.entries.remove(object);
         }
@@ -97,8 +108,8 @@ impl Pacing {
 
     /// Objects that wait for an earlier write to take effect.
     pub fn cooling(&self, now: Instant) -> BTreeSet<String> {
-        let settling = |entry: &Entry| entry.until > now && entry.failure.is_none();
-        self.entries.iter().filter(|(_, entry)| settling(entry)).map(|(object, _)| object.clone()).collect()
+        let settling = self.entries.iter().filter(|(_, entry)| entry.settles_at(now));
+        settling.map(|(object, _)| object.clone()).collect()
     }
 
     /// When the next object is free again. Forgets what is long past.
@@ -125,6 +136,17 @@ mod tests {
         pacing.done("INTERFACE|Ethernet0", "bind-interface", at(6, origin));
         assert!(pacing.cooling(at(15, origin)).contains("INTERFACE|Ethernet0"));
         assert_eq!(pacing.next(at(7, origin)), Some(at(16, origin)));
+    }
+
+    #[test]
+    fn the_last_of_many_rows_gets_more_time_than_the_first() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        for port in 0..128 {
+            pacing.done(&format!("INTERFACE|Ethernet{port}"), "bind-interface", origin);
+        }
+        let cooling = pacing.cooling(at(10, origin));
+        assert!(!cooling.contains("INTERFACE|Ethernet0") && cooling.contains("INTERFACE|Ethernet127"));
+        assert!(pacing.cooling(at(18, origin)).is_empty());
     }
 
     #[test]

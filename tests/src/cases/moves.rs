@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::cases::boot::{check_boot_document, expect_mac_at};
 use crate::cases::{Case, cases};
-use crate::failure::{Result, ensure};
+use crate::failure::{Context, Result, ensure};
 use crate::lab::{CONVERGENCE, Lab, SOCKETS, Socket};
-use crate::machine::Machine;
+use crate::machine::{Machine, NIC};
 use crate::wait;
 
 /// How long a port has no carrier before its machines are gone; shorter losses are flaps.
@@ -32,8 +32,9 @@ fn a_cable_moves_to_another_leaf(lab: &Lab) -> Result<()> {
 /// Moves the machine's cable, checks that the tables follow, and moves it back.
 fn follow(lab: &Lab, machine: &Machine, to: &Socket) -> Result<()> {
     let home = &machine.home;
+    let sent_before = solicitations(machine)?;
     lab.move_cable(machine, home, to)?;
-    let result = check_moved(lab, machine, home, to);
+    let result = check_moved(lab, machine, home, to, sent_before);
     lab.move_cable(machine, to, home)?;
     wait::until(wait::seconds(20), || machine.check_address_in(home))?;
     wait::until(wait::seconds(5), || expect_mac_at(lab, machine.mac, home))?;
@@ -41,8 +42,26 @@ fn follow(lab: &Lab, machine: &Machine, to: &Socket) -> Result<()> {
     result
 }
 
-fn check_moved(lab: &Lab, machine: &Machine, from: &Socket, to: &Socket) -> Result<()> {
-    // The kernel's first packet is sent as soon as the NIC is up.
+/// Router and neighbour solicitations that the machine's NIC has sent since it exists. The kernel waits up
+/// to a second with the first one, its probe for a duplicate of its link-local address.
+fn solicitations(machine: &Machine) -> Result<u64> {
+    machine.ns.run(|| {
+        let path = format!("/proc/thread-self/net/dev_snmp6/{NIC}");
+        let text = std::fs::read_to_string(&path).context(|| path.clone())?;
+        let sent = |line: &str| {
+            let (name, count) = line.split_once(char::is_whitespace)?;
+            let counted = ["Icmp6OutRouterSolicits", "Icmp6OutNeighborSolicits"].contains(&name);
+            count.trim().parse::<u64>().ok().filter(|_| counted)
+        };
+        Ok(text.lines().filter_map(sent).sum())
+    })
+}
+
+fn check_moved(lab: &Lab, machine: &Machine, from: &Socket, to: &Socket, sent_before: u64) -> Result<()> {
+    wait::until(wait::seconds(5), || {
+        ensure!(solicitations(machine)? > sent_before, "{} says nothing at its new place", machine.ns.0);
+        Ok(())
+    })?;
     wait::until(wait::seconds(2), || expect_mac_at(lab, machine.mac, to))?;
     wait::until(wait::seconds(15), || machine.check_address_in(to))?;
     wait::until(wait::seconds(5), || {

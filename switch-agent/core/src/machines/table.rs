@@ -4,7 +4,7 @@
 //! each with at most [`Limits::addresses_per_machine_max`] addresses, whatever a machine sends.
 //!
 //! How far a source is believed:
-//! - A packet that came in through the port (solicitation, proxy connection) always counts; the newest port
+//! - A packet that came in through the port (solicitation, probe, proxy connection) always counts; the newest port
 //!   wins.
 //! - A neighbour entry counts unless the port has no carrier, or it is the entry that a machine left behind
 //!   when it moved on ([`Port::departed`]): the kernel keeps such entries for hours.
@@ -68,6 +68,11 @@ impl MachineTable {
             MachineEvent::Solicit { port, mac, address } => {
                 let source = SightingSource::Rs;
                 let sighting = Sighting { port, mac: *mac, address: *address, source, machine_id: None };
+                self.sight(&sighting, now, unix_ms, &mut changes);
+            }
+            MachineEvent::Probe { port, mac } => {
+                let source = SightingSource::Neighbor;
+                let sighting = Sighting { port, mac: *mac, address: None, source, machine_id: None };
                 self.sight(&sighting, now, unix_ms, &mut changes);
             }
             MachineEvent::Neighbor { port, mac, address } => {

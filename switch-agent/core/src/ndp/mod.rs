@@ -17,7 +17,7 @@ mod tests;
 pub use advertisement::{Header, MESSAGE_LEN_MAX, messages};
 pub use frame::{FrameAddresses, write_frame};
 pub use option::{CAPTIVE_PORTAL_LEN_MAX, NdpOption, is_encodable_domain};
-pub use parse::{Advert, ChecksumOffload, Invalid, Message, Solicit, parse_frame};
+pub use parse::{Advert, ChecksumOffload, Invalid, Message, Probe, Solicit, parse_frame};
 
 /// `ff02::1` (RFC 4291 section 2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -38,6 +38,7 @@ const IPV6_HEADER_LEN: usize = 40;
 
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOR_SOLICITATION: u8 = 135;
 
 /// Ones' complement sum of an upper-layer packet and its pseudo-header (RFC 8200 section 8.1). Zero after
 /// complement where `icmp` carries its correct checksum.

@@ -1,12 +1,12 @@
-//! Frames of other machines, checked as RFC 4861 sections 6.1.1 and 6.1.2 demand.
+//! Frames of other machines, checked as RFC 4861 sections 6.1.1, 6.1.2 and 7.1.1 demand.
 
 use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
 use super::{
-    ETHERNET_HEADER_LEN, ETHERTYPE_IPV6, HOP_LIMIT, IPV6_HEADER_LEN, NEXT_HEADER_ICMPV6,
-    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
+    ETHERNET_HEADER_LEN, ETHERTYPE_IPV6, HOP_LIMIT, IPV6_HEADER_LEN, NEIGHBOR_SOLICITATION,
+    NEXT_HEADER_ICMPV6, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
 };
 use crate::name::MacAddr;
 
@@ -37,10 +37,19 @@ pub struct Advert {
     pub retrans_timer_ms: u32,
 }
 
+/// A valid probe for a duplicate of an address (RFC 4862 section 5.4.2): the first that is heard of many
+/// hosts. The address is tentative, it says only who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Source of the Ethernet frame.
+    pub mac: MacAddr,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     Solicit(Solicit),
     Advert(Advert),
+    Probe(Probe),
 }
 
 /// What the kernel said about the checksum of a frame.
@@ -79,6 +88,8 @@ pub enum Invalid {
     UnspecifiedWithSllao,
     #[error("the source address is not allowed for the message")]
     Source,
+    #[error("a probe that was not sent to the solicited-node address of a unicast target")]
+    Destination,
 }
 
 impl Invalid {
@@ -97,6 +108,7 @@ impl Invalid {
             Invalid::LinkLayerAddress => "link_layer_address",
             Invalid::UnspecifiedWithSllao => "unspecified_with_sllao",
             Invalid::Source => "source",
+            Invalid::Destination => "destination",
         }
     }
 }
@@ -105,6 +117,8 @@ impl Invalid {
 const SOLICITATION_LEN_MIN: usize = 8;
 /// Length of a Router Advertisement without options (RFC 4861 section 6.1.2).
 const ADVERTISEMENT_LEN_MIN: usize = 16;
+/// Length of a Neighbor Solicitation without options (RFC 4861 section 7.1.1).
+const NEIGHBOR_SOLICITATION_LEN_MIN: usize = 24;
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 
 /// Reads one untagged Ethernet frame. Padding behind the IPv6 payload is ignored.
@@ -144,6 +158,8 @@ fn parse_icmpv6(
     let length_min = match icmp.first() {
         Some(&ROUTER_SOLICITATION) => SOLICITATION_LEN_MIN,
         Some(&ROUTER_ADVERTISEMENT) => ADVERTISEMENT_LEN_MIN,
+        // Other neighbour solicitations are the kernel's business.
+        Some(&NEIGHBOR_SOLICITATION) if source.is_unspecified() => NEIGHBOR_SOLICITATION_LEN_MIN,
         Some(_) => return Err(Invalid::NotRouterDiscovery),
         None => return Err(Invalid::Length),
     };
@@ -155,10 +171,10 @@ fn parse_icmpv6(
     }
     let (fixed, options) = icmp.split_at_checked(length_min).ok_or(Invalid::Length)?;
     let sllao = walk_options(options)?;
-    if length_min == SOLICITATION_LEN_MIN {
-        solicit(mac, source, sllao).map(Message::Solicit)
-    } else {
-        advert(mac, source, fixed).map(Message::Advert)
+    match length_min {
+        SOLICITATION_LEN_MIN => solicit(mac, source, sllao).map(Message::Solicit),
+        ADVERTISEMENT_LEN_MIN => advert(mac, source, fixed).map(Message::Advert),
+        _ => probe(mac, destination, fixed, sllao).map(Message::Probe),
     }
 }
 
@@ -210,6 +226,29 @@ fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invali
         reachable_time_ms: u32::from_be_bytes(array(fixed, 8)?),
         retrans_timer_ms: u32::from_be_bytes(array(fixed, 12)?),
     })
+}
+
+/// RFC 4861 section 7.1.1, for a solicitation from the unspecified address.
+fn probe(
+    mac: MacAddr,
+    destination: Ipv6Addr,
+    fixed: &[u8],
+    sllao: Option<MacAddr>,
+) -> Result<Probe, Invalid> {
+    if sllao.is_some() {
+        return Err(Invalid::UnspecifiedWithSllao);
+    }
+    let target = Ipv6Addr::from(array::<16>(fixed, 8)?);
+    if target.is_multicast() || destination != solicited_node(target) {
+        return Err(Invalid::Destination);
+    }
+    Ok(Probe { mac })
+}
+
+/// The solicited-node multicast address (RFC 4291 section 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., high, low] = address.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low)
 }
 
 /// `N` bytes at `offset`.

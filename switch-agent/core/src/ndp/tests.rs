@@ -102,6 +102,33 @@ fn refuses_what_rfc_4861_section_6_1_1_refuses() {
 }
 
 #[test]
+fn a_probe_for_a_duplicate_address_tells_who_is_there() {
+    let target: Ipv6Addr = "2001:db8:1:101:5054:ff:fe00:1".parse().unwrap();
+    let probe = |source: Ipv6Addr, destination: &str, options: &[u8]| {
+        let mut icmp = vec![135, 0, 0, 0, 0, 0, 0, 0];
+        icmp.extend(target.octets());
+        icmp.extend(options);
+        let addresses = FrameAddresses {
+            source_mac: MACHINE,
+            destination_mac: ALL_NODES_MAC,
+            source,
+            destination: destination.parse().unwrap(),
+        };
+        let mut frame = Vec::new();
+        write_frame(&mut frame, &addresses, &icmp);
+        parse_frame(&frame, ChecksumOffload::Complete)
+    };
+    let any = Ipv6Addr::UNSPECIFIED;
+    assert_eq!(probe(any, "ff02::1:ff00:1", &[]), Ok(Message::Probe(Probe { mac: MACHINE })));
+    // Linux and others add a nonce (RFC 7527).
+    assert!(probe(any, "ff02::1:ff00:1", &[14, 1, 1, 2, 3, 4, 5, 6]).is_ok());
+    assert_eq!(probe(any, "ff02::1:ff00:2", &[]), Err(Invalid::Destination));
+    assert_eq!(probe(any, "ff02::1:ff00:1", &SLLAO), Err(Invalid::UnspecifiedWithSllao));
+    let resolution = probe(MACHINE.eui64_link_local(), "ff02::1:ff00:1", &[]);
+    assert_eq!(resolution, Err(Invalid::NotRouterDiscovery));
+}
+
+#[test]
 fn a_checksum_that_is_not_filled_in_yet_is_not_verified() {
     let mut bytes = LINUX_SOLICITATION.to_vec();
     bytes[56] = 0;

@@ -2,6 +2,7 @@
 
 use socket2::SockFilter;
 
+const LD_WORD: u16 = 0x20;
 const LD_BYTE: u16 = 0x30;
 const LD_HALF: u16 = 0x28;
 const JUMP_EQUAL: u16 = 0x15;
@@ -16,6 +17,8 @@ const PACKET_OTHERHOST: u32 = 3;
 const ETHERTYPE: u32 = 12;
 const NEXT_HEADER: u32 = 20;
 const HOP_LIMIT: u32 = 21;
+/// First of the four words of the source address.
+const SOURCE: u32 = 22;
 const ICMPV6_TYPE: u32 = 54;
 const ICMPV6_CODE: u32 = 55;
 
@@ -25,20 +28,30 @@ const DROP: u32 = 0;
 /// Code, jump if true, jump if false, operand; jumps count from the next instruction.
 type Instruction = (u16, u8, u8, u32);
 
-/// Accepts Router Solicitations with code 0 and Router Advertisements, both with hop limit 255 and directly
-/// behind the IPv6 header, that were sent to this host.
-const ROUTER_DISCOVERY: [Instruction; 15] = [
+/// Accepts Router Solicitations with code 0, Router Advertisements, and Neighbor Solicitations with code 0
+/// from the unspecified address, all with hop limit 255 and directly behind the IPv6 header, that were sent
+/// to this host.
+const ROUTER_DISCOVERY: [Instruction; 24] = [
     (LD_BYTE, 0, 0, PACKET_TYPE),
-    (JUMP_GREATER_OR_EQUAL, 12, 0, PACKET_OTHERHOST),
+    (JUMP_GREATER_OR_EQUAL, 21, 0, PACKET_OTHERHOST),
     (LD_HALF, 0, 0, ETHERTYPE),
-    (JUMP_EQUAL, 0, 10, 0x86dd),
+    (JUMP_EQUAL, 0, 19, 0x86dd),
     (LD_BYTE, 0, 0, NEXT_HEADER),
-    (JUMP_EQUAL, 0, 8, 58),
+    (JUMP_EQUAL, 0, 17, 58),
     (LD_BYTE, 0, 0, HOP_LIMIT),
-    (JUMP_EQUAL, 0, 6, 255),
+    (JUMP_EQUAL, 0, 15, 255),
     (LD_BYTE, 0, 0, ICMPV6_TYPE),
-    (JUMP_EQUAL, 3, 0, 134),
-    (JUMP_EQUAL, 0, 3, 133),
+    (JUMP_EQUAL, 12, 0, 134),
+    (JUMP_EQUAL, 9, 0, 133),
+    (JUMP_EQUAL, 0, 11, 135),
+    (LD_WORD, 0, 0, SOURCE),
+    (JUMP_EQUAL, 0, 9, 0),
+    (LD_WORD, 0, 0, SOURCE + 4),
+    (JUMP_EQUAL, 0, 7, 0),
+    (LD_WORD, 0, 0, SOURCE + 8),
+    (JUMP_EQUAL, 0, 5, 0),
+    (LD_WORD, 0, 0, SOURCE + 12),
+    (JUMP_EQUAL, 0, 3, 0),
     (LD_BYTE, 0, 0, ICMPV6_CODE),
     (JUMP_EQUAL, 0, 1, 0),
     (RETURN, 0, 0, ACCEPT),
@@ -73,6 +86,10 @@ mod tests {
                     Some(half) => accumulator = u32::from(u16::from_be_bytes([half[0], half[1]])),
                     None => return false,
                 },
+                LD_WORD => match frame.get(offset..).and_then(|rest| rest.first_chunk()) {
+                    Some(word) => accumulator = u32::from_be_bytes(*word),
+                    None => return false,
+                },
                 JUMP_EQUAL => next += jump(accumulator == operand),
                 JUMP_GREATER_OR_EQUAL => next += jump(accumulator >= operand),
                 RETURN => return operand != DROP,
@@ -98,7 +115,13 @@ mod tests {
         assert!(accepts(MULTICAST, &frame(134)));
         assert!(!accepts(3, &frame(133)), "another host's, or of an unknown VLAN");
         assert!(!accepts(4, &frame(134)), "outgoing");
-        for (offset, value) in [(12, 8), (20, 0), (21, 254), (54, 135), (55, 1)] {
+        assert!(accepts(MULTICAST, &frame(135)), "a probe for a duplicate address");
+        for offset in 22..38 {
+            let mut resolution = frame(135);
+            resolution[offset] = 0xfe;
+            assert!(!accepts(MULTICAST, &resolution), "byte {offset}");
+        }
+        for (offset, value) in [(12, 8), (20, 0), (21, 254), (54, 136), (55, 1)] {
             let mut other = frame(133);
             other[offset] = value;
             assert!(!accepts(MULTICAST, &other), "byte {offset}");
