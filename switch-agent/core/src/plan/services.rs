@@ -212,12 +212,9 @@ fn advertiser(
         // A running advertiser survives the moment in which a flap regenerates the address.
         return matches!(running, Some(AdvertiserState::Running(_)));
     };
-    match running {
-        Some(AdvertiserState::Ceasing) => {
-            step.waiting.get_or_insert_with(|| format!("final advertisements on {port}"));
-            return false;
-        }
-        _ => {}
+    if let Some(AdvertiserState::Ceasing) = running {
+        step.waiting.get_or_insert_with(|| format!("final advertisements on {port}"));
+        return false;
     }
     let opening = step.actions.iter().any(|action| matches!(action, Action::SetService(_)));
     if !proxy_ready && !opening && !view.runtime.services.contains_key(port) {
