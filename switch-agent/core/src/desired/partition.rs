@@ -116,7 +116,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
     let prefix = reader.required("prefix", boot_prefix);
     let vrf = reader.or("vrf_name", VrfName::derived(id), |value| Ok(value.parse()?));
     let dhcp6 = reader.flag("dhcp6", false);
-    let router = router_variables(reader, dhcp6);
+    let router = router_variables(reader);
     let leak_vrf = reader.or("leak_vrf", "default".to_owned(), default_or_vrf);
     if leak_vrf == vrf.as_str() {
         reader.reject("leak_vrf", "must not be the partition's own VRF");
@@ -216,6 +216,10 @@ fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Fi
 fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) -> Vec<Rejected> {
     let row = row_name(TABLE, partition.id.as_str());
     let mut warnings = Vec::new();
+    if partition.dhcp6 {
+        let rule = "has no effect: this version serves no DHCPv6";
+        warnings.push(Rejected::of_field(&row, "dhcp6", Some("enabled"), rule));
+    }
     for leak in &partition.leak_prefixes {
         let mut warn = |rule: String| {
             warnings.push(Rejected::of_field(&row, "leak_prefix@", Some(&leak.to_string()), rule));

@@ -25,9 +25,8 @@ pub(super) struct RouterVariables {
     pub(super) adv_preferred_lifetime_s: u32,
 }
 
-/// Reads the router variables. `dhcp6` sets the O flag: it is set exactly where DHCPv6 is served. M stays
-/// unset, since machines autoconfigure and firmware asks for an address regardless.
-pub(super) fn router_variables(reader: &mut Reader, dhcp6: bool) -> RouterVariables {
+/// Reads the router variables. M and O stay clear: nothing serves DHCPv6.
+pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
     let profile = reader.or(
         "ra_profile",
         RaProfile::Boot,
@@ -46,7 +45,8 @@ pub(super) fn router_variables(reader: &mut Reader, dhcp6: bool) -> RouterVariab
         max_rtr_adv_interval: Duration::from_secs(max),
         min_rtr_adv_interval: Duration::from_secs(min),
         adv_managed_flag: false,
-        adv_other_config_flag: dhcp6,
+        // RFC 4861 section 4.2: set by what a DHCPv6 server really has to say, and there is none yet.
+        adv_other_config_flag: false,
         adv_link_mtu: reader.optional("adv_link_mtu", number(1280..=9216)),
         adv_reachable_time_ms: reader.or("adv_reachable_time", 0, number(0..=REACHABLE_TIME_MS_MAX)),
         adv_retrans_timer_ms: reader.or("adv_retrans_timer", retrans_default_ms, number(0..=u32::MAX)),

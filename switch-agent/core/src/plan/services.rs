@@ -204,18 +204,17 @@ fn advertiser(
         }
         return running.is_none();
     }
+    if matches!(running, Some(AdvertiserState::Running(spec)) if advertises(spec, wanted, link)) {
+        return true;
+    }
     let Some(spec) = spec(port, wanted, link) else {
         step.waiting.get_or_insert_with(|| format!("kernel: link-local address of {port}"));
         // A running advertiser survives the moment in which a flap regenerates the address.
         return matches!(running, Some(AdvertiserState::Running(_)));
     };
-    match running {
-        Some(AdvertiserState::Running(current)) if *current == spec => return true,
-        Some(AdvertiserState::Ceasing) => {
-            step.waiting.get_or_insert_with(|| format!("final advertisements on {port}"));
-            return false;
-        }
-        _ => {}
+    if let Some(AdvertiserState::Ceasing) = running {
+        step.waiting.get_or_insert_with(|| format!("final advertisements on {port}"));
+        return false;
     }
     let opening = step.actions.iter().any(|action| matches!(action, Action::SetService(_)));
     if !proxy_ready && !opening && !view.runtime.services.contains_key(port) {
@@ -226,14 +225,27 @@ fn advertiser(
     false
 }
 
-fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserSpec> {
-    let partition = wanted.partition;
-    let mut config = partition.ra.clone();
-    config.adv_prefix_list = vec![AdvPrefix {
+/// What [`spec`] would build, without building it.
+fn advertises(running: &AdvertiserSpec, wanted: &Wanted<'_>, link: &Link) -> bool {
+    let link_local = link.link_local().or_else(|| expected_link_local(link));
+    running.ifindex == link.ifindex
+        && Some(running.mac) == link.mac
+        && Some(running.link_local) == link_local
+        && adv_prefix(wanted).is_some_and(|prefix| running.config.adv_prefix_list == [prefix])
+        && running.config.equals_but_for_prefixes(&wanted.partition.ra)
+}
+
+fn adv_prefix(wanted: &Wanted<'_>) -> Option<AdvPrefix> {
+    Some(AdvPrefix {
         prefix: wanted.port?.prefix,
-        adv_valid_lifetime_s: partition.adv_valid_lifetime_s,
-        adv_preferred_lifetime_s: partition.adv_preferred_lifetime_s,
-    }];
+        adv_valid_lifetime_s: wanted.partition.adv_valid_lifetime_s,
+        adv_preferred_lifetime_s: wanted.partition.adv_preferred_lifetime_s,
+    })
+}
+
+fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserSpec> {
+    let mut config = wanted.partition.ra.clone();
+    config.adv_prefix_list = vec![adv_prefix(wanted)?];
     Some(AdvertiserSpec {
         port: port.clone(),
         ifindex: link.ifindex,

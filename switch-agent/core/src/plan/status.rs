@@ -76,7 +76,7 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
 }
 
 /// The status while a warm or fast reboot is under way: everything runs on, nothing is changed.
-pub(super) fn frozen(view: &View<'_>, observed: &Observed, wanted: &WantedSet<'_>) -> Status {
+pub(super) fn frozen<'a>(view: &View<'a>, observed: &Observed, wanted: &WantedSet<'a>) -> Status {
     let frr = FrrPlan::default();
     let inputs = Inputs { view, observed, wanted, frr: &frr };
     let waiting = vec![Waiting {

@@ -27,7 +27,7 @@ pub(super) struct View<'a> {
     /// Interfaces by the network of each address that intfmgrd has taken.
     pub(super) networks: BTreeMap<Ipv6Net, Vec<&'a (PortName, Ipv6Net)>>,
     /// What [`View::interface`] gathered so far.
-    interfaces: RefCell<HashMap<PortName, Rc<Interface<'a>>>>,
+    pub(super) interfaces: RefCell<HashMap<PortName, Rc<Interface<'a>>>>,
 }
 
 /// One interface across all databases and the kernel.

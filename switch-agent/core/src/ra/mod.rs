@@ -81,6 +81,48 @@ pub struct RaConfig {
     pub captive_portal: Option<String>,
 }
 
+impl RaConfig {
+    /// Equality of everything but `adv_prefix_list`, which is each port's own.
+    pub(crate) fn equals_but_for_prefixes(&self, other: &RaConfig) -> bool {
+        // Taken apart, so that a new field cannot be forgotten here.
+        let RaConfig {
+            profile,
+            max_rtr_adv_interval,
+            min_rtr_adv_interval,
+            adv_managed_flag,
+            adv_other_config_flag,
+            adv_link_mtu,
+            adv_reachable_time_ms,
+            adv_retrans_timer_ms,
+            adv_cur_hop_limit,
+            adv_default_lifetime_s,
+            prf,
+            adv_prefix_list: _,
+            rdnss,
+            dnssl,
+            route_info,
+            pref64,
+            captive_portal,
+        } = self;
+        *profile == other.profile
+            && *max_rtr_adv_interval == other.max_rtr_adv_interval
+            && *min_rtr_adv_interval == other.min_rtr_adv_interval
+            && *adv_managed_flag == other.adv_managed_flag
+            && *adv_other_config_flag == other.adv_other_config_flag
+            && *adv_link_mtu == other.adv_link_mtu
+            && *adv_reachable_time_ms == other.adv_reachable_time_ms
+            && *adv_retrans_timer_ms == other.adv_retrans_timer_ms
+            && *adv_cur_hop_limit == other.adv_cur_hop_limit
+            && *adv_default_lifetime_s == other.adv_default_lifetime_s
+            && *prf == other.prf
+            && *rdnss == other.rdnss
+            && *dnssl == other.dnssl
+            && *route_info == other.route_info
+            && *pref64 == other.pref64
+            && *captive_portal == other.captive_portal
+    }
+}
+
 /// Everything an advertiser needs to run on one port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdvertiserSpec {

@@ -93,7 +93,7 @@ fn every_partition_field_is_read() {
     let roles =
         [partition.manage_vrf, partition.advertise, partition.proxy, partition.leak, partition.isolate];
     assert_eq!(roles, [false; 5]);
-    assert!(partition.dhcp6 && partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
+    assert!(partition.dhcp6 && !partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
     assert_eq!(partition.vrf.as_str(), "VrfBootstrap");
     assert_eq!(partition.service_addresses, ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]);
     assert_eq!(partition.ra.profile, RaProfile::Strict);

@@ -236,19 +236,18 @@ fn isolation_is_there_before_a_port_and_goes_after_it() {
 
 #[test]
 fn whatever_a_machine_is_told_reaches_the_listener() {
-    let changes: [(&str, &str, &[(&str, &str)]); 5] = [
-        ("BOOT_NETWORK_PARTITION", "p1", &[("boot_cmdline", "console=ttyS0")]),
-        ("BOOT_NETWORK", "global", &[("switch_id", "leaf-7")]),
-        ("BOOT_NETWORK", "global", &[("proxy_port", "8080")]),
-        ("PORT", "Ethernet0", &[("alias", "etp1")]),
-        ("DEVICE_METADATA", "localhost", &[("mac", "52:54:00:ff:00:99")]),
+    let changes = [
+        ("BOOT_NETWORK_PARTITION", "p1", "boot_cmdline", "console=ttyS0"),
+        ("BOOT_NETWORK", "global", "switch_id", "leaf-7"),
+        ("BOOT_NETWORK", "global", "proxy_port", "8080"),
+        ("PORT", "Ethernet0", "alias", "etp1"),
+        ("DEVICE_METADATA", "localhost", "mac", "52:54:00:ff:00:99"),
     ];
-    for (table, key, row) in changes {
+    for (table, key, field, value) in changes {
         let mut rig = one_port();
         rig.converge();
         let before = rig.runtime.services.clone();
-        let row = row.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned()));
-        rig.switch.config_set(table, key, row.collect());
+        rig.switch.config_set(table, key, fields([(field, value)]));
         rig.converge();
         assert_ne!(rig.runtime.services, before, "{table}|{key}");
     }

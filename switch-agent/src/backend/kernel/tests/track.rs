@@ -71,11 +71,12 @@ fn only_changes_are_reported() {
     let mut mastered = link(2, "Ethernet0", true);
     mastered.master = Some(9);
     tracker.apply(Event::Link(mastered.clone()));
-    assert_eq!(taken(&mut tracker), (vec![], true), "a master matters to the reconciler alone");
+    let up = vec!["link Ethernet0 up".to_owned()];
+    assert_eq!(taken(&mut tracker), (up.clone(), true), "whose VRF it is in matters to the listeners");
     tracker.apply(Event::Link(mastered));
     assert_eq!(taken(&mut tracker), (vec![], false));
     tracker.apply(Event::Link(link(2, "Ethernet0", true)));
-    assert_eq!(taken(&mut tracker), (vec![], true));
+    assert_eq!(taken(&mut tracker), (up, true));
 
     let net = "fe80::5054:ff:fe00:1/64".parse().unwrap();
     tracker.apply(Event::Address(RawAddress { ifindex: 2, net, tentative: true }));
