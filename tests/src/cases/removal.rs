@@ -26,6 +26,7 @@ fn foreign_rows(rows: &Rows) -> Rows {
         key.starts_with("BOOT_NETWORK")
             || key.starts_with("VRF|VrfBoot")
             || key.starts_with(SERVICE_LOOPBACKS)
+            || key.contains("|BOOTNET_VrfBoot")
             || key.contains("INTERFACE|Ethernet4")
     };
     rows.iter().filter(|(key, _)| !ours(key)).map(|(key, fields)| (key.clone(), fields.clone())).collect()
@@ -110,6 +111,9 @@ fn a_removed_partition_takes_its_vrf_along(lab: &Lab) -> Result<()> {
     leaf.unconfigure(&["BOOT_NETWORK_PARTITION|p2", "BOOT_NETWORK_PORT|Ethernet4"])?;
     let result = wait::until(CONVERGENCE, || {
         ensure!(leaf.row(CONFIG_DB, "VRF|VrfBoot-p2")?.is_empty(), "VRF|VrfBoot-p2 is still in CONFIG_DB");
+        let rows = leaf.rows(CONFIG_DB)?;
+        let acl = rows.keys().find(|key| key.contains("|BOOTNET_VrfBoot-p2"));
+        ensure!(acl.is_none(), "{acl:?} is still in CONFIG_DB");
         ensure!(!has_link(leaf, "VrfBoot-p2")?, "the kernel still has VrfBoot-p2");
         Ok(())
     })
