@@ -48,6 +48,8 @@ enum Command {
     },
     /// Print the names of the cases.
     List,
+    /// Wait until every port is ready and every machine can use its own.
+    Settle,
     /// Check and show what the lab does, for people.
     Tour,
     /// Serve as the services that machines must not reach.
@@ -62,6 +64,9 @@ fn main() -> ExitCode {
         Command::List => {
             runner::list();
             Ok(true)
+        }
+        Command::Settle => {
+            Lab::from_environment().and_then(|lab| lab.settle(lab::CONVERGENCE)).map(|()| true)
         }
         Command::Tour => Lab::from_environment().and_then(|lab| tour::run_all(&lab)),
         Command::Witnesses => witnesses::serve().map(|()| true),

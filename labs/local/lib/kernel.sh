@@ -69,6 +69,6 @@ run_uml() {
   else
     # What the kernel itself says before and after the job is kept in a file.
     "${uml[@]}" </dev/null 2>&1 | tee "$LAB_OUT/logs/console" |
-      sed -u -n -e '/^@job begins/,/^@job ends/{' -e '/^@job /d' -e 's/\r$//' -e p -e '}' || true
+      sed -u -n -e '/^@job begins/,/@job ends/{' -e '/^@job /d' -e 's/\(@job ends\)*\r*$//' -e p -e '}' || true
   fi
 }
