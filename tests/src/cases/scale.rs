@@ -42,7 +42,9 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
         // Without a fabric nothing comes in through the leak; every port's /64 goes out.
         wait::until(wait::seconds(60), || {
             let frr = leaf.vtysh(&["show running-config"])?;
-            let routes = frr.lines().filter(|line| line.contains(" nexthop-vrf VrfBoot-s"));
+            let routes = frr
+                .lines()
+                .filter(|line| line.contains("/64 Ethernet") && line.contains(" nexthop-vrf VrfBoot-s"));
             let prefixes: BTreeSet<_> = routes.filter_map(|line| line.split_whitespace().nth(2)).collect();
             let exported = prefixes.len();
             ensure!(exported == usize::from(PORTS), "FRR exports {exported} of {PORTS} ports");

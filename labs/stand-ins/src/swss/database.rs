@@ -13,6 +13,8 @@ use switch_agent_core::sim::{Daemon, STATE_TABLES_FLUSHED};
 
 use super::{Error, acl};
 
+/// The whole lab shares one slow CPU: with many ports an answer takes longer than on a switch.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes of one transaction follow each other within this time.
 const TOGETHER: Duration = Duration::from_millis(2);
 
@@ -82,8 +84,9 @@ pub(super) async fn open(path: &Path) -> Result<(Databases, ConfigEvents), Error
     let mut connections = Vec::new();
     for name in ["CONFIG_DB", "STATE_DB", "APPL_DB"] {
         let (database, instance) = database(name)?;
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let redis = client(database, instance)?
-            .get_multiplexed_async_connection()
+            .get_multiplexed_async_connection_with_config(&patient)
             .await
             .map_err(refused("connect"))?;
         connections.push(Connection { redis, separator: database.separator.clone() });
