@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use switch_agent::args::{Cli, Command};
-use switch_agent::{app, cli};
+use switch_agent::{app, backend, cli};
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
+    backend::memory::keep_small();
     // Two workers: the agent is a guest on the switch's CPU.
     let workers = if matches!(command, Command::Run(_)) { 2 } else { 1 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();

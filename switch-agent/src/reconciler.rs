@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::backend::frr::write_drop_in;
+use crate::backend::memory;
 use crate::backend::state_db::StatusWriter;
 use crate::executor::{Executor, Outcome};
 use crate::http::admin::{PassInfo, Snapshot};
@@ -97,6 +98,8 @@ impl Reconciler {
             wait_until = paced.min(now + pause);
             if acted {
                 self.waker.wake(Reason::Acted);
+            } else {
+                memory::release();
             }
             tokio::select! {
                 () = stop.cancelled() => return,

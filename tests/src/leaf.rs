@@ -181,13 +181,17 @@ impl Leaf {
         run(&mut command)
     }
 
-    /// Resident memory of the agent, KiB.
-    pub(crate) fn agent_memory_kib(&self) -> Result<u64> {
+    /// Resident memory of the agent in KiB: all of it, and what of that is no file's (proc(5), `VmRSS` and
+    /// `RssAnon`).
+    pub(crate) fn agent_memory_kib(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/status", self.agent_pid()?);
         let text = fs::read_to_string(&path).context(|| path.clone())?;
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context(|| "no VmRSS".into())?;
-        let value = line.split_whitespace().nth(1).unwrap_or_default();
-        value.parse().context(|| line.to_owned())
+        let value = |name: &str| -> Result<u64> {
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(name)).context(|| format!("no {name}"))?;
+            line.split_whitespace().next().unwrap_or_default().parse().context(|| line.to_owned())
+        };
+        Ok((value("VmRSS:")?, value("RssAnon:")?))
     }
 }
 

@@ -4,6 +4,7 @@ pub mod config_db;
 pub mod frr;
 pub mod kernel;
 pub mod keys;
+pub mod memory;
 pub mod packet;
 pub mod redis;
 pub mod state_db;

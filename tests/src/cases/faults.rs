@@ -73,7 +73,9 @@ fn config_db_is_flushed_and_reloaded(lab: &Lab) -> Result<()> {
     leaf.service("swss", "restart")?;
     wait::until(CONVERGENCE, || leaf.converged())?;
     let after = leaf.rows(CONFIG_DB)?;
-    ensure!(after == before, "the rows did not come back");
+    let changed: Vec<_> =
+        before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
+    ensure!(changed.is_empty(), "these rows did not come back as they were: {changed:?}");
     wait::until(wait::seconds(20), || machine.get("/v1/boot")?.expect(200))?;
     machine.check_address_in(&machine.home)
 }

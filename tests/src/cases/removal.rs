@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::cases::{Case, cases};
-use crate::failure::{Context, Result, ensure, fail};
+use crate::failure::{Context, Result, ensure};
 use crate::lab::{CONVERGENCE, Lab, run};
 use crate::leaf::{CONFIG_DB, Leaf, Rows, STATE_DB};
 use crate::machine::Machine;
@@ -58,24 +58,19 @@ fn remove_port(leaf: &Leaf, machine: &Machine, before: &Rows) -> Result<()> {
     let mut session = machine.open_proxy_connection()?;
     let base = "INTERFACE|Ethernet4";
     let address = format!("{base}|{}/64", machine.home.router());
+    let deletions = Deletions::follow(leaf, "Ethernet4")?;
     leaf.unconfigure(&["BOOT_NETWORK_PORT|Ethernet4"])?;
-
-    // The base row may go only after the address row, and after swss has let go of the address.
-    let mut base_outlived_address = false;
     wait::until(wait::seconds(40), || {
         let rows = leaf.rows(CONFIG_DB)?;
-        match (rows.contains_key(base), rows.contains_key(&address)) {
-            (false, true) => fail!("{base} went before {address}"),
-            (true, false) => base_outlived_address = true,
-            _ => {}
-        }
         ensure!(
             !rows.contains_key(base) && !rows.contains_key(&address),
             "the rows of the port are still there"
         );
         Ok(())
     })?;
-    ensure!(base_outlived_address, "address row and base row went at once: no barrier between them");
+    // The base row may go only after the address row, and after swss has let go of the address.
+    let let_go = format!("INTERFACE_TABLE|Ethernet4|{}/64", machine.home.router());
+    deletions.in_order(&[(CONFIG_DB, &address), (STATE_DB, &let_go), (CONFIG_DB, base)])?;
     watch.expect_final()?;
     wait::until(wait::seconds(5), || {
         ensure!(machine.router().is_err(), "the machine still has a default router");
@@ -150,4 +145,53 @@ fn admin_status_down_withdraws_everything_and_up_brings_it_back(lab: &Lab) -> Re
         wait::until(wait::seconds(20), || machine.get("/healthz")?.expect(200))?;
     }
     result
+}
+
+/// Keys that are deleted, in the order in which Redis says so: it is one process, whatever the database.
+struct Deletions(std::sync::mpsc::Receiver<(i64, String)>);
+
+impl Deletions {
+    /// Follows rows of one port in CONFIG_DB and STATE_DB.
+    fn follow(leaf: &Leaf, port: &str) -> Result<Deletions> {
+        let mut connection = leaf.redis(CONFIG_DB)?;
+        let patterns = [CONFIG_DB, STATE_DB].map(|db| format!("__keyspace@{db}__:*|{port}*"));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (subscribed, ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut events = connection.as_pubsub();
+            if events.psubscribe(&patterns[..]).is_err() {
+                return;
+            }
+            // Whoever waits for it has gone when this fails.
+            subscribed.send(()).ok();
+            while let Ok(message) = events.get_message() {
+                let Some((db, key)) = deletion(&message) else { continue };
+                if sender.send((db, key)).is_err() {
+                    return;
+                }
+            }
+        });
+        ready.recv_timeout(wait::seconds(5)).context(|| "keyspace events cannot be followed".into())?;
+        Ok(Deletions(receiver))
+    }
+
+    fn in_order(&self, wanted: &[(i64, &str)]) -> Result<()> {
+        let seen: Vec<(i64, String)> = self.0.try_iter().collect();
+        let mut rest = seen.iter();
+        for (db, key) in wanted {
+            ensure!(
+                rest.any(|(seen_db, seen_key)| seen_db == db && seen_key == key),
+                "deletion of {key} is missing or out of order: {seen:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The database and key that a keyspace event says is gone.
+fn deletion(message: &redis::Msg) -> Option<(i64, String)> {
+    let event: String = message.get_payload().ok()?;
+    let channel = message.get_channel_name().strip_prefix("__keyspace@")?;
+    let (db, key) = channel.split_once("__:")?;
+    (event == "del").then(|| Some((db.parse().ok()?, key.to_owned()))).flatten()
 }

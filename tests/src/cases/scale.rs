@@ -65,10 +65,10 @@ fn report(leaf: &Leaf, ready: Duration, configured: Duration) -> Result<u64> {
     let before = cpu_ticks(leaf)?;
     std::thread::sleep(REST);
     let ticks = cpu_ticks(leaf)? - before;
-    let memory = leaf.agent_memory_kib()?;
+    let (memory, anonymous) = leaf.agent_memory_kib()?;
     println!(
-        "# {PORTS} ports ready after {:.1} s, FRR configured after {:.1} s; agent {memory} KiB resident, {} ms of CPU \
-         in {REST:?} of rest",
+        "# {PORTS} ports ready after {:.1} s, FRR configured after {:.1} s; agent {memory} KiB resident \
+         ({anonymous} KiB of it anonymous), {} ms of CPU in {REST:?} of rest",
         ready.as_secs_f32(),
         configured.as_secs_f32(),
         ticks * 1000 / TICKS_PER_SECOND
