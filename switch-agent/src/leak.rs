@@ -72,6 +72,8 @@ struct State {
     busy: bool,
     stale: bool,
     settled: bool,
+    /// How many readings in a row showed the same.
+    unchanged: u32,
     failure: Option<String>,
     failures: u32,
     repeats: Repeats,
@@ -168,10 +170,14 @@ impl Leak {
                 () = stop.cancelled() => return,
                 () = self.work(&vtysh, &waker) => {}
             }
-            let interval = match self.with(|state| state.settled) {
-                true => REFRESH_INTERVAL,
-                false => RETRY_INTERVAL,
-            };
+            let interval = self.with(|state| match (state.settled, &state.observed) {
+                (true, _) => REFRESH_INTERVAL,
+                // What is missing may be the fabric's to bring, and its routes come with an event.
+                (false, Some(Source::Known(_))) => {
+                    RETRY_INTERVAL.saturating_mul(1 << state.unchanged.min(4)).min(REFRESH_INTERVAL)
+                }
+                (false, _) => RETRY_INTERVAL,
+            });
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.0.changed.notified() => sleep_until(started + SPACING).await,
@@ -218,7 +224,9 @@ impl Leak {
         };
         self.with(|state| {
             state.busy = false;
-            state.observed = Some(observed);
+            let observed = Some(observed);
+            state.unchanged = if state.observed == observed { state.unchanged.saturating_add(1) } else { 0 };
+            state.observed = observed;
         });
         waker.wake(Reason::Frr);
     }
