@@ -13,12 +13,14 @@ use crate::isolate::{AclTable, acl_table, acl_table_vrf};
 use crate::name::{PortKind, PortName};
 use crate::ownership::OwnedAcl;
 use crate::row::Fields;
+use crate::status::Waiting;
 
 pub(super) fn plan(
     view: &View<'_>,
     wanted: &WantedSet<'_>,
     assessments: &BTreeMap<PortName, Assessment>,
     actions: &mut Vec<Action>,
+    waiting: &mut Vec<Waiting>,
 ) {
     let tables: BTreeMap<String, AclTable> = wanted
         .partitions
@@ -29,9 +31,9 @@ pub(super) fn plan(
         .map(|table| (table.name.clone(), table))
         .collect();
     for table in tables.values() {
-        set(view, "ACL_TABLE", table.name.clone(), &table.row, actions);
+        set(view, "ACL_TABLE", table.name.clone(), &table.row, actions, waiting);
         for (rule, row) in &table.rules {
-            set(view, "ACL_RULE", format!("{}|{rule}", table.name), row, actions);
+            set(view, "ACL_RULE", format!("{}|{rule}", table.name), row, actions, waiting);
         }
     }
     let wanted_rule = |key: &str| {
@@ -78,12 +80,27 @@ fn table(
     acl_table(partition, &ports, view.desired.global.proxy_port)
 }
 
-fn set(view: &View<'_>, table: &'static str, key: String, row: &Fields, actions: &mut Vec<Action>) {
+fn set(
+    view: &View<'_>,
+    table: &'static str,
+    key: String,
+    row: &Fields,
+    actions: &mut Vec<Action>,
+    waiting: &mut Vec<Waiting>,
+) {
     // Fields that others added stay, and say nothing about ours.
     let same = |present: &Fields| row.iter().all(|(field, value)| present.get(field) == Some(value));
     let differs = !view.config.row(table, &key).is_some_and(same);
-    if differs && view.free(&format!("{table}|{key}")) {
-        actions.push(Action::SetAcl { table, key, row: row.clone() });
+    if !differs {
+        return;
+    }
+    let on = format!("the next try to write {table}|{key}");
+    let action = Action::SetAcl { table, key, row: row.clone() };
+    let object = action.object();
+    if view.free(&object) {
+        actions.push(action);
+    } else {
+        waiting.push(Waiting { object, port: None, on });
     }
 }
 

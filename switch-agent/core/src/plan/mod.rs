@@ -82,7 +82,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     vrf::plan(&view, &ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
-    isolate::plan(&view, &wanted, &assessments, &mut actions);
+    isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting);
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
     let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");

@@ -111,7 +111,8 @@ pub(super) fn build(
     let frr_settled = inputs.frr.withdraw.is_empty() && inputs.frr.apply.is_empty();
     let vrfs_settled =
         inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
-    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled;
+    let fenced = waiting.iter().all(|waiting| !waiting.object.starts_with("ACL_"));
+    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled && fenced;
     let verdict = if !unknown.is_empty() {
         Verdict::Degraded
     } else if actions == 0 && ports.values().all(settled) && settled_below {
