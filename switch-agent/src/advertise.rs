@@ -9,7 +9,7 @@
 //! touches no other. The thread does not end by itself; when it is cancelled it sends nothing, so machines
 //! keep their router while the process restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::AdvertiserState;
 use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::packet::{PacketError, PacketSocket, SocketChoice, SocketMode};
@@ -25,11 +26,15 @@ use crate::metrics::Metrics;
 use crate::wake::Waker;
 
 mod driver;
+mod drop_rule;
 mod guard;
 mod inbox;
 mod schedule;
 mod task;
+#[cfg(test)]
+mod tests;
 
+pub use drop_rule::DropRule;
 use inbox::{Command, Inbox};
 
 /// What runs, as others may see it.
@@ -41,6 +46,7 @@ pub struct AdvertiseHandle {
     inbox: Arc<Inbox>,
     snapshot: Snapshot,
     mode: SocketMode,
+    drop_rule: drop_rule::Shared,
 }
 
 impl AdvertiseHandle {
@@ -65,6 +71,11 @@ impl AdvertiseHandle {
     /// Which socket serves.
     pub fn mode(&self) -> SocketMode {
         self.mode
+    }
+
+    /// Whether the kernel sees the solicitations of the ports.
+    pub fn drop_rule(&self) -> DropRule {
+        self.drop_rule.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The advertisers as they run.
@@ -102,16 +113,37 @@ pub fn start(
     };
     let inbox = Arc::new(Inbox::default());
     let snapshot = Snapshot::default();
-    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone(), mode: socket.mode() };
-    let outputs = driver::Outputs { hub, metrics, waker, snapshot };
+    let (ports, advertising) = watch::channel(BTreeSet::new());
+    let (mode, drop_rule) = (socket.mode(), drop_rule::Shared::default());
+    let handle = AdvertiseHandle {
+        inbox: inbox.clone(),
+        snapshot: snapshot.clone(),
+        mode,
+        drop_rule: drop_rule.clone(),
+    };
+    let outputs = driver::Outputs { hub, metrics, waker, snapshot, ports };
     let driver = driver::Driver::new(socket, outputs, seed());
     // Dropped with the thread, however that ends.
-    let (running, ended) = tokio::sync::oneshot::channel::<()>();
+    let (running, ended) = oneshot::channel::<()>();
+    let driving = cancel.clone();
     std::thread::Builder::new().name("advertise".to_owned()).spawn(move || {
         let _running = running;
-        runtime.block_on(task::run(driver, inbox, cancel));
+        runtime.block_on(task::run(driver, inbox, driving));
     })?;
-    Ok((handle, async { ended.await.unwrap_or_default() }))
+    let rule = async move {
+        match mode {
+            SocketMode::Packet => drop_rule::run(advertising, drop_rule, cancel).await,
+            SocketMode::Raw => drop_rule::withdraw(&drop_rule).await,
+        }
+        std::future::pending().await
+    };
+    let task = async {
+        tokio::select! {
+            _ = ended => {}
+            () = rule => {}
+        }
+    };
+    Ok((handle, task))
 }
 
 /// Why there are no advertisers.
