@@ -41,8 +41,9 @@ const SIGHTINGS: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Advertisements that one port may send at one moment; more would be a fault of its state machine.
-const TRANSMITS_MAX: u32 = 16;
+/// Advertisements that one port may send at one moment; more would be a fault of its state machine, whose own
+/// limit is some twenty answers at once.
+const TRANSMITS_MAX: u32 = 32;
 /// And it is left alone for this long.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -100,7 +100,7 @@ impl Families<'_> {
     fn encode(mut self) -> fmt::Result {
         self.counter(
             "ra_sent",
-            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, final)",
+            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, triggered, final)",
             "type",
             |reading| by_name(&reading.sent),
         )?;
