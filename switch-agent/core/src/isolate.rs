@@ -94,7 +94,7 @@ pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, pro
             proxy(format!("PROXY_SERVICE_{number}"), &Ipv6Net::from(*address).to_string());
         }
     }
-    if partition.dhcp6 {
+    if partition.dhcp6.is_some() {
         let servers = Ipv6Net::from(ALL_DHCP_SERVERS).to_string();
         let dhcp6 = [("IP_PROTOCOL", IPPROTO_UDP), ("L4_DST_PORT", "547"), ("DST_IPV6", &servers)];
         forward("DHCP6".to_owned(), &dhcp6);

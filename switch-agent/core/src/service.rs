@@ -73,7 +73,7 @@ pub(crate) mod tests {
             proxy: true,
             leak: true,
             isolate: true,
-            dhcp6: false,
+            dhcp6: None,
             service_addresses: Vec::new(),
             ra: RaConfig {
                 profile: RaProfile::Boot,

@@ -166,7 +166,7 @@ fn partition() -> Partition {
         proxy: true,
         leak: true,
         isolate: true,
-        dhcp6: false,
+        dhcp6: None,
         service_addresses: Vec::new(),
         ra: RaConfig {
             profile: RaProfile::Boot,
