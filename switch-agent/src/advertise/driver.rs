@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::PortName;
-use switch_agent_core::ndp::{Advert, Message, Probe, Solicit, parse_frame, write_frame};
+use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, Transmit};
+use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
 
 use super::Snapshot;
 use super::inbox::{Command, LinkChange, Pending};
@@ -26,6 +26,9 @@ mod tests;
 /// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
 /// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
 const PROBE_SPACING: Duration = Duration::from_millis(50);
+/// Sightings per port by solicitations that share their answer with others; an answer of its own is
+/// bounded by the limits of the advertiser.
+const SIGHTINGS: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -64,6 +67,7 @@ struct Entry {
     foreign: Option<(Ipv6Addr, Duration)>,
     /// When a probe last counted as a sighting.
     probed: Option<Duration>,
+    sightings: TokenBucket,
 }
 
 #[derive(Debug)]
@@ -157,8 +161,14 @@ impl<W: Wire> Driver<W> {
                 self.by_ifindex.insert(spec.ifindex, port.clone());
                 let seed = self.seed ^ u64::from(spec.ifindex).rotate_left(32);
                 let advertiser = Advertiser::new(spec, carrier, seed, now);
-                let entry =
-                    Entry { advertiser, announced: false, failing: false, foreign: None, probed: None };
+                let entry = Entry {
+                    advertiser,
+                    announced: false,
+                    failing: false,
+                    foreign: None,
+                    probed: None,
+                    sightings: SIGHTINGS,
+                };
                 self.entries.insert(port.clone(), entry);
             }
         }
@@ -207,25 +217,32 @@ impl<W: Wire> Driver<W> {
             Ok(
                 Message::Solicit(Solicit { mac, .. })
                 | Message::Advert(Advert { mac, .. })
-                | Message::Probe(Probe { mac }),
+                | Message::Probe(Probe { mac })
+                | Message::MldReport(MldReport { mac, .. }),
             ) if mac == own_mac => {
                 metrics.invalid(port, "own_address");
             }
             Ok(Message::Solicit(solicit)) => {
                 let arrived = now.saturating_sub(received.age);
                 metrics.solicited(port, source_kind(&solicit));
-                if entry.advertiser.handle_solicit(arrived, &solicit) == Heard::Merged {
+                let heard = entry.advertiser.handle_solicit(arrived, &solicit);
+                if heard.is_limited() {
                     metrics.suppressed(port);
+                }
+                if heard == Heard::Merged && !entry.sightings.try_take(now) {
                     return;
                 }
-                // Only what is answered is a sighting: the limits on answers bound these as well.
                 self.outputs.hub.observe(MachineEvent::Solicit {
                     port: port.clone(),
                     mac: solicit.sllao.unwrap_or(solicit.mac),
                     address: solicit.source,
                 });
             }
+            Ok(Message::MldReport(report)) => {
+                entry.advertiser.handle_trigger(now, Trigger::MldReport, report.mac);
+            }
             Ok(Message::Probe(probe)) => {
+                entry.advertiser.handle_trigger(now, Trigger::Probe, probe.mac);
                 if entry.probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_SPACING) {
                     entry.probed = Some(now);
                     self.outputs.hub.observe(MachineEvent::Probe { port: port.clone(), mac: probe.mac });

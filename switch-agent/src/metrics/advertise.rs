@@ -75,7 +75,7 @@ impl AdvertiseMetrics {
         };
         registry.register(
             "ra_sent",
-            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, final)",
+            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, triggered, final)",
             metrics.ra_sent.clone(),
         );
         registry.register(
@@ -95,7 +95,7 @@ impl AdvertiseMetrics {
         );
         registry.register(
             "rs_suppressed",
-            "Router Solicitations served by an answer that was pending already",
+            "Router Solicitations without an answer of their own at once: merged with another, or held back by the limits of the port",
             metrics.rs_suppressed.clone(),
         );
         registry.register(
@@ -123,6 +123,7 @@ impl AdvertiseMetrics {
             TransmitKind::Periodic => "multicast",
             TransmitKind::Solicited => "solicited",
             TransmitKind::Unicast => "unicast",
+            TransmitKind::Triggered => "triggered",
             TransmitKind::Final => "final",
         };
         self.ra_sent.get_or_create(&SentLabels { port: port.to_string(), r#type }).inc();

@@ -9,6 +9,7 @@ use crate::name::MacAddr;
 
 mod advertisement;
 mod frame;
+mod mld;
 mod option;
 mod parse;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 pub use advertisement::{Header, MESSAGE_LEN_MAX, messages};
 pub use frame::{FrameAddresses, write_frame};
 pub(crate) use option::encode_domain;
+pub use mld::MldReport;
 pub use option::{CAPTIVE_PORTAL_LEN_MAX, NdpOption, is_encodable_domain};
 pub use parse::{Advert, ChecksumOffload, Invalid, Message, Probe, Solicit, parse_frame};
 
@@ -33,6 +35,7 @@ pub const IPV6_MTU_MIN: usize = 1280;
 /// Hop limit of every ND message; a router decrements it, so 255 proves an on-link sender.
 const HOP_LIMIT: u8 = 255;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const NEXT_HEADER_HOP_BY_HOP: u8 = 0;
 const NEXT_HEADER_ICMPV6: u8 = 58;
 const ETHERNET_HEADER_LEN: usize = 14;
 const IPV6_HEADER_LEN: usize = 40;

@@ -11,12 +11,14 @@ use crate::name::{MacAddr, PortName};
 
 mod advertiser;
 mod answers;
+mod bucket;
 mod content;
 mod multicast;
 mod rng;
 
 pub use advertiser::{Advertiser, Destination, Transmit, TransmitKind};
-pub use answers::Heard;
+pub use answers::{Heard, Trigger};
+pub use bucket::TokenBucket;
 
 /// How an advertiser treats the letter of RFC 4861.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
