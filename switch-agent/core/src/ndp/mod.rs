@@ -17,8 +17,8 @@ mod tests;
 
 pub use advertisement::{Header, MESSAGE_LEN_MAX, messages};
 pub use frame::{FrameAddresses, write_frame};
-pub(crate) use option::encode_domain;
 pub use mld::MldReport;
+pub(crate) use option::encode_domain;
 pub use option::{CAPTIVE_PORTAL_LEN_MAX, NdpOption, is_encodable_domain};
 pub use parse::{Advert, ChecksumOffload, Invalid, Message, Probe, Solicit, parse_frame};
 
