@@ -39,6 +39,7 @@ pub(super) fn spec(profile: RaProfile) -> AdvertiserSpec {
             pref64: None,
             captive_portal: None,
         },
+        dhcp6: None,
     }
 }
 
