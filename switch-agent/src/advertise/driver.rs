@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
-use switch_agent_core::ndp::{Advert, Message, Probe, Solicit, parse_frame, write_frame};
+use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, Transmit};
+use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
 use tokio::sync::watch;
 
 use super::Snapshot;
@@ -36,11 +36,15 @@ mod tests;
 /// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
 /// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
 const PROBE_SPACING: Duration = Duration::from_millis(50);
+/// Sightings per port by solicitations that share their answer with others; an answer of its own is
+/// bounded by the limits of the advertiser.
+const SIGHTINGS: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Advertisements that one port may send at one moment; more would be a fault of its state machine.
-const TRANSMITS_MAX: u32 = 16;
+/// Advertisements that one port may send at one moment; more would be a fault of its state machine, whose own
+/// limit is some twenty answers at once.
+const TRANSMITS_MAX: u32 = 32;
 /// And it is left alone for this long.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,6 +93,7 @@ struct Entry {
     foreign: Option<(Ipv6Addr, Duration)>,
     /// When a probe last counted as a sighting.
     probed: Option<Duration>,
+    sightings: TokenBucket,
     /// Advertisements since this moment.
     moment: (Duration, u32),
 }
@@ -250,6 +255,7 @@ impl<W: Wire> Driver<W> {
                     failing: false,
                     foreign: None,
                     probed: None,
+                    sightings: SIGHTINGS,
                     moment: (Duration::ZERO, 0),
                 };
                 let slot = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
@@ -330,24 +336,32 @@ impl<W: Wire> Driver<W> {
             Ok(
                 Message::Solicit(Solicit { mac, .. })
                 | Message::Advert(Advert { mac, .. })
-                | Message::Probe(Probe { mac }),
+                | Message::Probe(Probe { mac })
+                | Message::MldReport(MldReport { mac, .. }),
             ) if mac == own_mac => entry.counters.dropped("own_address"),
             Ok(Message::Solicit(solicit)) => {
                 let arrived = now.saturating_sub(received.age);
                 entry.counters.solicited(source_kind(&solicit), unix_time());
                 let heard = entry.advertiser.handle_solicit(arrived, &solicit);
                 self.schedule.set(slot, entry.advertiser.next_deadline());
-                if heard == Heard::Merged {
+                if heard.is_limited() {
                     entry.counters.suppressed();
+                }
+                if heard == Heard::Merged && !entry.sightings.try_take(now) {
                     return;
                 }
-                // Only what is answered is a sighting: the limits on answers bound these as well.
                 let mac = solicit.sllao.unwrap_or(solicit.mac);
                 if mac != UNKNOWN_MAC {
                     self.sightings.push(Sighting::Solicit { slot, mac, address: solicit.source });
                 }
             }
+            Ok(Message::MldReport(report)) => {
+                entry.advertiser.handle_trigger(now, Trigger::MldReport, report.mac);
+                self.schedule.set(slot, entry.advertiser.next_deadline());
+            }
             Ok(Message::Probe(probe)) => {
+                entry.advertiser.handle_trigger(now, Trigger::Probe, probe.mac);
+                self.schedule.set(slot, entry.advertiser.next_deadline());
                 if entry.probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_SPACING) {
                     entry.probed = Some(now);
                     self.sightings.push(Sighting::Probe { slot, mac: probe.mac });

@@ -100,7 +100,7 @@ impl Families<'_> {
     fn encode(mut self) -> fmt::Result {
         self.counter(
             "ra_sent",
-            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, final)",
+            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, triggered, final)",
             "type",
             |reading| by_name(&reading.sent),
         )?;
@@ -132,7 +132,7 @@ impl Families<'_> {
         )?;
         self.counter(
             "rs_suppressed",
-            "Router Solicitations served by an answer that was pending already",
+            "Router Solicitations without an answer of their own at once: merged with another, or held back by the limits of the port",
             "",
             |reading| number(reading.suppressed),
         )?;

@@ -69,11 +69,12 @@ impl SourceKind {
 }
 
 /// Every type of advertisement, with its name in metrics.
-const SENT_TYPES: [(TransmitKind, &str); 5] = [
+const SENT_TYPES: [(TransmitKind, &str); 6] = [
     (TransmitKind::Initial, "initial"),
     (TransmitKind::Periodic, "multicast"),
     (TransmitKind::Solicited, "solicited"),
     (TransmitKind::Unicast, "unicast"),
+    (TransmitKind::Triggered, "triggered"),
     (TransmitKind::Final, "final"),
 ];
 
@@ -89,7 +90,7 @@ struct Rare {
 #[derive(Debug, Default)]
 pub struct PortCounters {
     state: AtomicU8,
-    sent: [AtomicU64; 5],
+    sent: [AtomicU64; 6],
     solicited: [AtomicU64; 3],
     suppressed: AtomicU64,
     foreign: AtomicU64,

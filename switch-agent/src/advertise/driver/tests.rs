@@ -273,7 +273,8 @@ fn a_flooded_port_is_muted_and_others_are_answered() {
 
     bench.at(ms(499));
     assert_eq!(*bench.driver.wire.muted.borrow(), [7]);
-    assert!(bench.sent().contains(&(7, ALL_NODES_MAC.0)), "its machine still has a router");
+    let sent = bench.sent();
+    assert!(sent.contains(&(7, ALL_NODES_MAC.0)), "its machine still has a router: {sent:?}");
     bench.at(ms(500));
     assert!(bench.driver.wire.muted.borrow().is_empty());
     (6..60).for_each(|tenth| bench.at(ms(tenth * 100)));
