@@ -76,6 +76,7 @@ fn spec(number: u32) -> AdvertiserSpec {
             pref64: None,
             captive_portal: None,
         },
+        dhcp6: None,
     }
 }
 

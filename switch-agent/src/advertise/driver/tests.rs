@@ -68,6 +68,7 @@ fn spec(number: u32, ifindex: u32) -> AdvertiserSpec {
             pref64: None,
             captive_portal: None,
         },
+        dhcp6: None,
     }
 }
 
