@@ -34,7 +34,6 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use drop_rule::DropRule;
 use inbox::{Command, Inbox};
 
 /// What runs, as others may see it.
@@ -45,8 +44,6 @@ type Snapshot = Arc<Mutex<BTreeMap<PortName, AdvertiserState>>>;
 pub struct AdvertiseHandle {
     inbox: Arc<Inbox>,
     snapshot: Snapshot,
-    mode: SocketMode,
-    drop_rule: drop_rule::Shared,
 }
 
 impl AdvertiseHandle {
@@ -66,16 +63,6 @@ impl AdvertiseHandle {
     /// Tells of a link, configured or not: an advertisement leaves at once when carrier comes.
     pub fn link(&self, event: LinkEvent) {
         self.inbox.link(event);
-    }
-
-    /// Which socket serves.
-    pub fn mode(&self) -> SocketMode {
-        self.mode
-    }
-
-    /// Whether the kernel sees the solicitations of the ports.
-    pub fn drop_rule(&self) -> DropRule {
-        self.drop_rule.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The advertisers as they run.
@@ -114,14 +101,9 @@ pub fn start(
     let inbox = Arc::new(Inbox::default());
     let snapshot = Snapshot::default();
     let (ports, advertising) = watch::channel(BTreeSet::new());
-    let (mode, drop_rule) = (socket.mode(), drop_rule::Shared::default());
-    let handle = AdvertiseHandle {
-        inbox: inbox.clone(),
-        snapshot: snapshot.clone(),
-        mode,
-        drop_rule: drop_rule.clone(),
-    };
-    let outputs = driver::Outputs { hub, metrics, waker, snapshot, ports };
+    let mode = socket.mode();
+    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone() };
+    let outputs = driver::Outputs { hub, metrics: metrics.clone(), waker, snapshot, ports };
     let driver = driver::Driver::new(socket, outputs, seed());
     // Dropped with the thread, however that ends.
     let (running, ended) = oneshot::channel::<()>();
@@ -132,8 +114,8 @@ pub fn start(
     })?;
     let rule = async move {
         match mode {
-            SocketMode::Packet => drop_rule::run(advertising, drop_rule, cancel).await,
-            SocketMode::Raw => drop_rule::withdraw(&drop_rule).await,
+            SocketMode::Packet => drop_rule::run(advertising, metrics, cancel).await,
+            SocketMode::Raw => drop_rule::withdraw(&metrics).await,
         }
         std::future::pending().await
     };

@@ -5,7 +5,6 @@
 //! the rule every [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use switch_agent_core::name::PortName;
@@ -14,6 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::nftables::{self, Changes, NftError};
+use crate::backend::packet::SocketMode;
+use crate::metrics::Metrics;
+use crate::metrics::advertise::NdMode;
 use crate::observer::chain;
 
 /// Ports come and go in batches, and others flush rules in several steps.
@@ -25,40 +27,19 @@ const CHANGE_SPACING: Duration = Duration::from_secs(1);
 const ADOPTION: Duration = Duration::from_secs(120);
 
 /// Whether the kernel drops the solicitations of advertising ports after the packet socket has seen them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum DropRule {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum DropRule {
     /// There is no port to cover.
-    #[default]
     Idle,
     Active,
     /// The kernel refuses, or the raw socket is in use, which would not hear them either.
     Unavailable(String),
 }
 
-impl DropRule {
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            DropRule::Idle => "idle",
-            DropRule::Active => "active",
-            DropRule::Unavailable(_) => "unavailable",
-        }
-    }
-
-    pub fn detail(&self) -> Option<&str> {
-        match self {
-            DropRule::Unavailable(reason) => Some(reason),
-            DropRule::Idle | DropRule::Active => None,
-        }
-    }
-}
-
-/// The state as others may read it.
-pub(super) type Shared = Arc<Mutex<DropRule>>;
-
 /// Runs until `cancel`, which leaves the rule as it is.
 pub(super) async fn run(
     mut ports: watch::Receiver<BTreeSet<PortName>>,
-    state: Shared,
+    metrics: Metrics,
     cancel: CancellationToken,
 ) {
     let mut keeper = Keeper { retained: None, retained_until: Instant::now() + ADOPTION };
@@ -69,7 +50,7 @@ pub(super) async fn run(
         }
         let wanted = ports.borrow_and_update().iter().map(ToString::to_string).collect();
         let now = keeper.settle(wanted).await;
-        show(&state, now);
+        show(&metrics, SocketMode::Packet, now);
         let checked = Instant::now();
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -100,19 +81,16 @@ async fn changed(changes: Option<&Changes>) {
     }
 }
 
-fn show(state: &Shared, now: DropRule) {
-    let mut shown = state.lock().unwrap_or_else(PoisonError::into_inner);
-    if *shown != now {
-        match &now {
-            DropRule::Active => {
-                tracing::info!("the kernel drops solicitations of boot ports by an nftables rule")
-            }
-            DropRule::Idle => {}
-            DropRule::Unavailable(reason) => {
-                tracing::info!(reason, "no drop rule: the kernel makes neighbours of those who solicit");
-            }
-        }
-        *shown = now;
+fn show(metrics: &Metrics, socket: SocketMode, rule: DropRule) {
+    let (drop_rule, detail) = match rule {
+        DropRule::Idle => ("idle", None),
+        DropRule::Active => ("active", None),
+        DropRule::Unavailable(reason) => ("unavailable", Some(reason)),
+    };
+    let now = NdMode { socket: socket.as_str(), drop_rule, detail };
+    if metrics.advertise.mode() != now {
+        tracing::info!(socket = now.socket, drop_rule, reason = now.detail, "router discovery");
+        metrics.advertise.set_mode(now);
     }
 }
 
@@ -150,10 +128,11 @@ impl Keeper {
 }
 
 /// Takes the rule away: a raw socket would not hear what it drops.
-pub(super) async fn withdraw(state: &Shared) {
+pub(super) async fn withdraw(metrics: &Metrics) {
     match nftables::remove().await {
         Ok(()) | Err(NftError::NotPermitted | NftError::NotSupported) => {}
         Err(error) => tracing::warn!(error = chain(&error), "a drop rule may be left over"),
     }
-    show(state, DropRule::Unavailable("a raw socket hears only what the kernel hears".to_owned()));
+    let reason = "a raw socket hears only what the kernel hears".to_owned();
+    show(metrics, SocketMode::Raw, DropRule::Unavailable(reason));
 }

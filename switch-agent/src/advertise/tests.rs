@@ -181,15 +181,6 @@ impl Rig {
             panic!("no {line}\n{}", self.metrics.encode());
         }
     }
-
-    async fn drop_rule(&self, wanted: DropRule) {
-        let settled = async {
-            while self.handle.drop_rule() != wanted {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(timeout(PATIENCE, settled).await.is_ok(), "{:?}", self.handle.drop_rule());
-    }
 }
 
 fn neighbors() -> usize {
@@ -220,7 +211,7 @@ fn spoofed_solicitations_leave_no_neighbours_and_are_answered() {
         if !has_nf_tables().await {
             return;
         }
-        rig.drop_rule(DropRule::Active).await;
+        rig.metric(r#"switch_agent_nd_socket_info{socket="packet",drop_rule="active"} 1"#).await;
         let before = neighbors();
         for number in 0..100 {
             let (mac, source) = spoofed(number);
@@ -274,7 +265,7 @@ fn without_the_rule_the_kernel_makes_neighbours() {
 fn the_raw_socket_answers_too() {
     in_namespace("the_raw_socket_answers_too", || async {
         let mut rig = Rig::new(SocketChoice::Raw, 2).await;
-        assert_eq!(rig.handle.mode(), SocketMode::Raw);
+        rig.metric(r#"switch_agent_nd_socket_info{socket="raw",drop_rule="unavailable"} 1"#).await;
         let mac = machine_mac(1);
         rig.solicit(1, mac, Some(mac.eui64_link_local()));
         while rig.advertisement(1).await != (mac, mac.eui64_link_local()) {}
@@ -295,7 +286,7 @@ fn the_raw_socket_answers_too() {
 async fn flood(choice: SocketChoice) {
     let mut rig = Rig::new(choice, 2).await;
     if choice == SocketChoice::Packet && has_nf_tables().await {
-        rig.drop_rule(DropRule::Active).await;
+        rig.metric(r#"switch_agent_nd_socket_info{socket="packet",drop_rule="active"} 1"#).await;
     }
     let flooding = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let flooder = {
