@@ -57,10 +57,8 @@ pub struct UpstreamState {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::ra::{Preference, RaConfig, RaProfile};
+    use crate::ra::{PrefixVariables, RaConfig};
 
     /// A partition with nothing set but what every partition has.
     pub(crate) fn partition() -> Partition {
@@ -75,27 +73,8 @@ pub(crate) mod tests {
             isolate: true,
             dhcp6: false,
             service_addresses: Vec::new(),
-            ra: RaConfig {
-                profile: RaProfile::Boot,
-                max_rtr_adv_interval: Duration::from_secs(10),
-                min_rtr_adv_interval: Duration::from_secs(3),
-                adv_managed_flag: false,
-                adv_other_config_flag: false,
-                adv_link_mtu: None,
-                adv_reachable_time_ms: 0,
-                adv_retrans_timer_ms: 0,
-                adv_cur_hop_limit: 64,
-                adv_default_lifetime_s: 1800,
-                prf: Preference::Medium,
-                adv_prefix_list: Vec::new(),
-                rdnss: vec!["2001:db8::53".parse().unwrap()],
-                dnssl: Vec::new(),
-                route_info: Vec::new(),
-                pref64: None,
-                captive_portal: None,
-            },
-            adv_valid_lifetime_s: 3600,
-            adv_preferred_lifetime_s: 1800,
+            ra: RaConfig { rdnss: vec!["2001:db8::53".parse().unwrap()], ..RaConfig::default() },
+            adv_prefix: PrefixVariables::default(),
             ntp_servers: vec!["2001:db8::123".to_owned()],
             leak_vrf: "default".to_owned(),
             leak_prefixes: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 
 use super::fields::{Reader, row_name};
-use super::router::router_variables;
+use super::router::{self, router_variables};
 use super::url::{absolute_path, download_url, kernel_cmdline};
 use super::values::{boot_prefix, default_or_vrf, ntp_server, path_rule, routed_prefix, routed_unicast};
 use super::{Findings, in_use};
@@ -14,7 +14,8 @@ use crate::name::{PartitionId, VrfName};
 use crate::row::{ConfigDb, Fields};
 
 pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
-pub(super) const FIELDS: [&str; 34] = [
+/// Its own; the router variables come on top.
+pub(super) const FIELDS: [&str; 18] = [
     "prefix",
     "vrf_name",
     "manage_vrf",
@@ -24,22 +25,6 @@ pub(super) const FIELDS: [&str; 34] = [
     "isolate",
     "dhcp6",
     "service_address@",
-    "ra_profile",
-    "max_rtr_adv_interval",
-    "min_rtr_adv_interval",
-    "adv_default_lifetime",
-    "adv_valid_lifetime",
-    "adv_preferred_lifetime",
-    "adv_link_mtu",
-    "adv_cur_hop_limit",
-    "adv_reachable_time",
-    "adv_retrans_timer",
-    "prf",
-    "rdnss@",
-    "dnssl@",
-    "route_info@",
-    "pref64",
-    "captive_portal",
     "ntp_servers@",
     "leak_vrf",
     "leak_prefix@",
@@ -104,7 +89,7 @@ fn candidates<'a>(config: &'a ConfigDb, findings: &mut Findings) -> Vec<Candidat
                 continue;
             }
         };
-        let mut reader = Reader::new(row.clone(), fields, &FIELDS);
+        let mut reader = Reader::new(row.clone(), fields, &[&FIELDS, &router::FIELDS]);
         let partition = read(&mut reader, &id);
         candidates.push(Candidate { id, row, fields, partition, rejected: reader.finish() });
     }
@@ -140,8 +125,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
         dhcp6,
         service_addresses: reader.list("service_address@", SERVICE_ADDRESSES_MAX, routed_unicast),
         ra: router.config,
-        adv_valid_lifetime_s: router.adv_valid_lifetime_s,
-        adv_preferred_lifetime_s: router.adv_preferred_lifetime_s,
+        adv_prefix: router.prefix,
         ntp_servers: reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server),
         leak_vrf,
         leak_prefixes,
@@ -233,12 +217,6 @@ fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) 
             warn(format!("lets machines reach {}, the prefix of partition {}", other.prefix, other.id));
         }
     }
-    let max_interval_s = partition.ra.max_rtr_adv_interval.as_secs();
-    if partition.advertise && u64::from(partition.adv_valid_lifetime_s) < max_interval_s {
-        let value = partition.adv_valid_lifetime_s.to_string();
-        let rule =
-            format!("lets addresses expire between advertisements (max_rtr_adv_interval {max_interval_s})");
-        warnings.push(Rejected::of_field(&row, "adv_valid_lifetime", Some(&value), rule));
-    }
+    warnings.extend(router::warnings(&row, partition, |_| true));
     warnings
 }

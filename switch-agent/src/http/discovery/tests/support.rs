@@ -11,7 +11,7 @@ use std::time::Duration;
 use switch_agent_core::desired::Partition;
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::name::{MacAddr, PortName};
-use switch_agent_core::ra::{Preference, RaConfig, RaProfile};
+use switch_agent_core::ra::{PrefixVariables, RaConfig};
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -168,27 +168,8 @@ fn partition() -> Partition {
         isolate: true,
         dhcp6: false,
         service_addresses: Vec::new(),
-        ra: RaConfig {
-            profile: RaProfile::Boot,
-            max_rtr_adv_interval: Duration::from_secs(10),
-            min_rtr_adv_interval: Duration::from_secs(3),
-            adv_managed_flag: false,
-            adv_other_config_flag: false,
-            adv_link_mtu: None,
-            adv_reachable_time_ms: 0,
-            adv_retrans_timer_ms: 0,
-            adv_cur_hop_limit: 64,
-            adv_default_lifetime_s: 1800,
-            prf: Preference::Medium,
-            adv_prefix_list: Vec::new(),
-            rdnss: Vec::new(),
-            dnssl: Vec::new(),
-            route_info: Vec::new(),
-            pref64: None,
-            captive_portal: None,
-        },
-        adv_valid_lifetime_s: 3600,
-        adv_preferred_lifetime_s: 1800,
+        ra: RaConfig::default(),
+        adv_prefix: PrefixVariables::default(),
         ntp_servers: Vec::new(),
         leak_vrf: "default".to_owned(),
         leak_prefixes: Vec::new(),
