@@ -246,7 +246,9 @@ impl Reconciler {
         state.since.update(&status, unix_s);
         state.logged.changes(&status);
         self.count(&status, duration);
-        let rows = publish::status_rows(&status, &state.since, &self.hub, state.generation, unix_s);
+        let mode = self.metrics.advertise.mode();
+        let rows =
+            publish::status_rows(&status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s);
         if let Err(failure) = self.status_rows.publish(&rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }
