@@ -3,6 +3,8 @@
 //! The harness opens its sockets in the namespaces of the machines and switches by itself; it starts a
 //! process only where a process is what is tested.
 
+mod cable;
+mod capture;
 mod cases;
 mod failure;
 mod http;
@@ -17,6 +19,7 @@ mod tour;
 mod wait;
 mod witnesses;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,6 +57,11 @@ enum Command {
     Tour,
     /// Serve as the services that machines must not reach.
     Witnesses,
+    /// Run a command with both ends of a piece of wire (outside the lab).
+    Cable {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +78,7 @@ fn main() -> ExitCode {
         }
         Command::Tour => Lab::from_environment().and_then(|lab| tour::run_all(&lab)),
         Command::Witnesses => witnesses::serve().map(|()| true),
+        Command::Cable { command } => cable::run(&command),
     };
     exit_code(outcome)
 }

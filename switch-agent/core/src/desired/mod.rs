@@ -27,6 +27,7 @@ use crate::ra::{PrefixVariables, RaConfig};
 use crate::row::ConfigDb;
 
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
+pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
 pub use port::membership;
 
