@@ -3,6 +3,7 @@
 //! The harness opens its sockets in the namespaces of the machines and switches by itself; it starts a
 //! process only where a process is what is tested.
 
+mod bench;
 mod cable;
 mod capture;
 mod cases;
@@ -11,12 +12,14 @@ mod http;
 mod lab;
 mod leaf;
 mod machine;
+mod many_ports;
 mod ndp;
 mod ns;
 mod runner;
 mod sys;
 mod tour;
 mod wait;
+mod wire;
 mod witnesses;
 
 use std::ffi::OsString;
@@ -55,6 +58,15 @@ enum Command {
     Settle,
     /// Check and show what the lab does, for people.
     Tour,
+    /// Measure Router Advertisements of this agent, radvd and FRR side by side.
+    BenchRa(bench::Arguments),
+    /// Outside user-mode Linux: tell the bench inside what CPU time all of it has used.
+    HostCpu {
+        /// Questions and answers; the helper ends when it is gone.
+        directory: PathBuf,
+        /// An argument on the command line of user-mode Linux.
+        mark: String,
+    },
     /// Serve as the services that machines must not reach.
     Witnesses,
     /// Run a command with both ends of a piece of wire (outside the lab).
@@ -77,6 +89,8 @@ fn main() -> ExitCode {
             Lab::from_environment().and_then(|lab| lab.settle(lab::CONVERGENCE)).map(|()| true)
         }
         Command::Tour => Lab::from_environment().and_then(|lab| tour::run_all(&lab)),
+        Command::BenchRa(arguments) => bench::run(&arguments).map(|()| true),
+        Command::HostCpu { directory, mark } => bench::serve_host_cpu(&directory, &mark).map(|()| true),
         Command::Witnesses => witnesses::serve().map(|()| true),
         Command::Cable { command } => cable::run(&command),
     };

@@ -103,7 +103,7 @@ pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, pro
             proxy(format!("PROXY_SERVICE_{number}"), Ipv6Net::from(*address).to_string().into());
         }
     }
-    if partition.dhcp6 {
+    if partition.dhcp6.is_some() {
         let servers = Ipv6Net::from(ALL_DHCP_SERVERS).to_string();
         let to = Some(("L4_DST_PORT", "547".into()));
         forward("DHCP6".to_owned(), [protocol(IPPROTO_UDP), to, destination(servers.into())]);

@@ -58,33 +58,16 @@ pub struct UpstreamState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ra::{PrefixVariables, RaConfig};
+    use crate::desired::Desired;
+    use crate::row::{ConfigDb, fields};
 
-    /// A partition with nothing set but what every partition has.
+    /// A partition as its row describes it, defaults and all.
     pub(crate) fn partition() -> Partition {
-        Partition {
-            id: "p1".parse().unwrap(),
-            prefix: "2001:db8::/56".parse().unwrap(),
-            vrf: "VrfBoot-p1".parse().unwrap(),
-            manage_vrf: true,
-            advertise: true,
-            proxy: true,
-            leak: true,
-            isolate: true,
-            dhcp6: false,
-            service_addresses: Vec::new(),
-            ra: RaConfig { rdnss: vec!["2001:db8::53".parse().unwrap()], ..RaConfig::default() },
-            adv_prefix: PrefixVariables::default(),
-            ntp_servers: vec!["2001:db8::123".to_owned()],
-            leak_vrf: "default".to_owned(),
-            leak_prefixes: Vec::new(),
-            api_allow: Vec::new(),
-            boot_kernel_url: None,
-            boot_initrd_urls: Vec::new(),
-            boot_cmdline: None,
-            boot_template_file: None,
-            machine_config_file: None,
-        }
+        let row =
+            [("prefix", "2001:db8::/56"), ("rdnss@", "2001:db8::53"), ("ntp_servers@", "2001:db8::123")];
+        let mut config = ConfigDb::default();
+        config.insert("BOOT_NETWORK_PARTITION", "p1", fields(row));
+        Desired::from_config(&config).partitions.into_values().next().unwrap()
     }
 
     /// The context of a port of [`partition`].

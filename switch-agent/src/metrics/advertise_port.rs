@@ -90,7 +90,7 @@ struct Rare {
 #[derive(Debug, Default)]
 pub struct PortCounters {
     state: AtomicU8,
-    sent: [AtomicU64; 5],
+    sent: [AtomicU64; 6],
     solicited: [AtomicU64; 3],
     suppressed: AtomicU64,
     foreign: AtomicU64,

@@ -48,7 +48,7 @@ pub(super) struct RouterVariables {
     pub(super) prefix: PrefixVariables,
 }
 
-/// Reads the router variables. M and O stay clear: nothing serves DHCPv6.
+/// Reads the router variables; M and O are left to the role `dhcp6`.
 pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
     let default = RaConfig::default();
     let profile = reader.or(
@@ -65,7 +65,6 @@ pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
         max_rtr_adv_interval: Duration::from_secs(max),
         min_rtr_adv_interval: Duration::from_secs(min),
         adv_managed_flag: false,
-        // RFC 4861 section 4.2: set by what a DHCPv6 server really has to say, and there is none yet.
         adv_other_config_flag: false,
         adv_link_mtu: reader.optional("adv_link_mtu", number(1280..=9216)),
         adv_reachable_time_ms: reader.or("adv_reachable_time", 0, number(0..=REACHABLE_TIME_MS_MAX)),
@@ -187,7 +186,7 @@ pub(super) fn warnings(row: &str, partition: &Partition, has: impl Fn(&str) -> b
             format!("lets addresses expire between advertisements (max_rtr_adv_interval {max_interval_s})");
         warn(&["adv_valid_lifetime", "max_rtr_adv_interval"], &prefix.adv_valid_lifetime_s.to_string(), rule);
     }
-    if !prefix.adv_autonomous_flag && !partition.dhcp6 {
+    if !prefix.adv_autonomous_flag && partition.dhcp6.is_none() {
         let rule = "leaves machines without an address: neither autoconfiguration nor DHCPv6 gives them one";
         warn(&["adv_autonomous_flag"], "disabled", rule.to_owned());
     }

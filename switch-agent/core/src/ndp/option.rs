@@ -166,7 +166,7 @@ fn scaled_lifetime(lifetime_s: u32) -> u16 {
 
 fn encode_dnssl(domains: &[String], lifetime_s: u32, out: &mut Vec<Vec<u8>>) {
     let mut names: Vec<u8> = Vec::new();
-    for name in domains.iter().filter_map(|domain| wire_name(domain)) {
+    for name in domains.iter().filter_map(|domain| encode_domain(domain)) {
         if !names.is_empty() && names.len() + name.len() > DNSSL_NAMES_LEN {
             out.push(option(DNSSL, &[&[0; 2], &lifetime_s.to_be_bytes(), &names]));
             names.clear();
@@ -181,11 +181,12 @@ fn encode_dnssl(domains: &[String], lifetime_s: u32, out: &mut Vec<Vec<u8>>) {
 /// Whether the domain can be sent in a DNSSL option: labels of 1 to 63 ASCII bytes, 255 bytes in all
 /// (RFC 1035 section 3.1). A trailing dot is allowed.
 pub fn is_encodable_domain(domain: &str) -> bool {
-    wire_name(domain).is_some()
+    encode_domain(domain).is_some()
 }
 
-/// The domain as on the wire, uncompressed; `None` where [`is_encodable_domain`] refuses it.
-pub(crate) fn wire_name(domain: &str) -> Option<Vec<u8>> {
+/// Labels, each behind its length (RFC 1035 section 3.1), uncompressed; `None` where [`is_encodable_domain`]
+/// refuses the domain.
+pub(crate) fn encode_domain(domain: &str) -> Option<Vec<u8>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let mut name = Vec::with_capacity(domain.len() + 2);
     for label in domain.split('.') {
@@ -206,7 +207,7 @@ fn encode_encrypted_dns(resolver: &EncryptedDns, lifetime_s: u32) -> Option<Vec<
     let mut body = vec![];
     body.extend_from_slice(&resolver.service_priority.to_be_bytes());
     body.extend_from_slice(&lifetime_s.to_be_bytes());
-    push_counted(&mut body, &wire_name(&resolver.adn)?)?;
+    push_counted(&mut body, &encode_domain(&resolver.adn)?)?;
     if !resolver.addresses.is_empty() {
         let addresses: Vec<u8> = resolver.addresses.iter().flat_map(Ipv6Addr::octets).collect();
         push_counted(&mut body, &addresses)?;

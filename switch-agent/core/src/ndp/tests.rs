@@ -480,7 +480,7 @@ proptest! {
         prop_assert_eq!(read_prefixes, prefixes.iter().map(Ipv6Net::trunc).collect::<Vec<_>>());
         prop_assert_eq!(read_routes, routes.iter().map(Ipv6Net::trunc).collect::<Vec<_>>());
         prop_assert_eq!(read_servers, servers.len());
-        prop_assert_eq!(read_names, domains.iter().filter_map(|domain| wire_name(domain)).collect::<Vec<_>>());
+        prop_assert_eq!(read_names, domains.iter().filter_map(|domain| encode_domain(domain)).collect::<Vec<_>>());
         prop_assert_eq!(names_found, domains.iter().filter(|domain| is_encodable_domain(domain)).count());
         prop_assert_eq!(count(37), usize::from((1..=CAPTIVE_PORTAL_LEN_MAX).contains(&portal.len())));
     }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::{AdvertiserSpec, PrefixVariables};
-use crate::ndp::{Advert, AdvertOption, wire_name};
+use crate::ndp::{Advert, AdvertOption, encode_domain};
 
 /// Most inconsistencies of one advertisement that are told.
 const INCONSISTENCIES_MAX: usize = 32;
@@ -92,7 +92,7 @@ impl Found {
             AdvertOption::Dnssl { lifetime_s, names } => {
                 for domain in &config.dnssl {
                     let told = |wire: Vec<u8>| { names }.any(|name| name.eq_ignore_ascii_case(&wire));
-                    if wire_name(domain).is_some_and(told) {
+                    if encode_domain(domain).is_some_and(told) {
                         self.unequal("dnssl", Some(domain), shared_s, lifetime_s);
                     }
                 }
@@ -136,6 +136,7 @@ mod tests {
             mac: MacAddr([0x22, 0, 0, 0, 0, 9]),
             link_local: "fe80::9".parse().unwrap(),
             forwarding: true,
+            dhcp6: None,
             config: RaConfig {
                 adv_link_mtu: Some(1500),
                 adv_prefix_list: vec![AdvPrefix {

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use serde::Serialize;
 
+use crate::dhcp6::Dhcp6Config;
 use crate::name::{MacAddr, PortName};
 
 mod advertiser;
@@ -37,6 +38,9 @@ pub struct AdvertiserSpec {
     /// (RFC 4861 section 6.2.5).
     pub forwarding: bool,
     pub config: RaConfig,
+    /// DHCPv6 beside the advertisements: one process owns both, as a client's first message is answered by
+    /// both at once.
+    pub dhcp6: Option<Dhcp6Config>,
 }
 
 /// How a port stops advertising.

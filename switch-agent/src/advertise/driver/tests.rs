@@ -51,6 +51,7 @@ fn spec(number: u32, ifindex: u32) -> AdvertiserSpec {
         link_local: PORT_MAC.eui64_link_local(),
         forwarding: true,
         config: RaConfig::default(),
+        dhcp6: None,
     }
 }
 

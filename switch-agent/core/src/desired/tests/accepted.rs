@@ -46,7 +46,7 @@ fn every_global_field_is_read() {
     );
 }
 
-const FULL_PARTITION: [(&str, &str); 38] = [
+const FULL_PARTITION: [(&str, &str); 40] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -55,6 +55,11 @@ const FULL_PARTITION: [(&str, &str); 38] = [
     ("leak", "disabled"),
     ("isolate", "disabled"),
     ("dhcp6", "enabled"),
+    (
+        "dhcp6_boot_url@",
+        "x64-uefi-http|http://[{router}]:8080/x64.efi,7|tftp://[2001:db8:f::4]/x64.efi,ipxe|https://boot.example.com/${uuid}",
+    ),
+    ("dhcp6_boot_param@", "quiet,console=ttyS0"),
     ("service_address@", "2001:db8:f::53"),
     ("ra_profile", "strict"),
     ("max_rtr_adv_interval", "1800"),
@@ -100,7 +105,14 @@ fn every_partition_field_is_read() {
     let roles =
         [partition.manage_vrf, partition.advertise, partition.proxy, partition.leak, partition.isolate];
     assert_eq!(roles, [false; 5]);
-    assert!(partition.dhcp6 && !partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
+    assert!(partition.ra.adv_other_config_flag && partition.ra.adv_managed_flag);
+    let dhcp6 = partition.dhcp6.as_ref().unwrap();
+    let clients: Vec<String> = dhcp6.boot_urls.iter().map(|url| url.client.to_string()).collect();
+    assert_eq!(clients, ["x64-uefi-http", "x64-uefi", "ipxe"]);
+    assert_eq!(dhcp6.boot_params, ["quiet", "console=ttyS0"]);
+    assert_eq!((dhcp6.valid_s, dhcp6.preferred_s), (u32::MAX, u32::MAX));
+    assert_eq!((&dhcp6.dns_servers, &dhcp6.domain_search), (&partition.ra.rdnss, &partition.ra.dnssl));
+    assert_eq!(dhcp6.ntp_servers, partition.ntp_servers);
     assert_eq!(partition.vrf.as_str(), "VrfBootstrap");
     assert_eq!(partition.service_addresses, ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]);
     assert_eq!(partition.ra.profile, RaProfile::Strict);
@@ -167,11 +179,8 @@ fn every_partition_field_is_read() {
 #[test]
 fn a_port_overrides_router_variables_and_nothing_else() {
     let mut config = base();
-    config.insert(
-        "BOOT_NETWORK_PARTITION",
-        "p1",
-        fields([("prefix", "2001:db8::/56"), ("rdnss@", "fd00::53")]),
-    );
+    let of_partition = [("prefix", "2001:db8::/56"), ("rdnss@", "fd00::53"), ("dhcp6", "enabled")];
+    config.insert("BOOT_NETWORK_PARTITION", "p1", row(&of_partition));
     let variables = FULL_PARTITION.iter().filter(|(name, _)| router::FIELDS.contains(name));
     let mut own: Vec<(&str, &str)> = variables.copied().filter(|(name, _)| *name != "rdnss@").collect();
     own.push(("partition", "p1"));
@@ -188,8 +197,11 @@ fn a_port_overrides_router_variables_and_nothing_else() {
     let rdnss = of_partition.ra.rdnss.clone();
     assert_eq!(of_port.ra, RaConfig { rdnss, ..expected.ra.clone() });
     assert_eq!(of_port.adv_prefix, expected.adv_prefix);
+    let dhcp6 = of_port.dhcp6.as_ref().unwrap();
+    assert_eq!((dhcp6.valid_s, &dhcp6.domain_search), (u32::MAX, &expected.ra.dnssl));
     let (ra, adv_prefix) = (of_partition.ra.clone(), of_partition.adv_prefix);
-    assert_eq!(Partition { ra, adv_prefix, ..of_port.clone() }, *of_partition);
+    let rest = Partition { ra, adv_prefix, dhcp6: of_partition.dhcp6.clone(), ..of_port.clone() };
+    assert_eq!(rest, *of_partition);
     assert_eq!(desired.ports[&"Ethernet0".parse().unwrap()].own, None);
 }
 

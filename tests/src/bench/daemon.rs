@@ -1,0 +1,211 @@
+//! The daemons side by side: how each is configured, started, watched and stopped.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
+use crate::failure::{Context, Result, ensure};
+use crate::leaf::Leaf;
+use crate::many_ports::Plan;
+use crate::ns::Ns;
+use crate::wire;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    Radvd,
+    Frr,
+    SwitchAgent,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 3] = [Kind::Radvd, Kind::Frr, Kind::SwitchAgent];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Radvd => "radvd",
+            Kind::Frr => "frr",
+            Kind::SwitchAgent => "switch-agent",
+        }
+    }
+
+    /// Program and arguments; writes the configuration files that they name.
+    fn command(self, plan: &Plan<'_>, leaf: &Leaf, bin: &Path) -> Result<Command> {
+        let dir = leaf.run_dir();
+        match self {
+            Kind::Radvd => {
+                let file = dir.join("radvd.conf");
+                fs::write(&file, radvd_conf(plan)).context(|| file.display().to_string())?;
+                // radvd refuses a file that others may write.
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
+                    .context(|| file.display().to_string())?;
+                let mut command = Command::new("radvd");
+                command.arg("-n").arg("-C").arg(file).arg("-p").arg(dir.join("radvd.pid"));
+                command.args(["-m", "stderr"]);
+                Ok(command)
+            }
+            Kind::Frr => {
+                let name = plan.leaf.0;
+                let file = PathBuf::from(format!("/etc/frr/{name}/zebra.conf"));
+                for directory in [format!("/etc/frr/{name}"), format!("/run/frr/{name}")] {
+                    fs::create_dir_all(&directory).context(|| directory.clone())?;
+                    let owner = nix::unistd::User::from_name("frr").ok().flatten();
+                    let owner = owner.context(|| "there is no user frr".into())?;
+                    nix::unistd::chown(Path::new(&directory), Some(owner.uid), Some(owner.gid))
+                        .context(|| directory.clone())?;
+                }
+                fs::write(&file, zebra_conf(plan)).context(|| file.display().to_string())?;
+                let mut command = Command::new("/usr/lib/frr/zebra");
+                command.args(["-N", name, "-P", "0", "-s", "4194304"]);
+                command.args(["--log", "stdout", "--log-level", "warning", "-f"]).arg(file);
+                Ok(command)
+            }
+            Kind::SwitchAgent => {
+                let mut command = Command::new(bin.join("switch-agent"));
+                command.arg("run").args(["--vtysh", "none", "--log-format", "text", "--log-level", "warn"]);
+                command.arg("--database-config").arg(dir.join("database_config.json"));
+                command.arg("--state-dir").arg(dir.join("state"));
+                command.arg("--admin-socket").arg(dir.join("admin.sock"));
+                command.args(["--admin-listen", "127.0.0.1:18091"]);
+                Ok(command)
+            }
+        }
+    }
+
+    /// Version, as the program tells it.
+    pub(crate) fn version(self, bin: &Path) -> String {
+        let (program, argument) = match self {
+            Kind::Radvd => (PathBuf::from("radvd"), "--version"),
+            Kind::Frr => (PathBuf::from("/usr/lib/frr/zebra"), "--version"),
+            Kind::SwitchAgent => (bin.join("switch-agent"), "--version"),
+        };
+        let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().next().unwrap_or("not there").trim().to_owned()
+    }
+}
+
+/// 3/10 s and one /64, source link-layer address as by default.
+fn radvd_conf(plan: &Plan<'_>) -> String {
+    let mut text = String::new();
+    for port in 0..plan.ports {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "interface {} {{ AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 10; prefix {}/64 {{}}; }};",
+            Plan::port(port),
+            plan.prefix(port)
+        );
+    }
+    text
+}
+
+/// zebra advertises the prefix of the port's address by itself, and always every 10 s.
+fn zebra_conf(plan: &Plan<'_>) -> String {
+    let mut text = String::new();
+    for port in 0..plan.ports {
+        let _ = writeln!(
+            text,
+            "interface {} vrf {}\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 10\nexit\n!",
+            Plan::port(port),
+            plan.vrf(port)
+        );
+    }
+    text
+}
+
+/// A daemon that runs.
+pub(crate) struct Running {
+    child: Child,
+    /// Just before the process was created.
+    pub started: Duration,
+}
+
+impl Running {
+    pub(crate) fn start(kind: Kind, plan: &Plan<'_>, leaf: &Leaf, bin: &Path, logs: &Path) -> Result<Self> {
+        let mut command = kind.command(plan, leaf, bin)?;
+        let log = logs.join(format!("bench-{}-{}", kind.name(), plan.ports));
+        let log = File::create(&log).context(|| log.display().to_string())?;
+        let copy = log.try_clone().context(|| "log file".into())?;
+        command.stdin(Stdio::null()).stdout(copy).stderr(log);
+        let (started, child) = spawn(plan.leaf, &mut command)?;
+        Ok(Self { child, started })
+    }
+
+    /// The daemon's own processes: what was started, and its children.
+    fn processes(&self) -> Result<Vec<Pid>> {
+        let id = self.child.id().cast_signed();
+        let mut found = vec![Pid::from_raw(id)];
+        for entry in fs::read_dir("/proc").context(|| "/proc".into())?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // The process may be gone by now.
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            if fields.nth(1).and_then(|parent| parent.parse().ok()) == Some(id) {
+                found.push(Pid::from_raw(pid));
+            }
+        }
+        Ok(found)
+    }
+
+    /// CPU time of all threads so far, by the scheduler's clock.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for pid in self.processes()? {
+            let time = clock_getcpuclockid(pid)
+                .and_then(nix::time::ClockId::now)
+                .context(|| format!("CPU clock of {pid}"))?;
+            total += Duration::from(time);
+        }
+        Ok(total)
+    }
+
+    /// Resident memory of all processes in KiB (proc(5), `VmRSS`).
+    pub(crate) fn rss_kib(&self) -> Result<u64> {
+        let mut total = 0;
+        for pid in self.processes()? {
+            let text = fs::read_to_string(format!("/proc/{pid}/status")).context(|| format!("pid {pid}"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let value = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            total += value.context(|| format!("VmRSS of {pid}"))?;
+        }
+        Ok(total)
+    }
+
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        let status = self.child.try_wait().context(|| "wait".into())?;
+        ensure!(status.is_none(), "the daemon ended: {status:?}");
+        Ok(())
+    }
+
+    /// Ends it at once, so that it says no goodbye on the wire.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        for pid in self.processes()?.into_iter().rev() {
+            // It may have ended by itself.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        self.child.wait().context(|| "wait".into()).map(drop)
+    }
+}
+
+/// Starts a process in the namespace with a `/sys` that shows the namespace's interfaces. Not by nsenter(1)
+/// and unshare(1): each of them would count as the daemon's start.
+pub(crate) fn spawn(ns: Ns, command: &mut Command) -> Result<(Duration, Child)> {
+    ns.run(|| {
+        unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare".into())?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context(|| "mount /".into())?;
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
+            .context(|| "mount /sys".into())?;
+        let started = wire::now();
+        let child = command.spawn().context(|| format!("{command:?}"))?;
+        Ok((started, child))
+    })
+}
