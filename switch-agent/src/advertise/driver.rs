@@ -17,7 +17,9 @@ use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
+use switch_agent_core::ra::{
+    Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger, compare,
+};
 use tokio::sync::watch;
 
 use super::Snapshot;
@@ -540,8 +542,11 @@ impl Entry {
         }
     }
 
-    fn foreign(&mut self, now: Duration, advert: &Advert) {
-        self.counters.foreign(&[]);
+    fn foreign(&mut self, now: Duration, advert: &Advert<'_>) {
+        let differences = compare(self.advertiser.spec(), advert);
+        let mut fields: Vec<&'static str> = differences.iter().map(|difference| difference.field).collect();
+        fields.dedup();
+        self.counters.foreign(&fields);
         let logged = self.foreign.is_some_and(|(source, at)| {
             source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
         });
@@ -552,6 +557,7 @@ impl Entry {
                 source = %advert.source,
                 mac = %advert.mac,
                 router_lifetime_s = advert.router_lifetime_s,
+                differences = ?differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "another router advertises on the port"
             );
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::{FrameAddresses, write_frame};
-use switch_agent_core::ra::{Preference, RaConfig, RaProfile};
+use switch_agent_core::ra::RaConfig;
 use tokio::time::timeout;
 
 use super::*;
@@ -57,25 +57,8 @@ fn spec(number: u32) -> AdvertiserSpec {
         ifindex: index(&format!("Ethernet{number}")),
         mac: port_mac(number),
         link_local: port_mac(number).eui64_link_local(),
-        config: RaConfig {
-            profile: RaProfile::Boot,
-            max_rtr_adv_interval: Duration::from_secs(10),
-            min_rtr_adv_interval: Duration::from_secs(3),
-            adv_managed_flag: false,
-            adv_other_config_flag: false,
-            adv_link_mtu: None,
-            adv_reachable_time_ms: 0,
-            adv_retrans_timer_ms: 100,
-            adv_cur_hop_limit: 64,
-            adv_default_lifetime_s: 1800,
-            prf: Preference::Medium,
-            adv_prefix_list: vec![],
-            rdnss: vec![],
-            dnssl: vec![],
-            route_info: vec![],
-            pref64: None,
-            captive_portal: None,
-        },
+        forwarding: true,
+        config: RaConfig::default(),
         dhcp6: None,
     }
 }
