@@ -8,6 +8,7 @@ use crate::lab::Lab;
 mod bad_rows;
 mod boot;
 mod cli;
+mod dhcp6;
 mod docs;
 mod faults;
 mod isolation;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         cli::cases(),
         proxy::cases(),
+        dhcp6::cases(),
         docs::cases(),
         isolation::cases(),
         bad_rows::cases(),
