@@ -70,14 +70,13 @@ impl World {
         }
     }
 
-    /// Everything heard until `deadline`, unless `take` has had enough (`false`) before.
+    /// Everything heard until `deadline`, unless `take` has had enough (`false`) before. What arrived while
+    /// the last was taken is left for the next call.
     pub(crate) fn listen(&self, deadline: Duration, mut take: impl FnMut(Heard) -> bool) -> Result<()> {
         loop {
-            let now = wire::now();
-            let limit = deadline.saturating_sub(now);
+            let limit = deadline.saturating_sub(wire::now());
             match self.hear(limit)? {
-                // What arrived before the deadline counts although it is read after.
-                Some(heard) if heard.at > deadline || !take(heard) => return Ok(()),
+                Some(heard) if !take(heard) || heard.at > deadline => return Ok(()),
                 Some(_) => {}
                 None if limit.is_zero() => return Ok(()),
                 None => {}
