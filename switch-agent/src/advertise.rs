@@ -1,12 +1,12 @@
-//! The advertisers of all ports: one task, one packet socket, one timer.
+//! The advertisers of all ports: one thread, one socket, one timer.
 //!
 //! ```text
 //!  reconciler ── set, cease ──► inbox ─┐                            ┌─► packet socket
 //!  netlink ───── link ────────► inbox ─┼─► driver ─► Advertiser ────┼─► metrics, Hub
-//!  packet socket ── frames ────────────┘  (one per port)            └─► observed()
+//!  packet socket ── frames ─► guard ───┘  (one per port)            └─► observed()
 //! ```
 //! A port is never more than its own state: a send error, a link that disappears or a flood on one port
-//! touches no other. The task does not end by itself; when it is cancelled it sends nothing, so machines
+//! touches no other. The thread does not end by itself; when it is cancelled it sends nothing, so machines
 //! keep their router while the process restarts.
 
 use std::collections::BTreeMap;
@@ -19,13 +19,15 @@ use switch_agent_core::observed::AdvertiserState;
 use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::packet::{PacketError, PacketSocket};
+use crate::backend::packet::{PacketError, PacketSocket, SocketChoice, SocketMode};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::wake::Waker;
 
 mod driver;
+mod guard;
 mod inbox;
+mod schedule;
 mod task;
 
 use inbox::{Command, Inbox};
@@ -38,6 +40,7 @@ type Snapshot = Arc<Mutex<BTreeMap<PortName, AdvertiserState>>>;
 pub struct AdvertiseHandle {
     inbox: Arc<Inbox>,
     snapshot: Snapshot,
+    mode: SocketMode,
 }
 
 impl AdvertiseHandle {
@@ -59,30 +62,65 @@ impl AdvertiseHandle {
         self.inbox.link(event);
     }
 
+    /// Which socket serves.
+    pub fn mode(&self) -> SocketMode {
+        self.mode
+    }
+
     /// The advertisers as they run.
     pub fn observed(&self) -> BTreeMap<PortName, AdvertiserState> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Opens the packet socket; the future drives all advertisers until `cancel`. Must be called within a tokio
-/// runtime.
+/// Opens the socket and starts a thread that drives all advertisers until `cancel`; the future ends with
+/// it.
+///
+/// A thread of its own: a pass over the rows of a whole switch, or a busy proxy, must not come between a
+/// solicitation and its answer.
 ///
 /// # Errors
 /// Without CAP_NET_RAW there is no socket.
 pub fn start(
+    choice: SocketChoice,
     hub: Hub,
     metrics: Metrics,
     waker: Waker,
     cancel: CancellationToken,
-) -> Result<(AdvertiseHandle, impl Future<Output = ()>), PacketError> {
-    let socket = PacketSocket::open()?;
+) -> Result<(AdvertiseHandle, impl Future<Output = ()>), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let socket = {
+        let _registered_here = runtime.enter();
+        PacketSocket::open(choice)
+    };
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => {
+            runtime.shutdown_background();
+            return Err(error.into());
+        }
+    };
     let inbox = Arc::new(Inbox::default());
     let snapshot = Snapshot::default();
-    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone() };
+    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone(), mode: socket.mode() };
     let outputs = driver::Outputs { hub, metrics, waker, snapshot };
     let driver = driver::Driver::new(socket, outputs, seed());
-    Ok((handle, task::run(driver, inbox, cancel)))
+    // Dropped with the thread, however that ends.
+    let (running, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::Builder::new().name("advertise".to_owned()).spawn(move || {
+        let _running = running;
+        runtime.block_on(task::run(driver, inbox, cancel));
+    })?;
+    Ok((handle, async { ended.await.unwrap_or_default() }))
+}
+
+/// Why there are no advertisers.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Socket(#[from] PacketError),
+    #[error("cannot start the thread of the advertisers")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Chance from the operating system, by way of the standard library's hash keys.

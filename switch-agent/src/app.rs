@@ -74,7 +74,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let vtysh = Vtysh::new(&args.vtysh, VTYSH_TIMEOUT, metrics.clone())?;
 
     let (advertise, advertiser) =
-        advertise::start(hub.clone(), metrics.clone(), waker.clone(), stop.clone())?;
+        advertise::start(args.nd_socket, hub.clone(), metrics.clone(), waker.clone(), stop.clone())?;
     let discovery = Discovery::new(Parts {
         signer: signer.clone(),
         neighbors: Arc::new(kernel.clone()),

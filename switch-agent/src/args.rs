@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::backend::packet::SocketChoice;
 use crate::cli::ADMIN_SOCKET_DEFAULT;
 use crate::cli::check::CheckArgs;
 use crate::cli::plan::PlanArgs;
@@ -81,7 +82,7 @@ pub struct LiveCheckArgs {
 /// what they have, and the next start adopts it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Privileges: CAP_NET_RAW (packet socket). With CAP_NET_ADMIN it also adds an unreachable default route to
+Privileges: CAP_NET_RAW (packet or raw socket). With CAP_NET_ADMIN it also adds an unreachable default route to
 every boot VRF and fe80::1 to every boot port, and lets the kernel cut off the listener of a port that
 leaves its VRF.
 
@@ -112,6 +113,18 @@ pub struct RunArgs {
         default_value = "/var/lib/switch-agent"
     )]
     pub state_dir: PathBuf,
+    /// Socket for Router Advertisements: packet (AF_PACKET), raw (ICMPv6), or auto
+    ///
+    /// auto is packet where the kernel allows it, else raw. Raw hears no probes for duplicate addresses, and
+    /// answers solicitations from :: by multicast.
+    #[arg(
+        long,
+        value_enum,
+        env = "SWITCH_AGENT_ND_SOCKET",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub nd_socket: SocketChoice,
     /// Command that runs vtysh, auto, or none (FRR is not managed)
     ///
     /// auto is `vtysh` if the daemons answer it, else `docker exec -i bgp vtysh`. The client has to be of the

@@ -4,6 +4,8 @@
 //! process only where a process is what is tested.
 
 mod bench;
+mod cable;
+mod capture;
 mod cases;
 mod failure;
 mod http;
@@ -20,6 +22,7 @@ mod wait;
 mod wire;
 mod witnesses;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,6 +69,11 @@ enum Command {
     },
     /// Serve as the services that machines must not reach.
     Witnesses,
+    /// Run a command with both ends of a piece of wire (outside the lab).
+    Cable {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,6 +92,7 @@ fn main() -> ExitCode {
         Command::BenchRa(arguments) => bench::run(&arguments).map(|()| true),
         Command::HostCpu { directory, mark } => bench::serve_host_cpu(&directory, &mark).map(|()| true),
         Command::Witnesses => witnesses::serve().map(|()| true),
+        Command::Cable { command } => cable::run(&command),
     };
     exit_code(outcome)
 }

@@ -53,6 +53,8 @@ run_uml() {
     "init=$LAB_LOCAL/lib/uml-init" "job=$LAB_OUT/job" "status=$LAB_OUT/status"
     con=null 'con0=fd:0,fd:1'
   )
+  # Interfaces that lead out of the lab, in user-mode Linux's words (`vec0:transport=...`).
+  [[ -z ${LAB_UML_DEVICE:-} ]] || uml+=("$LAB_UML_DEVICE")
   command -v linux.uml >/dev/null || die "user-mode-linux is not installed"
   # The kernel's memory is a file: in /dev/shm, unless that is too small for it (a container's often is).
   local room

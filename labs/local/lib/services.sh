@@ -91,5 +91,11 @@ start_control_api() {
     --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
 }
 
+# Boot files over plain HTTP, beside the control API: behind the fabric and within leak_prefix.
+start_image_server() {
+  spawn api image-server "$LAB_BIN/stand-ins" image-server --listen "[$API_ADDRESS]:80" \
+    --root "${LAB_IMAGES:?LAB_IMAGES names no directory}"
+}
+
 # The services that machines must not reach, and witnesses that they would answer others.
 start_witnesses() { spawn tenant witnesses "$LAB_BIN/e2e" witnesses; }

@@ -112,3 +112,17 @@ patch_batch() {
     echo "link set cable-$machine up"
   done
 }
+
+# attach_device DEVICE LEAF:PORT: puts the cable that DEVICE, an interface of this namespace, leads to into
+# a spare port. The port has no carrier until its end in the patch panel is set up.
+attach_device() {
+  local device=$1 port
+  port=$(panel_port "${2%:*}" "${2#*:}")
+  ip link set "$device" netns patch || die "cannot move $device to the patch panel"
+  ip -n patch -batch - <<BATCH || die "cannot attach $device to $2"
+link add cable-$device mtu 9100 type bridge stp_state 0 forward_delay 0 mcast_snooping 0 group_fwd_mask 0x4000
+link set $device master cable-$device up
+link set $port master cable-$device
+link set cable-$device up
+BATCH
+}

@@ -1,6 +1,7 @@
 //! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
 
 mod control_api;
+mod image_server;
 mod swss;
 
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ enum StandIn {
     Swss(swss::Args),
     /// A control API that believes only what a switch signed
     ControlApi(control_api::Args),
+    /// An HTTP server of boot files
+    ImageServer(image_server::Args),
 }
 
 fn main() -> ExitCode {
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::ImageServer(args) => image_server::run(args).map_err(Box::<dyn std::error::Error>::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 //! type `L3V6` per boot VRF, bound to its ports at ingress, closes both. The rows have the form that SONiC's
 //! own acl-loader writes, and `aclorch` reads.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
@@ -41,8 +42,15 @@ const LINK_TYPES: [(&str, &str); 10] = [
     ("MLDV2_REPORT", "143"),
 ];
 
+/// RFC 4291 section 2.4.
+const LINK_LOCAL: &str = "fe80::/10";
+
 /// All_DHCP_Relay_Agents_and_Servers (RFC 8415 section 7.1).
 const ALL_DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+/// Fields of one `ACL_RULE` row. Every pass compares those of a whole switch, thousands of them, so nothing
+/// is copied that is always the same.
+pub type AclRule = BTreeMap<&'static str, Cow<'static, str>>;
 
 /// One ACL table with its rules, as rows of `ACL_TABLE` and `ACL_RULE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +58,7 @@ pub struct AclTable {
     pub name: String,
     pub row: Fields,
     /// By the rule's name, without the table's.
-    pub rules: BTreeMap<String, Fields>,
+    pub rules: BTreeMap<String, AclRule>,
 }
 
 /// Name of a boot VRF's table.
@@ -66,45 +74,46 @@ pub fn acl_table_vrf(name: &str) -> Option<VrfName> {
 /// The table of a partition with these ports in its VRF.
 pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, proxy_port: u16) -> AclTable {
     let mut rules = BTreeMap::new();
-    let mut forward = |name: String, matches: &[(&str, &str)]| {
-        let mut rule =
-            fields([("PRIORITY", PRIORITY_FORWARD), ("PACKET_ACTION", "FORWARD"), ("IP_TYPE", "IPV6ANY")]);
-        rule.extend(matches.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())));
-        rules.insert(name, rule);
+    let mut forward = |name: String, matches: [Option<(&'static str, Cow<'static, str>)>; 3]| {
+        let permit = [("PRIORITY", PRIORITY_FORWARD), ("PACKET_ACTION", "FORWARD"), ("IP_TYPE", "IPV6ANY")];
+        let permit = permit.map(|(field, value)| (field, value.into()));
+        rules.insert(name, permit.into_iter().chain(matches.into_iter().flatten()).collect::<AclRule>());
     };
-    for (name, icmp_type) in LINK_TYPES {
-        forward(format!("LINK_{name}"), &[("IP_PROTOCOL", IPPROTO_ICMPV6), ("ICMPV6_TYPE", icmp_type)]);
+    let protocol = |protocol: &'static str| Some(("IP_PROTOCOL", protocol.into()));
+    let icmp = |kind: &'static str| Some(("ICMPV6_TYPE", kind.into()));
+    let destination = |prefix: Cow<'static, str>| Some(("DST_IPV6", prefix));
+    for (name, kind) in LINK_TYPES {
+        forward(format!("LINK_{name}"), [protocol(IPPROTO_ICMPV6), icmp(kind), None]);
     }
     // "Is the switch there": answered by the port's link-local address, which only this link reaches.
-    let link_local = "fe80::/10";
-    let ping = [("IP_PROTOCOL", IPPROTO_ICMPV6), ("ICMPV6_TYPE", "128"), ("DST_IPV6", link_local)];
-    forward("LINK_PING".to_owned(), &ping);
-    let tcp_port = proxy_port.to_string();
+    let ping = [protocol(IPPROTO_ICMPV6), icmp("128"), destination(LINK_LOCAL.into())];
+    forward("LINK_PING".to_owned(), ping);
     if partition.proxy {
-        let mut proxy = |name: String, destination: &str| {
-            let to = [("IP_PROTOCOL", IPPROTO_TCP), ("L4_DST_PORT", &tcp_port), ("DST_IPV6", destination)];
-            forward(name, &to);
+        let tcp_port = proxy_port.to_string();
+        let mut proxy = |name: String, address: Cow<'static, str>| {
+            let to = Some(("L4_DST_PORT", tcp_port.clone().into()));
+            forward(name, [protocol(IPPROTO_TCP), to, destination(address)]);
         };
-        proxy("PROXY_LINK_LOCAL".to_owned(), link_local);
+        proxy("PROXY_LINK_LOCAL".to_owned(), LINK_LOCAL.into());
         for (port, prefix) in ports {
             let router = Ipv6Net::from(router_interface_address(*prefix).addr());
-            proxy(format!("PROXY_{port}"), &router.to_string());
+            proxy(format!("PROXY_{port}"), router.to_string().into());
         }
         for (number, address) in partition.service_addresses.iter().enumerate() {
-            proxy(format!("PROXY_SERVICE_{number}"), &Ipv6Net::from(*address).to_string());
+            proxy(format!("PROXY_SERVICE_{number}"), Ipv6Net::from(*address).to_string().into());
         }
     }
-    if partition.dhcp6 {
+    if partition.dhcp6.is_some() {
         let servers = Ipv6Net::from(ALL_DHCP_SERVERS).to_string();
-        let dhcp6 = [("IP_PROTOCOL", IPPROTO_UDP), ("L4_DST_PORT", "547"), ("DST_IPV6", &servers)];
-        forward("DHCP6".to_owned(), &dhcp6);
+        let to = Some(("L4_DST_PORT", "547".into()));
+        forward("DHCP6".to_owned(), [protocol(IPPROTO_UDP), to, destination(servers.into())]);
     }
     let leak = partition.leak_prefixes.iter().filter(|_| partition.leak);
     for (number, prefix) in leak.enumerate() {
-        forward(format!("LEAK_{number}"), &[("DST_IPV6", &prefix.to_string())]);
+        forward(format!("LEAK_{number}"), [None, None, destination(prefix.to_string().into())]);
     }
-    let deny = fields([("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), ("IP_TYPE", "IPV6ANY")]);
-    rules.insert("DEFAULT_RULE".to_owned(), deny);
+    let deny = [("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), ("IP_TYPE", "IPV6ANY")];
+    rules.insert("DEFAULT_RULE".to_owned(), deny.map(|(field, value)| (field, value.into())).into());
     let names: Vec<&str> = ports.keys().map(PortName::as_str).collect();
     let row = fields([
         ("type", "L3V6"),

@@ -7,6 +7,7 @@
 
 pub mod action;
 pub mod desired;
+pub mod dhcp6;
 pub mod discovery;
 pub mod frr;
 pub mod identity;

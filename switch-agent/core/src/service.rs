@@ -57,55 +57,17 @@ pub struct UpstreamState {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::ra::{Preference, RaConfig, RaProfile};
+    use crate::desired::Desired;
+    use crate::row::{ConfigDb, fields};
 
-    /// A partition with nothing set but what every partition has.
+    /// A partition as its row describes it, defaults and all.
     pub(crate) fn partition() -> Partition {
-        Partition {
-            id: "p1".parse().unwrap(),
-            prefix: "2001:db8::/56".parse().unwrap(),
-            vrf: "VrfBoot-p1".parse().unwrap(),
-            manage_vrf: true,
-            advertise: true,
-            proxy: true,
-            leak: true,
-            isolate: true,
-            dhcp6: false,
-            service_addresses: Vec::new(),
-            ra: RaConfig {
-                profile: RaProfile::Boot,
-                max_rtr_adv_interval: Duration::from_secs(10),
-                min_rtr_adv_interval: Duration::from_secs(3),
-                adv_managed_flag: false,
-                adv_other_config_flag: false,
-                adv_link_mtu: None,
-                adv_reachable_time_ms: 0,
-                adv_retrans_timer_ms: 0,
-                adv_cur_hop_limit: 64,
-                adv_default_lifetime_s: 1800,
-                prf: Preference::Medium,
-                adv_prefix_list: Vec::new(),
-                rdnss: vec!["2001:db8::53".parse().unwrap()],
-                dnssl: Vec::new(),
-                route_info: Vec::new(),
-                pref64: None,
-                captive_portal: None,
-            },
-            adv_valid_lifetime_s: 3600,
-            adv_preferred_lifetime_s: 1800,
-            ntp_servers: vec!["2001:db8::123".to_owned()],
-            leak_vrf: "default".to_owned(),
-            leak_prefixes: Vec::new(),
-            api_allow: Vec::new(),
-            boot_kernel_url: None,
-            boot_initrd_urls: Vec::new(),
-            boot_cmdline: None,
-            boot_template_file: None,
-            machine_config_file: None,
-        }
+        let row =
+            [("prefix", "2001:db8::/56"), ("rdnss@", "2001:db8::53"), ("ntp_servers@", "2001:db8::123")];
+        let mut config = ConfigDb::default();
+        config.insert("BOOT_NETWORK_PARTITION", "p1", fields(row));
+        Desired::from_config(&config).partitions.into_values().next().unwrap()
     }
 
     /// The context of a port of [`partition`].

@@ -1,23 +1,32 @@
 //! From frames, commands and time to advertisements: all ports, without waiting.
+//!
+//! Ports live in numbered slots. A wake-up costs what is due and what arrived, never the number of ports:
+//! deadlines are in a [`Schedule`], and what leaves at one time leaves by one system call. The way from a
+//! solicitation to its answer allocates nothing and takes no lock of another part; who is told of the
+//! machine is told after the answer has left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::Ipv6Addr;
-use std::sync::PoisonError;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use switch_agent_core::machines::MachineEvent;
-use switch_agent_core::name::PortName;
-use switch_agent_core::ndp::{Advert, Message, Probe, Solicit, parse_frame, write_frame};
+use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, Transmit};
+use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
 
 use super::Snapshot;
+use super::guard::{Admission, Guard};
 use super::inbox::{Command, LinkChange, Pending};
-use crate::backend::packet::{PacketSocket, Received};
+use super::schedule::Schedule;
+use crate::backend::packet::{Batch, MUTED_MAX, Outbox, PacketSocket, Received, UNKNOWN_MAC};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::metrics::advertise::{PortCounters, RaState, SourceKind};
 use crate::wake::{Reason, Waker};
 
 #[cfg(test)]
@@ -26,21 +35,34 @@ mod tests;
 /// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
 /// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
 const PROBE_SPACING: Duration = Duration::from_millis(50);
+/// Sightings per port by solicitations that share their answer with others; an answer of its own is
+/// bounded by the limits of the advertiser.
+const SIGHTINGS: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Advertisements that one port may send at one moment; more would be a fault of its state machine.
-const TRANSMITS_MAX: usize = 16;
+/// Advertisements that one port may send at one moment; more would be a fault of its state machine, whose own
+/// limit is some twenty answers at once.
+const TRANSMITS_MAX: u32 = 32;
+/// And it is left alone for this long.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where frames leave.
+/// Where frames leave, and what keeps them from coming.
 pub(super) trait Wire {
-    /// Sends a whole Ethernet frame out of a port, without blocking.
-    fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()>;
+    /// Sends frames without blocking and notes in each what became of it.
+    fn send(&self, outbox: &mut Outbox);
+
+    /// Keeps the frames of these ports away, and of no others.
+    fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()>;
 }
 
 impl Wire for PacketSocket {
-    fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        PacketSocket::send(self, ifindex, frame)
+    fn send(&self, outbox: &mut Outbox) {
+        PacketSocket::send(self, outbox);
+    }
+
+    fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
+        PacketSocket::set_muted(self, ifindexes)
     }
 }
 
@@ -55,27 +77,66 @@ pub(super) struct Outputs {
 
 #[derive(Debug)]
 struct Entry {
+    port: PortName,
     advertiser: Advertiser,
-    /// An advertisement left since carrier came.
-    announced: bool,
+    counters: Arc<PortCounters>,
+    /// What the kernel says of the link.
+    link: LinkState,
+    /// When carrier came, until the first advertisement has left.
+    unannounced: Option<Duration>,
     /// The last transmission failed.
     failing: bool,
     /// The foreign router that was logged last, and when.
     foreign: Option<(Ipv6Addr, Duration)>,
     /// When a probe last counted as a sighting.
     probed: Option<Duration>,
+    sightings: TokenBucket,
+    /// Advertisements since this moment.
+    moment: (Duration, u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkState {
+    carrier: bool,
+    link_local: bool,
+}
+
+impl LinkState {
+    /// What is assumed of a link that the kernel has not told of yet.
+    const UNTOLD: LinkState = LinkState { carrier: true, link_local: true };
+}
+
+/// A machine that was heard, to be told of when there is time.
+#[derive(Debug, Clone, Copy)]
+enum Sighting {
+    Solicit { slot: usize, mac: MacAddr, address: Option<Ipv6Addr> },
+    Probe { slot: usize, mac: MacAddr },
+    Advertised { slot: usize },
+}
+
+/// One advertisement on its way, and its frames in the outbox.
+#[derive(Debug)]
+struct Sending {
+    slot: usize,
+    transmit: Transmit,
+    frames: Range<usize>,
 }
 
 #[derive(Debug)]
 pub(super) struct Driver<W> {
     wire: W,
     outputs: Outputs,
-    entries: BTreeMap<PortName, Entry>,
-    by_ifindex: HashMap<u32, PortName>,
-    /// Links whose carrier was told, configured or not.
-    links: BTreeMap<u32, bool>,
+    entries: Vec<Option<Entry>>,
+    by_port: BTreeMap<PortName, usize>,
+    by_ifindex: HashMap<u32, usize>,
+    schedule: Schedule,
+    guard: Guard,
+    /// Links that the kernel has told of, configured or not.
+    links: HashMap<u32, LinkState>,
     seed: u64,
-    buffer: Vec<u8>,
+    outbox: Outbox,
+    sending: Vec<Sending>,
+    sightings: Vec<Sighting>,
 }
 
 impl<W: Wire> Driver<W> {
@@ -83,11 +144,16 @@ impl<W: Wire> Driver<W> {
         Driver {
             wire,
             outputs,
-            entries: BTreeMap::new(),
+            entries: vec![],
+            by_port: BTreeMap::new(),
             by_ifindex: HashMap::new(),
-            links: BTreeMap::new(),
+            schedule: Schedule::default(),
+            guard: Guard::new(MUTED_MAX),
+            links: HashMap::new(),
             seed,
-            buffer: Vec::with_capacity(1536),
+            outbox: Outbox::with_buffers(),
+            sending: Vec::with_capacity(64),
+            sightings: Vec::with_capacity(64),
         }
     }
 
@@ -95,9 +161,12 @@ impl<W: Wire> Driver<W> {
         &self.wire
     }
 
-    /// The earliest deadline of all ports.
+    /// When [`Driver::flush`] has something to do, if nothing happens before.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.entries.values().filter_map(|entry| entry.advertiser.next_deadline()).min()
+        match (self.schedule.next(), self.guard.next()) {
+            (Some(port), Some(mute)) => Some(port.min(mute)),
+            (port, mute) => port.or(mute),
+        }
     }
 
     /// Takes in what the handle was told. Links first: a port that is set now knows its carrier.
@@ -109,218 +178,363 @@ impl<W: Wire> Driver<W> {
             match command {
                 Command::Set(spec) => self.set(now, *spec),
                 Command::Cease(cease) => {
-                    if let Some(entry) = self.entries.get_mut(&port) {
+                    let Some(slot) = self.by_port.get(&port).copied() else { continue };
+                    if let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) {
                         entry.advertiser.cease(now, cease);
                         tracing::info!(port = %port, cease = ?cease, "ceasing to advertise");
                     }
-                    self.publish(&port);
+                    self.settle(slot);
                 }
             }
         }
     }
 
     fn link(&mut self, now: Duration, ifindex: u32, change: LinkChange) {
+        let state = LinkState { carrier: change.carrier, link_local: change.link_local };
         if change.gone {
             self.links.remove(&ifindex);
         } else {
-            self.links.insert(ifindex, change.carrier);
+            self.links.insert(ifindex, state);
         }
-        let Some(entry) = self.by_ifindex.get(&ifindex).and_then(|port| self.entries.get_mut(port)) else {
-            return;
-        };
+        let Some(&slot) = self.by_ifindex.get(&ifindex) else { return };
+        let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { return };
         if change.was_down {
             entry.advertiser.handle_link(now, false);
-            entry.announced = false;
         }
+        if change.carrier && (change.was_down || !entry.link.carrier) {
+            entry.unannounced = Some(now.saturating_sub(change.at.elapsed()));
+        }
+        entry.link = state;
         entry.advertiser.handle_link(now, change.carrier);
+        entry.show_state();
+        self.schedule.set(slot, entry.advertiser.next_deadline());
     }
 
     fn set(&mut self, now: Duration, spec: AdvertiserSpec) {
-        let port = spec.port.clone();
-        let carrier = self.links.get(&spec.ifindex).copied().unwrap_or(true);
-        match self.entries.get_mut(&port) {
-            Some(entry) => {
+        let (port, ifindex) = (spec.port.clone(), spec.ifindex);
+        let link = self.links.get(&ifindex).copied().unwrap_or(LinkState::UNTOLD);
+        let slot = match self.by_port.get(&port).copied() {
+            Some(slot) => {
+                let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { return };
                 let before = entry.advertiser.spec().ifindex;
-                if before != spec.ifindex {
-                    entry.announced = false;
+                if before != ifindex {
+                    entry.unannounced = Some(now);
                     // Another port may have taken over the index in the meantime.
-                    if self.by_ifindex.get(&before) == Some(&port) {
+                    if self.by_ifindex.get(&before) == Some(&slot) {
                         self.by_ifindex.remove(&before);
                     }
                 }
-                self.by_ifindex.insert(spec.ifindex, port.clone());
                 entry.advertiser.reconfigure(now, spec);
-                entry.advertiser.handle_link(now, carrier);
+                entry.link = link;
+                entry.advertiser.handle_link(now, link.carrier);
+                slot
             }
             None => {
-                tracing::info!(port = %port, ifindex = spec.ifindex, carrier, "advertising");
-                self.by_ifindex.insert(spec.ifindex, port.clone());
-                let seed = self.seed ^ u64::from(spec.ifindex).rotate_left(32);
-                let advertiser = Advertiser::new(spec, carrier, seed, now);
-                let entry =
-                    Entry { advertiser, announced: false, failing: false, foreign: None, probed: None };
-                self.entries.insert(port.clone(), entry);
+                tracing::info!(port = %port, ifindex, carrier = link.carrier, "advertising");
+                let seed = self.seed ^ u64::from(ifindex).rotate_left(32);
+                let entry = Entry {
+                    counters: self.outputs.metrics.advertise.port(&port),
+                    port: port.clone(),
+                    advertiser: Advertiser::new(spec, link.carrier, seed, now),
+                    link,
+                    unannounced: Some(now),
+                    failing: false,
+                    foreign: None,
+                    probed: None,
+                    sightings: SIGHTINGS,
+                    moment: (Duration::ZERO, 0),
+                };
+                let slot = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
+                if slot == self.entries.len() {
+                    self.entries.push(None);
+                }
+                self.entries[slot] = Some(entry);
+                self.by_port.insert(port, slot);
+                slot
             }
-        }
-        self.publish(&port);
+        };
+        self.by_ifindex.insert(ifindex, slot);
+        self.settle(slot);
     }
 
-    /// Shows a port as it is now. A port that is done goes, and the reconciler may release it.
-    fn publish(&mut self, port: &PortName) {
-        let Some(entry) = self.entries.get(port) else {
-            return;
-        };
+    /// Shows a port as it is now and schedules what it does next. A port that is done goes, and the
+    /// reconciler may release it.
+    fn settle(&mut self, slot: usize) {
+        let Some(entry) = self.entries.get(slot).and_then(Option::as_ref) else { return };
         let mut snapshot = self.outputs.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if entry.advertiser.is_done() {
-            snapshot.remove(port);
-            drop(snapshot);
-            let ifindex = entry.advertiser.spec().ifindex;
-            if self.by_ifindex.get(&ifindex) == Some(port) {
-                self.by_ifindex.remove(&ifindex);
-            }
-            self.entries.remove(port);
-            self.outputs.metrics.advertise.stopped(port);
-            self.outputs.waker.wake(Reason::Service);
-            tracing::info!(port = %port, "ceased to advertise");
-        } else if entry.advertiser.is_ceasing() {
-            snapshot.insert(port.clone(), AdvertiserState::Ceasing);
-        } else {
-            snapshot.insert(port.clone(), AdvertiserState::Running(entry.advertiser.spec().clone()));
+        if !entry.advertiser.is_done() {
+            let state = match entry.advertiser.is_ceasing() {
+                true => AdvertiserState::Ceasing,
+                false => AdvertiserState::Running(entry.advertiser.spec().clone()),
+            };
+            snapshot.insert(entry.port.clone(), state);
+            entry.show_state();
+            self.schedule.set(slot, entry.advertiser.next_deadline());
+            return;
+        }
+        snapshot.remove(&entry.port);
+        drop(snapshot);
+        let ifindex = entry.advertiser.spec().ifindex;
+        if self.by_ifindex.get(&ifindex) == Some(&slot) {
+            self.by_ifindex.remove(&ifindex);
+        }
+        self.by_port.remove(&entry.port);
+        entry.counters.stopped();
+        self.outputs.waker.wake(Reason::Service);
+        tracing::info!(port = %entry.port, "ceased to advertise");
+        self.schedule.set(slot, None);
+        self.entries[slot] = None;
+    }
+
+    /// Takes in what the socket had.
+    pub(super) fn batch(&mut self, now: Duration, batch: &Batch) {
+        if let Some(lost) = batch.lost() {
+            self.outputs.metrics.advertise.socket_lost(lost.into());
+        }
+        for received in batch.frames() {
+            self.frame(now, &received);
         }
     }
 
-    /// Takes in one frame. Those of ports that do not advertise are nobody's business.
+    /// Takes in one frame. Those of ports that do not advertise are nobody's business, but for their number.
     pub(super) fn frame(&mut self, now: Duration, received: &Received<'_>) {
-        let Some(port) = self.by_ifindex.get(&received.ifindex) else {
-            return;
-        };
-        let Some(entry) = self.entries.get_mut(port) else {
-            return;
-        };
-        let metrics = &self.outputs.metrics.advertise;
+        let slot = self.by_ifindex.get(&received.ifindex).copied();
+        let entry = slot.and_then(|slot| self.entries.get_mut(slot)?.as_mut());
+        match self.guard.admit(now, received.ifindex) {
+            Admission::Take => {}
+            refused => {
+                let Some(entry) = entry else { return };
+                entry.counters.dropped("over_budget");
+                if refused == Admission::Mute {
+                    entry.counters.set_muted(true);
+                    tracing::debug!(port = %entry.port, "flooded: muted for a while");
+                }
+                return;
+            }
+        }
+        let (Some(slot), Some(entry)) = (slot, entry) else { return };
         let own_mac = entry.advertiser.spec().mac;
         match parse_frame(received.frame, received.offload) {
             Err(invalid) => {
-                metrics.invalid(port, invalid.reason());
-                tracing::debug!(port = %port, error = %invalid, "invalid router discovery message");
+                entry.counters.dropped(invalid.reason());
+                tracing::debug!(port = %entry.port, error = %invalid, "invalid router discovery message");
             }
             Ok(
                 Message::Solicit(Solicit { mac, .. })
                 | Message::Advert(Advert { mac, .. })
-                | Message::Probe(Probe { mac }),
-            ) if mac == own_mac => {
-                metrics.invalid(port, "own_address");
-            }
+                | Message::Probe(Probe { mac })
+                | Message::MldReport(MldReport { mac, .. }),
+            ) if mac == own_mac => entry.counters.dropped("own_address"),
             Ok(Message::Solicit(solicit)) => {
                 let arrived = now.saturating_sub(received.age);
-                metrics.solicited(port, source_kind(&solicit));
-                if entry.advertiser.handle_solicit(arrived, &solicit) == Heard::Merged {
-                    metrics.suppressed(port);
+                entry.counters.solicited(source_kind(&solicit), unix_time());
+                let heard = entry.advertiser.handle_solicit(arrived, &solicit);
+                self.schedule.set(slot, entry.advertiser.next_deadline());
+                if heard.is_limited() {
+                    entry.counters.suppressed();
+                }
+                if heard == Heard::Merged && !entry.sightings.try_take(now) {
                     return;
                 }
-                // Only what is answered is a sighting: the limits on answers bound these as well.
-                self.outputs.hub.observe(MachineEvent::Solicit {
-                    port: port.clone(),
-                    mac: solicit.sllao.unwrap_or(solicit.mac),
-                    address: solicit.source,
-                });
+                let mac = solicit.sllao.unwrap_or(solicit.mac);
+                if mac != UNKNOWN_MAC {
+                    self.sightings.push(Sighting::Solicit { slot, mac, address: solicit.source });
+                }
+            }
+            Ok(Message::MldReport(report)) => {
+                entry.advertiser.handle_trigger(now, Trigger::MldReport, report.mac);
+                self.schedule.set(slot, entry.advertiser.next_deadline());
             }
             Ok(Message::Probe(probe)) => {
+                entry.advertiser.handle_trigger(now, Trigger::Probe, probe.mac);
+                self.schedule.set(slot, entry.advertiser.next_deadline());
                 if entry.probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_SPACING) {
                     entry.probed = Some(now);
-                    self.outputs.hub.observe(MachineEvent::Probe { port: port.clone(), mac: probe.mac });
+                    self.sightings.push(Sighting::Probe { slot, mac: probe.mac });
                 }
             }
-            Ok(Message::Advert(advert)) => {
-                metrics.foreign(port);
-                let logged = entry.foreign.is_some_and(|(source, at)| {
-                    source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
-                });
-                if !logged {
-                    entry.foreign = Some((advert.source, now));
-                    tracing::warn!(
-                        port = %port,
-                        source = %advert.source,
-                        mac = %advert.mac,
-                        router_lifetime_s = advert.router_lifetime_s,
-                        "another router advertises on the port"
-                    );
-                }
-            }
+            Ok(Message::Advert(advert)) => entry.foreign(now, &advert),
         }
     }
 
-    /// Sends everything that is due.
+    /// Sends everything that is due, ends mutes that are over, and tells of the machines that were heard.
     pub(super) fn flush(&mut self, clock: impl Fn() -> Duration) {
         let now = clock();
-        let mut done = vec![];
-        for (port, entry) in &mut self.entries {
-            let mut left = TRANSMITS_MAX;
-            while left > 0
-                && let Some(transmit) = entry.advertiser.poll_transmit(now)
-            {
-                left -= 1;
-                let ifindex = entry.advertiser.spec().ifindex;
-                let sent = send(&self.wire, &mut self.buffer, ifindex, &transmit);
-                entry.report(port, now, &clock, &transmit, sent, &self.outputs);
+        self.unmute(now);
+        loop {
+            self.collect(now);
+            if self.sending.is_empty() {
+                break;
             }
+            self.wire.send(&mut self.outbox);
+            self.report(now, &clock);
+        }
+        self.mute();
+        self.tell();
+    }
+
+    /// Fills the outbox with one advertisement each of the ports that are due.
+    fn collect(&mut self, now: Duration) {
+        self.outbox.clear();
+        self.sending.clear();
+        while !self.outbox.is_full()
+            && let Some(slot) = self.schedule.pop(now)
+        {
+            let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { continue };
+            if !entry.may_transmit(now) {
+                self.schedule.set(slot, Some(now + FAULT_PAUSE));
+                continue;
+            }
+            let Some(transmit) = entry.advertiser.poll_transmit(now) else {
+                self.schedule.set(slot, entry.advertiser.next_deadline());
+                continue;
+            };
+            let ifindex = entry.advertiser.spec().ifindex;
+            let first = self.outbox.len();
+            for message in transmit.messages.iter() {
+                self.outbox.push(ifindex, |frame| write_frame(frame, &transmit.addresses, message));
+            }
+            self.sending.push(Sending { slot, transmit, frames: first..self.outbox.len() });
+        }
+    }
+
+    fn report(&mut self, now: Duration, clock: &impl Fn() -> Duration) {
+        let after = clock();
+        let unix_time = unix_time();
+        let mut sending = std::mem::take(&mut self.sending);
+        for Sending { slot, transmit, frames } in sending.drain(..) {
+            let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { continue };
+            match self.outbox.error(frames) {
+                Some(errno) => entry.failed(now, errno),
+                None => {
+                    if let Some(solicited_at) = transmit.solicited_at {
+                        let answered_after = after.saturating_sub(solicited_at);
+                        entry.counters.answered(answered_after);
+                        self.outputs.metrics.advertise.answered(answered_after);
+                    }
+                    if entry.sent(after, unix_time, &transmit) {
+                        self.sightings.push(Sighting::Advertised { slot });
+                    }
+                }
+            }
+            self.schedule.set(slot, entry.advertiser.next_deadline());
             if entry.advertiser.is_done() {
-                done.push(port.clone());
+                self.settle(slot);
             }
         }
-        for port in done {
-            self.publish(&port);
+        self.sending = sending;
+    }
+
+    fn mute(&mut self) {
+        if let Some(muted) = self.guard.take_change()
+            && let Err(error) = self.wire.set_muted(muted)
+        {
+            tracing::debug!(error = %error, "ports cannot be muted; their frames are dropped one by one");
+        }
+    }
+
+    fn unmute(&mut self, now: Duration) {
+        if self.guard.next().is_none_or(|due| due > now) {
+            return;
+        }
+        let (entries, by_ifindex) = (&self.entries, &self.by_ifindex);
+        self.guard.expire(now, |ifindex| {
+            let slot = by_ifindex.get(&ifindex);
+            if let Some(entry) = slot.and_then(|slot| entries.get(*slot)?.as_ref()) {
+                entry.counters.set_muted(false);
+            }
+        });
+    }
+
+    fn tell(&mut self) {
+        for sighting in self.sightings.drain(..) {
+            let port = |slot: usize| Some(self.entries.get(slot)?.as_ref()?.port.clone());
+            let event = match sighting {
+                Sighting::Solicit { slot, mac, address } => {
+                    port(slot).map(|port| MachineEvent::Solicit { port, mac, address })
+                }
+                Sighting::Probe { slot, mac } => port(slot).map(|port| MachineEvent::Probe { port, mac }),
+                Sighting::Advertised { slot } => port(slot).map(|port| MachineEvent::Advertised { port }),
+            };
+            if let Some(event) = event {
+                self.outputs.hub.observe(event);
+            }
         }
     }
 }
 
-fn source_kind(solicit: &Solicit) -> &'static str {
-    match solicit.source {
-        None => "unspecified",
-        Some(address) if address.is_unicast_link_local() => "link_local",
-        Some(_) => "global",
-    }
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn send<W: Wire>(wire: &W, buffer: &mut Vec<u8>, ifindex: u32, transmit: &Transmit) -> io::Result<()> {
-    transmit.messages.iter().try_for_each(|message| {
-        write_frame(buffer, &transmit.addresses, message);
-        wire.send(ifindex, buffer)
-    })
+fn source_kind(solicit: &Solicit) -> SourceKind {
+    match solicit.source {
+        None => SourceKind::Unspecified,
+        Some(address) if address.is_unicast_link_local() => SourceKind::LinkLocal,
+        Some(_) => SourceKind::Global,
+    }
 }
 
 impl Entry {
-    fn report(
-        &mut self,
-        port: &PortName,
-        now: Duration,
-        clock: &impl Fn() -> Duration,
-        transmit: &Transmit,
-        sent: io::Result<()>,
-        outputs: &Outputs,
-    ) {
-        let metrics = &outputs.metrics.advertise;
-        if let Err(error) = sent {
-            self.advertiser.transmit_failed(now);
-            metrics.send_failed(port, format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or(0))));
-            if !std::mem::replace(&mut self.failing, true) {
-                tracing::warn!(port = %port, error = %error, "cannot send advertisements, trying again");
-            }
-            return;
+    /// Counts an advertisement; `false` where the port has sent too many at one moment.
+    fn may_transmit(&mut self, now: Duration) -> bool {
+        if self.moment.0 != now {
+            self.moment = (now, 0);
         }
+        self.moment.1 += 1;
+        self.moment.1 <= TRANSMITS_MAX
+    }
+
+    fn show_state(&self) {
+        self.counters.set_state(match self.link {
+            _ if self.advertiser.is_ceasing() => RaState::Ceasing,
+            LinkState { carrier: false, .. } => RaState::Down,
+            LinkState { link_local: false, .. } => RaState::NoLinkLocal,
+            _ => RaState::Advertising,
+        });
+    }
+
+    fn failed(&mut self, now: Duration, errno: i32) {
+        self.advertiser.transmit_failed(now);
+        self.counters.send_failed(errno);
+        if !std::mem::replace(&mut self.failing, true) {
+            let error = Errno::from_raw(errno);
+            tracing::warn!(port = %self.port, error = %error, "cannot send advertisements, trying again");
+        }
+    }
+
+    /// Notes that an advertisement has left. Returns whether it is the first since carrier came.
+    fn sent(&mut self, now: Duration, unix_time: Duration, transmit: &Transmit) -> bool {
         if std::mem::replace(&mut self.failing, false) {
-            tracing::info!(port = %port, "advertisements leave again");
+            tracing::info!(port = %self.port, "advertisements leave again");
         }
-        metrics.sent(port, transmit.kind);
-        if let Some(solicited_at) = transmit.solicited_at {
-            metrics.answered(clock().saturating_sub(solicited_at));
-        }
+        self.counters.sent(transmit.kind);
         if transmit.destination == Destination::AllNodes {
-            let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            metrics.multicast_at(port, unix_time);
+            self.counters.multicast_at(unix_time);
         }
-        if !std::mem::replace(&mut self.announced, true) && !self.advertiser.is_ceasing() {
-            outputs.hub.observe(MachineEvent::Advertised { port: port.clone() });
+        match self.unannounced.take() {
+            Some(carrier) if !self.advertiser.is_ceasing() => {
+                self.counters.first_after_carrier(now.saturating_sub(carrier));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn foreign(&mut self, now: Duration, advert: &Advert) {
+        self.counters.foreign(&[]);
+        let logged = self.foreign.is_some_and(|(source, at)| {
+            source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
+        });
+        if !logged {
+            self.foreign = Some((advert.source, now));
+            tracing::warn!(
+                port = %self.port,
+                source = %advert.source,
+                mac = %advert.mac,
+                router_lifetime_s = advert.router_lifetime_s,
+                "another router advertises on the port"
+            );
         }
     }
 }

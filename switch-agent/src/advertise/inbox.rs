@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use switch_agent_core::name::PortName;
 use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
@@ -23,6 +24,10 @@ pub(super) struct LinkChange {
     /// It was down at some time in between.
     pub(super) was_down: bool,
     pub(super) gone: bool,
+    /// The kernel has a usable link-local address on it.
+    pub(super) link_local: bool,
+    /// When the kernel's word of it came.
+    pub(super) at: Instant,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,7 +52,9 @@ impl Inbox {
         let carrier = event.carrier && !event.gone;
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let was_down = !carrier || pending.links.get(&event.ifindex).is_some_and(|change| change.was_down);
-        pending.links.insert(event.ifindex, LinkChange { carrier, was_down, gone: event.gone });
+        let link_local = event.link_local.is_some();
+        let change = LinkChange { carrier, was_down, gone: event.gone, link_local, at: Instant::now() };
+        pending.links.insert(event.ifindex, change);
         drop(pending);
         self.notify.notify_one();
     }
@@ -73,13 +80,17 @@ mod tests {
     #[test]
     fn a_flap_between_two_looks_is_not_lost() {
         let inbox = Inbox::default();
+        let taken = || {
+            let change = inbox.take().links[&3];
+            (change.carrier, change.was_down, change.gone)
+        };
         inbox.link(event(true, false));
-        assert_eq!(inbox.take().links[&3], LinkChange { carrier: true, was_down: false, gone: false });
+        assert_eq!(taken(), (true, false, false));
         inbox.link(event(false, false));
         inbox.link(event(true, false));
-        assert_eq!(inbox.take().links[&3], LinkChange { carrier: true, was_down: true, gone: false });
+        assert_eq!(taken(), (true, true, false));
         inbox.link(event(true, true));
-        assert_eq!(inbox.take().links[&3], LinkChange { carrier: false, was_down: true, gone: true });
+        assert_eq!(taken(), (false, true, true));
         assert_eq!(inbox.take(), Pending::default());
     }
 

@@ -1,4 +1,4 @@
-//! The task around the driver: waits for whatever comes first, and knows the time.
+//! The loop around the driver: waits for whatever comes first, and knows the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +31,7 @@ pub(super) async fn run(mut driver: Driver<PacketSocket>, inbox: Arc<Inbox>, can
             () = sleep_until(deadline) => {}
             () = wait(deaf_until) => deaf_until = None,
             received = driver.wire().receive(&mut batch), if listening => match received {
-                Ok(()) => {
-                    let now = origin.elapsed();
-                    batch.frames().for_each(|frame| driver.frame(now, &frame));
-                }
+                Ok(()) => driver.batch(origin.elapsed(), &batch),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot receive from the packet socket");
                     deaf_until = Some(Instant::now() + RECEIVE_RETRY);

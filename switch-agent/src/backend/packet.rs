@@ -1,21 +1,27 @@
-//! AF_PACKET: router discovery frames in, advertisements out, for all ports of all VRFs.
+//! The socket of router discovery: solicitations in, advertisements out, for all ports of all VRFs.
 //!
-//! One socket, bound to no device: a frame is seen once, with the ifindex of the port it arrived on, before
-//! the VRF takes it. It needs no multicast membership (a router's ports are members of `ff02::2` by
-//! themselves), no route, no neighbour entry and no link-local address in the kernel, and only CAP_NET_RAW.
-//! A filter in the kernel keeps everything else from waking the process.
+//! One socket, bound to no device, in one of two modes that deliver the same frames: AF_PACKET, or raw
+//! ICMPv6 where packet sockets are refused. Both need CAP_NET_RAW and join no multicast group, and a filter
+//! in the kernel keeps everything else, and the ports that are muted, from waking the process.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use switch_agent_core::ndp::ChecksumOffload;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
+mod ethernet;
 mod filter;
+mod outbox;
+mod raw;
 mod sys;
+
+pub use outbox::{Outbox, Outgoing};
+pub use raw::UNKNOWN_MAC;
+use sys::{BATCH_LEN, Layer};
 
 /// Holds a burst of solicitations of a whole switch; the default holds some 250 frames.
 const RECEIVE_BUFFER_LEN: usize = 1 << 20;
@@ -23,29 +29,73 @@ const RECEIVE_BUFFER_LEN: usize = 1 << 20;
 /// TC_PRIO_INTERACTIVE: the highest that needs no CAP_NET_ADMIN.
 const PRIORITY: u32 = 6;
 
-/// Frames taken before timers get their turn.
-const BATCH_LEN: usize = 64;
-
 /// A clock step must not make a frame look older than this.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
+/// Ports that the filter can leave out at a time. Two copies of the longest filter must fit into the
+/// smallest `net.core.optmem_max` in use (20 KiB) while one replaces the other.
+pub const MUTED_MAX: usize = 64;
+
 #[derive(Debug, Error)]
-#[error("packet socket: cannot {step}")]
+#[error("router discovery: cannot {step}")]
 pub struct PacketError {
     step: &'static str,
     #[source]
     source: io::Error,
 }
 
+fn step(step: &'static str) -> impl Fn(io::Error) -> PacketError {
+    move |source| PacketError { step, source }
+}
+
+/// Which socket to open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum SocketChoice {
+    /// A packet socket, else a raw one.
+    #[default]
+    Auto,
+    /// AF_PACKET
+    Packet,
+    /// Raw ICMPv6
+    Raw,
+}
+
+/// Which socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketMode {
+    Packet,
+    Raw,
+}
+
+impl SocketMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SocketMode::Packet => "packet",
+            SocketMode::Raw => "raw",
+        }
+    }
+
+    fn layer(self) -> Layer {
+        match self {
+            SocketMode::Packet => Layer::Link,
+            SocketMode::Raw => Layer::Icmpv6,
+        }
+    }
+}
+
 /// The socket. Dropping it closes it.
 #[derive(Debug)]
-pub struct PacketSocket(AsyncFd<Socket>);
+pub struct PacketSocket {
+    socket: AsyncFd<Socket>,
+    mode: SocketMode,
+}
 
 /// Room for the frames of one [`PacketSocket::receive`].
 pub struct Batch {
     slots: Vec<sys::Slot>,
     filled: usize,
     received_at: Duration,
+    mode: SocketMode,
 }
 
 /// One frame as it arrived on a port.
@@ -64,6 +114,7 @@ impl Default for Batch {
             slots: (0..BATCH_LEN).map(|_| sys::Slot::default()).collect(),
             filled: 0,
             received_at: Duration::ZERO,
+            mode: SocketMode::Packet,
         }
     }
 }
@@ -72,16 +123,20 @@ impl Batch {
     pub fn frames(&self) -> impl Iterator<Item = Received<'_>> {
         self.slots.iter().take(self.filled).map(|slot| {
             let age = slot.meta.stamp.map_or(Duration::ZERO, |stamp| self.received_at.saturating_sub(stamp));
+            // The kernel has verified what a raw socket gets.
+            let verified = slot.meta.checksum_not_ready || self.mode == SocketMode::Raw;
             Received {
                 ifindex: slot.meta.ifindex,
                 frame: slot.frame(),
-                offload: match slot.meta.checksum_not_ready {
-                    true => ChecksumOffload::NotReady,
-                    false => ChecksumOffload::Complete,
-                },
+                offload: if verified { ChecksumOffload::NotReady } else { ChecksumOffload::Complete },
                 age: age.min(AGE_MAX),
             }
         })
+    }
+
+    /// Frames that the socket had no room for since it was opened, where the kernel told with this batch.
+    pub fn lost(&self) -> Option<u32> {
+        self.slots.iter().take(self.filled).filter_map(|slot| slot.meta.lost).next_back()
     }
 }
 
@@ -89,25 +144,31 @@ impl PacketSocket {
     /// Opens the socket. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW; otherwise a kernel without packet sockets.
-    pub fn open() -> Result<Self, PacketError> {
-        let step = |step: &'static str| move |source: io::Error| PacketError { step, source };
-        // No frame is received before `bind` names a protocol, so none gets past the filter.
-        let kind = Type::RAW.nonblocking().cloexec();
-        let socket = Socket::new(Domain::PACKET, kind, None::<Protocol>).map_err(step("open"))?;
-        socket.attach_filter(&filter::router_discovery()).map_err(step("attach the filter"))?;
-        sys::set_auxdata(socket.as_fd()).map_err(step("ask for checksum states"))?;
-        // Linux before 4.20 does not know the option; the filter drops outgoing frames as well.
-        sys::set_ignore_outgoing(socket.as_fd()).ok();
-        // Without stamps an answer's latency counts from when the frame is read.
-        sys::set_timestamps(socket.as_fd()).ok();
-        // Beyond net.core.rmem_max only with CAP_NET_ADMIN.
-        sys::force_receive_buffer(socket.as_fd(), RECEIVE_BUFFER_LEN)
-            .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN))
-            .map_err(step("size the receive buffer"))?;
-        socket.set_priority(PRIORITY).map_err(step("set the priority"))?;
-        sys::bind_all_ports(socket.as_fd()).map_err(step("bind"))?;
-        sys::register(socket).map(PacketSocket).map_err(step("register with the runtime"))
+    /// EPERM without CAP_NET_RAW; otherwise a kernel without such sockets.
+    pub fn open(choice: SocketChoice) -> Result<Self, PacketError> {
+        let opened = match choice {
+            SocketChoice::Auto => ethernet::open().map(|socket| (socket, SocketMode::Packet)).or_else(
+                |refused| match raw::open() {
+                    Ok(socket) => {
+                        tracing::warn!(
+                            error = &refused as &dyn std::error::Error,
+                            "no packet socket; a raw ICMPv6 socket serves instead"
+                        );
+                        Ok((socket, SocketMode::Raw))
+                    }
+                    Err(_) => Err(refused),
+                },
+            ),
+            SocketChoice::Packet => ethernet::open().map(|socket| (socket, SocketMode::Packet)),
+            SocketChoice::Raw => raw::open().map(|socket| (socket, SocketMode::Raw)),
+        };
+        let (socket, mode) = opened?;
+        let socket = sys::register(socket).map_err(step("register with the runtime"))?;
+        Ok(PacketSocket { socket, mode })
+    }
+
+    pub fn mode(&self) -> SocketMode {
+        self.mode
     }
 
     /// Waits for frames and takes a bounded number of them. Cancel-safe: frames stay in the socket.
@@ -115,12 +176,25 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel reports for the socket as a whole.
     pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.filled = 0;
+        batch.mode = self.mode;
         loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|socket| sys::receive(socket.as_fd(), &mut batch.slots)) {
+            let mut ready = self.socket.readable().await?;
+            let layer = self.mode.layer();
+            match ready.try_io(|socket| sys::receive(socket.as_fd(), layer, &mut batch.slots)) {
                 Ok(received) => {
                     batch.filled = received?;
                     batch.received_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    if batch.filled < BATCH_LEN {
+                        // The queue was empty then; a later frame makes the socket ready anew.
+                        ready.clear_ready();
+                    }
+                    if self.mode == SocketMode::Raw {
+                        for slot in batch.slots.iter_mut().take(batch.filled) {
+                            let meta = slot.meta;
+                            raw::make_headers(slot.frame_mut(), &meta);
+                        }
+                    }
                     return Ok(());
                 }
                 Err(_would_block) => {}
@@ -128,11 +202,42 @@ impl PacketSocket {
         }
     }
 
-    /// Sends one whole Ethernet frame out of a port. Never blocks.
+    /// Sends frames without blocking and notes in each what became of it. Errors are those of its port: ENXIO
+    /// or ENODEV (gone), ENETDOWN, EMSGSIZE, and EAGAIN or ENOBUFS where its queue is full.
+    pub fn send(&self, outbox: &mut Outbox) {
+        let mut left = outbox.frames_mut();
+        while !left.is_empty() {
+            let sent = match sys::send(self.socket.get_ref().as_fd(), self.mode.layer(), left) {
+                Ok(sent) => sent.max(1),
+                Err(error) => {
+                    if let Some(first) = left.first_mut() {
+                        first.fail(&error);
+                    }
+                    1
+                }
+            };
+            left = left.get_mut(sent..).unwrap_or_default();
+        }
+    }
+
+    /// Keeps the frames of these ports, at most [`MUTED_MAX`], from the socket, and of no others.
     ///
     /// # Errors
-    /// Those of the port: ENXIO (gone), ENETDOWN, EMSGSIZE, and EAGAIN or ENOBUFS where its queue is full.
-    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        sys::send(self.0.get_ref().as_raw_fd(), ifindex, frame)
+    /// ENOMEM where `net.core.optmem_max` is too small; the former set stays in force.
+    pub fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
+        let filter = filter::router_discovery(self.mode.layer(), ifindexes);
+        self.socket.get_ref().attach_filter(&filter)
     }
+}
+
+/// Options of both modes.
+fn prepare_to_receive(socket: &Socket) -> Result<(), PacketError> {
+    // Without stamps an answer's latency counts from when the frame is read.
+    sys::set_timestamps(socket.as_fd()).ok();
+    // Before Linux 2.6.33 losses are not told of.
+    sys::set_loss_reports(socket.as_fd()).ok();
+    // Beyond net.core.rmem_max only with CAP_NET_ADMIN.
+    sys::force_receive_buffer(socket.as_fd(), RECEIVE_BUFFER_LEN)
+        .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN))
+        .map_err(step("size the receive buffer"))
 }

@@ -1,49 +1,20 @@
-//! Router Advertisements and solicitations.
+//! Router Advertisements and solicitations: counted in [`PortCounters`], encoded when somebody asks.
 
-use std::sync::atomic::AtomicU64;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use switch_agent_core::name::PortName;
-use switch_agent_core::ra::TransmitKind;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PortLabel {
-    port: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SentLabels {
-    port: String,
-    r#type: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabels {
-    port: String,
-    source: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    port: String,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ErrnoLabels {
-    port: String,
-    errno: String,
-}
-
-fn port_label(port: &PortName) -> PortLabel {
-    PortLabel { port: port.to_string() }
-}
+pub use super::advertise_port::{PortCounters, PortReading, RaState, SourceKind};
 
 /// From 50 µs, where an idle switch answers, to the 3 s of a rate limit.
 const ANSWER_BUCKETS: [f64; 12] =
@@ -51,86 +22,40 @@ const ANSWER_BUCKETS: [f64; 12] =
 
 #[derive(Debug)]
 pub struct AdvertiseMetrics {
-    ra_sent: Family<SentLabels, Counter>,
-    ra_last_multicast: Family<PortLabel, Gauge<f64, AtomicU64>>,
-    ra_send_errors: Family<ErrnoLabels, Counter>,
-    rs_received: Family<SourceLabels, Counter>,
-    rs_suppressed: Family<PortLabel, Counter>,
-    ndp_invalid: Family<ReasonLabels, Counter>,
-    foreign_ra: Family<PortLabel, Counter>,
+    ports: Ports,
     answer_seconds: Histogram,
+    socket_lost: Counter,
 }
 
 impl AdvertiseMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = AdvertiseMetrics {
-            ra_sent: Family::default(),
-            ra_last_multicast: Family::default(),
-            ra_send_errors: Family::default(),
-            rs_received: Family::default(),
-            rs_suppressed: Family::default(),
-            ndp_invalid: Family::default(),
-            foreign_ra: Family::default(),
+            ports: Ports::default(),
             answer_seconds: Histogram::new(ANSWER_BUCKETS),
+            socket_lost: Counter::default(),
         };
-        registry.register(
-            "ra_sent",
-            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, final)",
-            metrics.ra_sent.clone(),
-        );
-        registry.register(
-            "ra_last_multicast_timestamp_seconds",
-            "Unix time of the last Router Advertisement to all nodes of the port",
-            metrics.ra_last_multicast.clone(),
-        );
-        registry.register(
-            "ra_send_errors",
-            "Router Advertisements that could not be sent and are tried again, by port and error",
-            metrics.ra_send_errors.clone(),
-        );
-        registry.register(
-            "rs_received",
-            "Valid Router Solicitations, by port and kind of source address",
-            metrics.rs_received.clone(),
-        );
-        registry.register(
-            "rs_suppressed",
-            "Router Solicitations served by an answer that was pending already",
-            metrics.rs_suppressed.clone(),
-        );
-        registry.register(
-            "ndp_invalid",
-            "Router discovery messages that failed validation (RFC 4861 6.1), by port and reason",
-            metrics.ndp_invalid.clone(),
-        );
-        registry.register(
-            "foreign_ra",
-            "Router Advertisements that somebody else sent on the port",
-            metrics.foreign_ra.clone(),
-        );
         registry.register(
             "ra_answer_seconds",
             "From the arrival of a Router Solicitation in the kernel to its answer",
             metrics.answer_seconds.clone(),
         );
+        registry.register(
+            "nd_socket_lost_frames",
+            "Frames that the router discovery socket had no room for",
+            metrics.socket_lost.clone(),
+        );
+        registry.register_collector(Box::new(metrics.ports.clone()));
         metrics
     }
 
-    /// An advertisement left.
-    pub fn sent(&self, port: &PortName, kind: TransmitKind) {
-        let r#type = match kind {
-            TransmitKind::Initial => "initial",
-            TransmitKind::Periodic => "multicast",
-            TransmitKind::Solicited => "solicited",
-            TransmitKind::Unicast => "unicast",
-            TransmitKind::Final => "final",
-        };
-        self.ra_sent.get_or_create(&SentLabels { port: port.to_string(), r#type }).inc();
+    /// The counters of a port, made where there are none yet.
+    pub fn port(&self, port: &PortName) -> Arc<PortCounters> {
+        Arc::clone(self.ports.lock().entry(port.clone()).or_default())
     }
 
-    /// An advertisement left for all nodes, at this Unix time.
-    pub fn multicast_at(&self, port: &PortName, unix_time: Duration) {
-        self.ra_last_multicast.get_or_create(&port_label(port)).set(unix_time.as_secs_f64());
+    /// What a port has counted; `None` where it never advertised.
+    pub fn read(&self, port: &PortName) -> Option<PortReading> {
+        self.ports.lock().get(port).map(|counters| counters.read())
     }
 
     /// A solicitation was answered after this time.
@@ -138,30 +63,196 @@ impl AdvertiseMetrics {
         self.answer_seconds.observe(after.as_secs_f64());
     }
 
-    /// `errno` is the symbolic name.
-    pub fn send_failed(&self, port: &PortName, errno: String) {
-        self.ra_send_errors.get_or_create(&ErrnoLabels { port: port.to_string(), errno }).inc();
+    /// The socket has lost this many frames since it was opened.
+    pub fn socket_lost(&self, total: u64) {
+        let before = self.socket_lost.get();
+        self.socket_lost.inc_by(total.saturating_sub(before));
+    }
+}
+
+type Map = BTreeMap<PortName, Arc<PortCounters>>;
+
+#[derive(Debug, Clone, Default)]
+struct Ports(Arc<Mutex<Map>>);
+
+impl Ports {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Map> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Ports {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let readings = self.lock().iter().map(|(port, counters)| (port.clone(), counters.read())).collect();
+        Families { readings, encoder }.encode()
+    }
+}
+
+/// One value of a family: its label besides the port, where there is one, and the number.
+type Sample = (Option<Cow<'static, str>>, u64);
+
+struct Families<'a> {
+    readings: Vec<(PortName, PortReading)>,
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Families<'_> {
+    fn encode(mut self) -> fmt::Result {
+        self.counter(
+            "ra_sent",
+            "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, triggered, final)",
+            "type",
+            |reading| by_name(&reading.sent),
+        )?;
+        self.gauge(
+            "ra_last_multicast_timestamp_seconds",
+            "Unix time of the last Router Advertisement to all nodes of the port",
+            "",
+            1e3,
+            |reading| known(reading.last_multicast_ms),
+        )?;
+        self.counter(
+            "ra_send_errors",
+            "Router Advertisements that could not be sent and are tried again, by port and error",
+            "errno",
+            |reading| owned(&reading.send_errors),
+        )?;
+        self.counter(
+            "rs_received",
+            "Valid Router Solicitations, by port and kind of source address",
+            "source",
+            |reading| by_name(&reading.solicited),
+        )?;
+        self.gauge(
+            "rs_last_timestamp_seconds",
+            "Unix time of the last valid Router Solicitation of the port",
+            "",
+            1e3,
+            |reading| known(reading.last_solicit_ms),
+        )?;
+        self.counter(
+            "rs_suppressed",
+            "Router Solicitations without an answer of their own at once: merged with another, or held back by the limits of the port",
+            "",
+            |reading| number(reading.suppressed),
+        )?;
+        self.counter(
+            "ndp_dropped",
+            "Frames of router discovery that were not used: invalid (RFC 4861 6.1), own_address, over_budget",
+            "reason",
+            |reading| by_name(&reading.dropped),
+        )?;
+        self.counter(
+            "ndp_mutes",
+            "Times that a port was muted in the kernel because it exceeded its budget of frames",
+            "",
+            |reading| number(reading.mutes),
+        )?;
+        self.counter(
+            "foreign_ra",
+            "Router Advertisements that somebody else sent on the port",
+            "",
+            |reading| number(reading.foreign),
+        )?;
+        self.counter(
+            "foreign_ra_inconsistent",
+            "Foreign Router Advertisements that contradict ours (RFC 4861 6.2.7), by port and variable",
+            "field",
+            |reading| by_name(&reading.foreign_inconsistent),
+        )?;
+        self.gauge(
+            "ra_carrier_to_first_seconds",
+            "From carrier to the first Router Advertisement of the port, at its last carrier",
+            "",
+            1e6,
+            |reading| known(reading.carrier_to_first_us),
+        )?;
+        self.gauge(
+            "ra_state",
+            "State of the port's advertiser; 1 for the state it is in",
+            "state",
+            1.0,
+            |reading| match reading.state {
+                RaState::Off => vec![],
+                state => vec![(Some(Cow::Borrowed(state.as_str())), 1)],
+            },
+        )
     }
 
-    /// `source` is `unspecified`, `link_local` or `global`.
-    pub fn solicited(&self, port: &PortName, source: &'static str) {
-        self.rs_received.get_or_create(&SourceLabels { port: port.to_string(), source }).inc();
+    fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        samples: impl Fn(&PortReading) -> Vec<Sample>,
+    ) -> fmt::Result {
+        self.family(name, help, label, None, samples)
     }
 
-    pub fn suppressed(&self, port: &PortName) {
-        self.rs_suppressed.get_or_create(&port_label(port)).inc();
+    /// Samples are divided by `scale`.
+    fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        scale: f64,
+        samples: impl Fn(&PortReading) -> Vec<Sample>,
+    ) -> fmt::Result {
+        self.family(name, help, label, Some(scale), samples)
     }
 
-    pub fn invalid(&self, port: &PortName, reason: &'static str) {
-        self.ndp_invalid.get_or_create(&ReasonLabels { port: port.to_string(), reason }).inc();
+    /// As the families of the registry do, one appears with its first value. An empty `label` means that
+    /// the port is the only one.
+    fn family(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        scale: Option<f64>,
+        samples: impl Fn(&PortReading) -> Vec<Sample>,
+    ) -> fmt::Result {
+        let found: Vec<(&PortName, Sample)> = self
+            .readings
+            .iter()
+            .flat_map(|(port, reading)| samples(reading).into_iter().map(move |sample| (port, sample)))
+            .filter(|(_, (_, value))| *value != 0)
+            .collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let kind = if scale.is_some() { MetricType::Gauge } else { MetricType::Counter };
+        let mut metric = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (port, (value_of_label, value)) in found {
+            let mut labels = vec![("port", Cow::Borrowed(port.as_str()))];
+            labels.extend(value_of_label.map(|text| (label, text)));
+            let labels = labels.as_slice();
+            let mut encoder = metric.encode_family(&labels)?;
+            match scale {
+                None => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None)?,
+                Some(scale) => encoder.encode_gauge(&(float(value) / scale))?,
+            }
+        }
+        Ok(())
     }
+}
 
-    pub fn foreign(&self, port: &PortName) {
-        self.foreign_ra.get_or_create(&port_label(port)).inc();
-    }
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
 
-    /// The port does not advertise any more: a timestamp that never moves again would look like a fault.
-    pub fn stopped(&self, port: &PortName) {
-        self.ra_last_multicast.remove(&port_label(port));
-    }
+fn number(value: u64) -> Vec<Sample> {
+    vec![(None, value)]
+}
+
+fn known(value: Option<u64>) -> Vec<Sample> {
+    value.map(|value| (None, value)).into_iter().collect()
+}
+
+fn by_name(counts: &BTreeMap<&'static str, u64>) -> Vec<Sample> {
+    counts.iter().map(|(name, count)| (Some(Cow::Borrowed(*name)), *count)).collect()
+}
+
+fn owned(counts: &BTreeMap<String, u64>) -> Vec<Sample> {
+    counts.iter().map(|(name, count)| (Some(Cow::Owned(name.clone())), *count)).collect()
 }

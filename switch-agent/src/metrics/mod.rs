@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 pub mod advertise;
+mod advertise_port;
 pub mod frr;
 pub mod machines;
 pub mod proxy;

@@ -152,7 +152,7 @@ pub(super) fn status_rows(
     set(&mut global, "last_pass", Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()));
     set(&mut global, "config_generation", Some(generation.to_string()));
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
-    set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("; ")));
+    set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
     BTreeMap::from([
         ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.collect::<Table>()),
         ("BOOT_NETWORK_PARTITION_TABLE".to_owned(), partitions.collect::<Table>()),

@@ -90,7 +90,9 @@ fn registered() -> BTreeSet<String> {
     for entry in std::fs::read_dir(root().join("switch-agent/src/metrics")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
-        for (call, suffix) in [(".register(", ""), (".register_with_unit(", "_seconds")] {
+        let calls =
+            [(".register(", ""), (".register_with_unit(", "_seconds"), (".counter(", ""), (".gauge(", "")];
+        for (call, suffix) in calls {
             for after in text.split(call).skip(1) {
                 let name = after.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
                 names.insert(format!("switch_agent_{}{suffix}", name.unwrap()));

@@ -16,6 +16,7 @@ mod proxy;
 mod removal;
 mod restart;
 mod scale;
+mod uefi;
 
 pub(crate) type Run = fn(&Lab) -> Result<()>;
 
@@ -50,6 +51,10 @@ pub(crate) use cases;
 pub(crate) use boot::check_boot_document;
 
 pub(crate) fn all() -> Vec<Case> {
+    if std::env::var_os("LAB_UEFI").is_some() {
+        // A lab of its own, with firmware at a port that other cases take for spare.
+        return uefi::cases();
+    }
     [
         boot::cases(),
         cli::cases(),

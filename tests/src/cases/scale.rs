@@ -22,23 +22,19 @@ const TICKS_PER_SECOND: u64 = 100;
 const MEMORY_MAX_KIB: u64 = 16 * 1024;
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!("scale", 420 s: a_hundred_and_twenty_eight_ports_come_up;)
+    cases!("scale", 420 s:
+        a_hundred_and_twenty_eight_ports_come_up,
+        they_come_up_though_swss_restarts_half_way;
+    )
 }
 
 fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
     let leaf = Leaf::new(Ns("leaf3"), &lab.root, &lab.bin);
-    create_switch(lab, &leaf)?;
+    create_switch(lab, &leaf, "rack3")?;
     let started = Instant::now();
-    for part in ["swss", "frr", "agent"] {
-        leaf.service(part, "start")?;
-    }
-    let result = wait::until(wait::seconds(300), || {
-        let ports = leaf.list("/v1/ports", "ports")?;
-        let ready = ports.iter().filter(|port| port["phase"] == "ready").count();
-        ensure!(ready == usize::from(PORTS), "{ready} of {PORTS} ports are ready");
-        Ok(started.elapsed())
-    })
-    .and_then(|ready| {
+    start(&leaf, &["swss", "frr", "agent"])?;
+    let result = ready(&leaf, usize::from(PORTS)).and_then(|()| {
+        let ready = started.elapsed();
         // Without a fabric nothing comes in through the leak; every port's /64 goes out.
         wait::until(wait::seconds(60), || {
             let frr = leaf.vtysh(&["show running-config"])?;
@@ -52,12 +48,45 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
         })?;
         report(&leaf, ready, started.elapsed())
     });
-    for part in ["agent", "frr", "swss", "redis"] {
-        leaf.service(part, "kill")?;
-    }
+    kill(&leaf, &["agent", "frr", "swss", "redis"])?;
     let memory = result?;
     ensure!(memory < MEMORY_MAX_KIB, "the agent takes {memory} KiB at {PORTS} ports");
     Ok(())
+}
+
+/// swss dies when some ports are ready and others are on their way, and everything is built once more.
+fn they_come_up_though_swss_restarts_half_way(lab: &Lab) -> Result<()> {
+    let leaf = Leaf::new(Ns("leaf4"), &lab.root, &lab.bin);
+    create_switch(lab, &leaf, "rack4")?;
+    start(&leaf, &["swss", "agent"])?;
+    let result = [PORTS / 8, PORTS / 2]
+        .into_iter()
+        .try_for_each(|some| {
+            ready(&leaf, usize::from(some))?;
+            leaf.service("swss", "kill")?;
+            leaf.service("swss", "start")
+        })
+        .and_then(|()| ready(&leaf, usize::from(PORTS)));
+    kill(&leaf, &["agent", "swss", "redis"])?;
+    result
+}
+
+fn start(leaf: &Leaf, parts: &[&str]) -> Result<()> {
+    parts.iter().try_for_each(|part| leaf.service(part, "start"))
+}
+
+fn kill(leaf: &Leaf, parts: &[&str]) -> Result<()> {
+    parts.iter().try_for_each(|part| leaf.service(part, "kill"))
+}
+
+/// Waits until at least so many ports are ready.
+fn ready(leaf: &Leaf, wanted: usize) -> Result<()> {
+    wait::until(wait::seconds(300), || {
+        let ports = leaf.list("/v1/ports", "ports")?;
+        let ready = ports.iter().filter(|port| port["phase"] == "ready").count();
+        ensure!(ready >= wanted, "{ready} of {wanted} ports are ready");
+        Ok(())
+    })
 }
 
 /// Prints how the agent did, and returns its resident memory in KiB.
@@ -87,20 +116,22 @@ fn cpu_ticks(leaf: &Leaf) -> Result<u64> {
     Ok(ticks(11)? + ticks(12)?)
 }
 
-/// Namespaces, veths, Redis and rows of a third leaf. Its far ends are up in a namespace called `rack`.
-fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
+/// Namespaces, veths, Redis and rows of one more leaf. Its far ends are up in the namespace `rack`.
+fn create_switch(lab: &Lab, leaf: &Leaf, rack: &str) -> Result<()> {
+    let name = leaf.ns.0;
     std::fs::create_dir_all(leaf.run_dir()).context(|| "run directory".into())?;
-    batch(&[], "netns add leaf3\nnetns add rack\n")?;
+    batch(&[], &format!("netns add {name}\nnetns add {rack}\n"))?;
     for (path, value) in [("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/all/forwarding", "1")] {
         leaf.ns.run(|| std::fs::write(format!("/proc/sys/net/{path}"), value).context(|| path.into()))?;
     }
     let mut links = String::new();
     for port in 0..PORTS {
-        let (name, peer) = (format!("Ethernet{}", port * 4), format!("r{port}"));
+        let number = port * 4;
         // Writing to a String cannot fail.
         let _ = writeln!(
             links,
-            "link add {name} netns leaf3 address 52:54:00:0f:00:03 up type veth peer name {peer} netns rack"
+            "link add Ethernet{number} netns {name} address 52:54:00:0f:00:03 up \
+             type veth peer name r{port} netns {rack}"
         );
     }
     batch(&[], &links)?;
@@ -108,7 +139,7 @@ fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
     for port in 0..PORTS {
         let _ = writeln!(peers, "link set r{port} up");
     }
-    batch(&["-n", "rack"], &peers)?;
+    batch(&["-n", rack], &peers)?;
     leaf.ns.run(|| crate::sys::set_link_up("lo", true).context(|| "lo".into()))?;
     for port in 0..PORTS {
         let name = format!("Ethernet{}", port * 4);
@@ -117,8 +148,11 @@ fn create_switch(lab: &Lab, leaf: &Leaf) -> Result<()> {
 
     let config = lab.leaves[0].run_dir().join("database_config.json");
     let text = std::fs::read_to_string(&config).context(|| config.display().to_string())?;
-    std::fs::write(leaf.run_dir().join("database_config.json"), text.replace("/leaf1/", "/leaf3/"))
-        .context(|| "database_config.json".into())?;
+    std::fs::write(
+        leaf.run_dir().join("database_config.json"),
+        text.replace("/leaf1/", &format!("/{name}/")),
+    )
+    .context(|| "database_config.json".into())?;
     leaf.service("redis", "start")?;
     wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
     write_rows(leaf)
@@ -130,7 +164,7 @@ fn write_rows(leaf: &Leaf) -> Result<()> {
     pipe.hset_multiple(
         "DEVICE_METADATA|localhost",
         &[
-            ("hostname", "leaf3"),
+            ("hostname", leaf.ns.0),
             ("mac", "52:54:00:0f:00:03"),
             ("bgp_asn", "4200000013"),
             ("type", "LeafRouter"),
@@ -161,7 +195,7 @@ fn write_rows(leaf: &Leaf) -> Result<()> {
     }
     pipe.hset("BOOT_NETWORK|global", "leak_method", "vtysh");
     pipe.set("CONFIG_DB_INITIALIZED", "1");
-    pipe.exec(&mut leaf.redis(CONFIG_DB)?).context(|| "rows of leaf3".into())
+    pipe.exec(&mut leaf.redis(CONFIG_DB)?).context(|| "rows".into())
 }
 
 fn batch(options: &[&str], lines: &str) -> Result<()> {

@@ -34,6 +34,9 @@ pub(super) async fn carry_out(
             );
             // A failure is logged and lost, as with the daemons' calls of `ip`.
             let done = change_kernel(effect, kernel).await;
+            if let Err(error @ Error::Unanswered { .. }) = done {
+                return Err(error);
+            }
             if let Err(error) = &done {
                 tracing::warn!(error = error as &dyn std::error::Error, "effect lost");
             }

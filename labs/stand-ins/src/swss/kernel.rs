@@ -7,6 +7,7 @@ mod mirror;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
@@ -15,6 +16,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::tc::TcAttribute;
 use netlink_packet_route::{AddressFamily, address::AddressMessage};
+use netlink_sys::AsyncSocket;
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, LinkVrf, MulticastGroup};
 use switch_agent_core::sim::SimSwitch;
 
@@ -26,6 +29,11 @@ use mirror::Mirror;
 const LOCAL_RULE_PRIORITY: u32 = 1001;
 /// `local` of rt_tables.
 const LOCAL_TABLE: u8 = 255;
+/// A VRF that goes releases all its ports at once, some ten events each; what does not fit is lost, and the
+/// answer to the request with it.
+const RECEIVE_BUFFER: usize = 16 << 20;
+/// Longest wait for an answer. One that is lost all the same makes swss start again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) type Message = NetlinkMessage<RouteNetlinkMessage>;
 
@@ -35,8 +43,15 @@ pub(super) struct Kernel {
     mirror: Mirror,
 }
 
-fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> Error {
-    move |source| Error::Netlink { step, source }
+/// Waits for the kernel's answer, but not for ever.
+async fn answered<T>(
+    step: String,
+    request: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, request).await {
+        Ok(answer) => answer.map_err(|source| Error::Netlink { step, source }),
+        Err(_) => Err(Error::Unanswered { step }),
+    }
 }
 
 impl Kernel {
@@ -47,8 +62,10 @@ impl Kernel {
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Neigh,
         ];
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)
+        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(|source| Error::Io { step: "open a netlink socket", source })?;
+        setsockopt(connection.socket_mut().socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER)
+            .map_err(|errno| Error::Io { step: "size the netlink socket's buffer", source: errno.into() })?;
         tokio::spawn(connection);
         let messages = Box::pin(messages.map(|(message, _)| message));
         Ok(Kernel { handle, messages, mirror: Mirror::default() })
@@ -84,22 +101,11 @@ impl Kernel {
 
     /// Reads links and addresses, and corrects the model where it differs.
     pub(super) async fn resync(&mut self, switch: &mut SimSwitch) -> Result<(), Error> {
-        let links: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list links".to_owned()))?;
-        let addresses: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list addresses".to_owned()))?;
+        let links: Vec<_> =
+            answered("list links".to_owned(), self.handle.link().get().execute().try_collect()).await?;
+        let addresses: Vec<AddressMessage> =
+            answered("list addresses".to_owned(), self.handle.address().get().execute().try_collect())
+                .await?;
         self.mirror.replace(&links, &addresses);
         let known = switch.links().map(|(name, _)| name.to_owned());
         let names: BTreeSet<String> = known.chain(self.mirror.names()).collect();
@@ -114,14 +120,9 @@ impl Kernel {
 
     /// Every neighbour of the kernel, as changes.
     pub(super) async fn neighbors(&self) -> Result<Vec<Change>, Error> {
-        let entries: Vec<_> = self
-            .handle
-            .neighbours()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list neighbours".to_owned()))?;
+        let entries: Vec<_> =
+            answered("list neighbours".to_owned(), self.handle.neighbours().get().execute().try_collect())
+                .await?;
         Ok(entries.iter().filter_map(|entry| self.mirror.neighbor(entry, true)).collect())
     }
 
@@ -129,7 +130,7 @@ impl Kernel {
     pub(super) async fn with_ingress_filters(&self) -> Result<BTreeSet<u32>, Error> {
         let mut qdiscs = self.handle.qdisc().get().execute();
         let mut indexes = BTreeSet::new();
-        while let Some(qdisc) = qdiscs.try_next().await.map_err(refused("list qdiscs".to_owned()))? {
+        while let Some(qdisc) = answered("list qdiscs".to_owned(), qdiscs.try_next()).await? {
             let clsact =
                 |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
             if qdisc.attributes.iter().any(clsact) {
@@ -163,12 +164,12 @@ impl Kernel {
         name: &str,
         message: netlink_packet_route::link::LinkMessage,
     ) -> Result<(), Error> {
-        self.handle.link().add(message).execute().await.map_err(refused(format!("add link {name}")))
+        answered(format!("add link {name}"), self.handle.link().add(message).execute()).await
     }
 
     pub(super) async fn del_link(&self, name: &str) -> Result<(), Error> {
         let index = self.index(name)?;
-        self.handle.link().del(index).execute().await.map_err(refused(format!("delete link {name}")))
+        answered(format!("delete link {name}"), self.handle.link().del(index).execute()).await
     }
 
     pub(super) async fn set_master(&mut self, port: &str, master: Option<&str>) -> Result<(), Error> {
@@ -179,7 +180,7 @@ impl Kernel {
         };
         let message = LinkUnspec::new_with_index(index).controller(controller).build();
         let step = format!("set master {master:?} of {port}");
-        self.handle.link().change(message).execute().await.map_err(refused(step))?;
+        answered(step, self.handle.link().change(message).execute()).await?;
         self.mirror.set_master(index, controller);
         Ok(())
     }
@@ -187,7 +188,7 @@ impl Kernel {
     pub(super) async fn add_address(&mut self, port: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(port)?;
         let request = self.handle.address().add(index, address.addr(), address.prefix_len());
-        request.execute().await.map_err(refused(format!("add {address} to {port}")))?;
+        answered(format!("add {address} to {port}"), request.execute()).await?;
         self.mirror.set_address(index, address, true);
         Ok(())
     }
@@ -205,7 +206,7 @@ impl Kernel {
                 .build(),
         };
         let request = self.handle.address().del(message);
-        request.execute().await.map_err(refused(format!("delete {address} from {port}")))?;
+        answered(format!("delete {address} from {port}"), request.execute()).await?;
         self.mirror.set_address(index, address, false);
         Ok(())
     }

@@ -50,6 +50,8 @@ pub(crate) enum Error {
     Redis { step: &'static str, source: redis::RedisError },
     #[error("{step}: the kernel refused")]
     Netlink { step: String, source: rtnetlink::Error },
+    #[error("{step}: the kernel did not answer")]
+    Unanswered { step: String },
     #[error("cannot {step}")]
     Io { step: &'static str, source: std::io::Error },
     #[error("{0} ended")]
@@ -74,7 +76,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             };
             match ended {
                 // Redis went away, or is not there yet; on a switch that restarts swss, too.
-                Err(error @ (Error::Redis { .. } | Error::Ended(_))) => {
+                Err(error @ (Error::Redis { .. } | Error::Ended(_) | Error::Unanswered { .. })) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "starting again");
                     sleep(RESTART_DELAY).await;
                 }

@@ -83,7 +83,7 @@ fn checked_partition(partition: &Partition) -> CheckedPartition {
         ("proxy", partition.proxy),
         ("leak", partition.leak),
         ("isolate", partition.isolate),
-        ("dhcp6", partition.dhcp6),
+        ("dhcp6", partition.dhcp6.is_some()),
     ];
     CheckedPartition {
         partition: partition.id.clone(),

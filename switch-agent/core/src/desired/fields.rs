@@ -37,7 +37,7 @@ impl From<InvalidName> for Rule {
 }
 
 /// `text` without control characters, cut where it is long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut short: String = text.chars().map(clean).take(QUOTED_LEN_MAX + 1).collect();
     if short.chars().count() > QUOTED_LEN_MAX {

@@ -4,6 +4,7 @@
 //! row, field, value and rule, and every other object is unaffected.
 
 mod check;
+mod dhcp6;
 mod fields;
 mod global;
 mod in_use;
@@ -17,16 +18,19 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use serde::Serialize;
 
+use crate::dhcp6::Dhcp6Options;
 use crate::discovery::PathRule;
 use crate::name::{MacAddr, PartitionId, PortName, VrfName};
 use crate::ra::RaConfig;
 use crate::row::ConfigDb;
 
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
+pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
 pub use port::membership;
 
@@ -93,7 +97,8 @@ pub struct Partition {
     pub proxy: bool,
     pub leak: bool,
     pub isolate: bool,
-    pub dhcp6: bool,
+    /// What DHCPv6 tells, where the role is on.
+    pub dhcp6: Option<Arc<Dhcp6Options>>,
     pub service_addresses: Vec<Ipv6Addr>,
     /// Router variables of the partition; `adv_prefix_list` is empty here, each port adds its own /64
     /// with these lifetimes.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
+use super::dhcp6::{boot_files, dhcp6_options};
 use super::fields::{Reader, row_name};
 use super::router::router_variables;
 use super::url::{absolute_path, download_url, kernel_cmdline};
@@ -14,7 +15,7 @@ use crate::name::{PartitionId, VrfName};
 use crate::row::{ConfigDb, Fields};
 
 pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
-pub(super) const FIELDS: [&str; 34] = [
+pub(super) const FIELDS: [&str; 36] = [
     "prefix",
     "vrf_name",
     "manage_vrf",
@@ -23,6 +24,8 @@ pub(super) const FIELDS: [&str; 34] = [
     "leak",
     "isolate",
     "dhcp6",
+    "dhcp6_boot_url@",
+    "dhcp6_boot_param@",
     "service_address@",
     "ra_profile",
     "max_rtr_adv_interval",
@@ -116,7 +119,14 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
     let prefix = reader.required("prefix", boot_prefix);
     let vrf = reader.or("vrf_name", VrfName::derived(id), |value| Ok(value.parse()?));
     let dhcp6 = reader.flag("dhcp6", false);
-    let router = router_variables(reader);
+    let proxy = reader.flag("proxy", true);
+    let boot_files = boot_files(reader, proxy);
+    let mut router = router_variables(reader);
+    // RFC 4861 section 4.2: what a DHCPv6 server really has to say; it serves addresses and the rest.
+    router.config.adv_managed_flag = dhcp6;
+    router.config.adv_other_config_flag = dhcp6;
+    let ntp_servers = reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server);
+    let dhcp6 = dhcp6.then(|| dhcp6_options(reader, boot_files, &router, &ntp_servers));
     let leak_vrf = reader.or("leak_vrf", "default".to_owned(), default_or_vrf);
     if leak_vrf == vrf.as_str() {
         reader.reject("leak_vrf", "must not be the partition's own VRF");
@@ -134,7 +144,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
         vrf,
         manage_vrf: reader.flag("manage_vrf", true),
         advertise: reader.flag("advertise", true),
-        proxy: reader.flag("proxy", true),
+        proxy,
         leak: reader.flag("leak", true),
         isolate: reader.flag("isolate", true),
         dhcp6,
@@ -142,7 +152,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
         ra: router.config,
         adv_valid_lifetime_s: router.adv_valid_lifetime_s,
         adv_preferred_lifetime_s: router.adv_preferred_lifetime_s,
-        ntp_servers: reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server),
+        ntp_servers,
         leak_vrf,
         leak_prefixes,
         api_allow: reader.list("api_allow@", PATH_RULES_MAX, path_rule),
@@ -216,8 +226,8 @@ fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Fi
 fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) -> Vec<Rejected> {
     let row = row_name(TABLE, partition.id.as_str());
     let mut warnings = Vec::new();
-    if partition.dhcp6 {
-        let rule = "has no effect: this version serves no DHCPv6";
+    if partition.dhcp6.is_some() && !partition.advertise {
+        let rule = "has no effect while advertise is disabled";
         warnings.push(Rejected::of_field(&row, "dhcp6", Some("enabled"), rule));
     }
     for leak in &partition.leak_prefixes {

@@ -25,7 +25,7 @@ pub(super) struct RouterVariables {
     pub(super) adv_preferred_lifetime_s: u32,
 }
 
-/// Reads the router variables. M and O stay clear: nothing serves DHCPv6.
+/// Reads the router variables; M and O are left to the role `dhcp6`.
 pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
     let profile = reader.or(
         "ra_profile",
@@ -45,7 +45,6 @@ pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
         max_rtr_adv_interval: Duration::from_secs(max),
         min_rtr_adv_interval: Duration::from_secs(min),
         adv_managed_flag: false,
-        // RFC 4861 section 4.2: set by what a DHCPv6 server really has to say, and there is none yet.
         adv_other_config_flag: false,
         adv_link_mtu: reader.optional("adv_link_mtu", number(1280..=9216)),
         adv_reachable_time_ms: reader.or("adv_reachable_time", 0, number(0..=REACHABLE_TIME_MS_MAX)),

@@ -11,9 +11,6 @@ use crate::ra::{Preference, RouteInfo};
 
 /// Longest DNS name in presentation form (RFC 1035 section 2.3.4).
 const DNS_NAME_LEN_MAX: usize = 253;
-const PATH_PATTERN_LEN_MAX: usize = 512;
-/// Methods that a path rule may name.
-const VERBS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 fn is_link_local(address: Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
@@ -155,41 +152,9 @@ pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteIn
     Ok(RouteInfo { prefix, preference: prf, lifetime_s })
 }
 
-/// One item of `api_allow@`: `[!]VERB[|VERB...] /path`, `*` standing for every method. Verbs are
-/// separated by `|` because the comma already separates the items of a leaf-list. In the path `*` is one
-/// segment and `**`, as the last one, any number of segments.
+/// One item of `api_allow@`.
 pub(super) fn path_rule(value: &str) -> Result<PathRule, Rule> {
-    const RULE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
-    let (deny, rest) = value.strip_prefix('!').map_or((false, value), |rest| (true, rest));
-    let (verbs, pattern) = rest.split_once(' ').ok_or_else(|| Rule::from(RULE))?;
-    let verbs: Vec<&str> = if verbs == "*" { Vec::new() } else { verbs.split('|').collect() };
-    if let Some(verb) = verbs.iter().find(|verb| !VERBS.contains(verb)) {
-        let verb = super::fields::quoted(verb);
-        return Err(format!("{RULE}; {verb:?} is none of *, {}", VERBS.join(", ")).into());
-    }
-    path_pattern(pattern)?;
-    Ok(PathRule { deny, verbs: verbs.into_iter().map(str::to_owned).collect(), pattern: pattern.to_owned() })
-}
-
-fn path_pattern(pattern: &str) -> Result<(), Rule> {
-    let path = pattern.strip_prefix('/').filter(|_| pattern.len() <= PATH_PATTERN_LEN_MAX);
-    let path =
-        path.ok_or_else(|| Rule::from("must have a path that starts with / and has at most 512 bytes"))?;
-    if path.is_empty() {
-        return Ok(());
-    }
-    let segments: Vec<&str> = path.split('/').collect();
-    let literal = |segment: &str| {
-        !matches!(segment, "" | "." | "..")
-            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()+;=:@".contains(&b))
-    };
-    for (at, segment) in segments.iter().enumerate() {
-        let last = at + 1 == segments.len();
-        if !(*segment == "*" || *segment == "**" && last || literal(segment)) {
-            return Err("must have a path of plain segments, *, and ** as the last one".into());
-        }
-    }
-    Ok(())
+    value.parse::<PathRule>().map_err(|invalid| invalid.to_string().into())
 }
 
 /// An NTP server: an address or a DNS name.

@@ -1,4 +1,4 @@
-//! Path rules: `[!]VERB[,VERB] /path/*/**`, first match wins, default deny.
+//! Path rules: `[!]VERB[|VERB...] /path/*/**`, first match wins, default deny.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,15 +6,16 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::target::Target;
-use crate::desired::Dialect;
+use crate::desired::{Dialect, quoted};
 
-/// One path rule of the proxy, as in `api_allow@`: `[!]VERB[,VERB] /path/*/**`.
+/// One path rule of the proxy, an item of `api_allow@`: `[!]VERB[|VERB...] /path/*/**`, `*` standing for every
+/// method. Verbs are separated by `|` because the comma already separates the items of a leaf-list.
 ///
 /// Paths are relative to the API base: `GET /v1/machines` is about the machine's `GET /api/v1/machines`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathRule {
     pub deny: bool,
-    /// Upper-case methods; empty means any.
+    /// Methods; empty means any.
     pub verbs: Vec<String>,
     /// Path pattern: `*` is one segment, `**` (last only) any number of segments.
     pub pattern: String,
@@ -23,65 +24,53 @@ pub struct PathRule {
 /// A text that is no path rule. `Display` says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPathRule {
-    #[error("{0:?} is not a path rule ([!]VERB[,VERB] /path, like `GET,POST /v1/machines/*`)")]
-    Shape(String),
-    #[error("{0:?} is not a method (GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, or * for any)")]
+    #[error("{SHAPE}")]
+    Shape,
+    #[error("{SHAPE}; {:?} is none of *, {}", quoted(.0), METHODS.join(", "))]
     Verb(String),
-    #[error("{0:?} is not a path pattern: it starts with /, without //, dot segments, %, ? or #")]
-    Pattern(String),
-    #[error("{0:?}: * and ** stand alone between slashes, and ** comes last")]
-    Wildcard(String),
+    #[error("must have a path that starts with / and has at most {PATTERN_LEN_MAX} bytes")]
+    Path,
+    #[error("must have a path of plain segments, *, and ** as the last one")]
+    Segment,
 }
 
+const SHAPE: &str = "must be [!]VERB[|VERB] /path, like GET|POST /v1/*/**, or * /path";
 /// Methods a rule may name. CONNECT and TRACE never pass.
-pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// Longest pattern, in bytes: the longest target that can match it is no longer.
-const PATTERN_LEN_MAX: usize = 2048;
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Longest pattern, in bytes.
+const PATTERN_LEN_MAX: usize = 512;
 
 impl FromStr for PathRule {
     type Err = InvalidPathRule;
 
     fn from_str(text: &str) -> Result<Self, InvalidPathRule> {
-        let shape = || InvalidPathRule::Shape(text.to_owned());
-        let trimmed = text.trim();
-        let (deny, rest) = match trimmed.strip_prefix('!') {
-            Some(rest) => (true, rest),
-            None => (false, trimmed),
-        };
-        let (verbs, pattern) = rest.split_once(' ').ok_or_else(shape)?;
-        let verbs = if verbs == "*" {
-            Vec::new()
-        } else {
-            verbs.split(',').map(parse_verb).collect::<Result<Vec<_>, _>>()?
-        };
-        let pattern = pattern.trim_start();
+        let (deny, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let (verbs, pattern) = rest.split_once(' ').ok_or(InvalidPathRule::Shape)?;
+        let verbs: Vec<&str> = if verbs == "*" { Vec::new() } else { verbs.split('|').collect() };
+        if let Some(verb) = verbs.iter().find(|verb| !METHODS.contains(verb)) {
+            return Err(InvalidPathRule::Verb((*verb).to_owned()));
+        }
         check_pattern(pattern)?;
+        let verbs = verbs.into_iter().map(str::to_owned).collect();
         Ok(PathRule { deny, verbs, pattern: pattern.to_owned() })
     }
 }
 
-fn parse_verb(verb: &str) -> Result<String, InvalidPathRule> {
-    let upper = verb.trim().to_ascii_uppercase();
-    if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(InvalidPathRule::Verb(verb.to_owned())) }
-}
-
 fn check_pattern(pattern: &str) -> Result<(), InvalidPathRule> {
-    let bad = || InvalidPathRule::Pattern(pattern.to_owned());
-    let path = pattern.strip_prefix('/').ok_or_else(bad)?;
-    let plain = pattern.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\'));
-    if !plain || pattern.len() > PATTERN_LEN_MAX {
-        return Err(bad());
+    let path = pattern.strip_prefix('/').filter(|_| pattern.len() <= PATTERN_LEN_MAX);
+    let path = path.ok_or(InvalidPathRule::Path)?;
+    if path.is_empty() {
+        return Ok(());
     }
     let segments: Vec<&str> = path.split('/').collect();
+    let literal = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()+;=:@".contains(&b))
+    };
     for (at, segment) in segments.iter().enumerate() {
         let last = at + 1 == segments.len();
-        match *segment {
-            "" if !last => return Err(bad()),
-            "." | ".." => return Err(bad()),
-            "**" if !last => return Err(InvalidPathRule::Wildcard(pattern.to_owned())),
-            "*" | "**" => {}
-            other if other.contains('*') => return Err(InvalidPathRule::Wildcard(pattern.to_owned())),
-            _ => {}
+        if !(*segment == "*" || *segment == "**" && last || literal(segment)) {
+            return Err(InvalidPathRule::Segment);
         }
     }
     Ok(())
@@ -89,7 +78,7 @@ fn check_pattern(pattern: &str) -> Result<(), InvalidPathRule> {
 
 impl fmt::Display for PathRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verbs = if self.verbs.is_empty() { "*".to_owned() } else { self.verbs.join(",") };
+        let verbs = if self.verbs.is_empty() { "*".to_owned() } else { self.verbs.join("|") };
         write!(f, "{}{verbs} {}", if self.deny { "!" } else { "" }, self.pattern)
     }
 }
@@ -127,7 +116,7 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 /// The rules of a dialect, for partitions that configure none.
 ///
 /// `generic`: every path below the API base with the methods that REST APIs use
-/// (`GET,POST,PUT,PATCH,DELETE /**`): the API checks each request itself, by the signed identity. The
+/// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity. The
 /// metal-stack dialects forward nothing under `/api`; their own paths carry their own list.
 pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
@@ -154,28 +143,27 @@ mod tests {
 
     #[test]
     fn rules_parse_and_print() {
-        for text in ["GET /v1/x", "!GET,POST /v1/*/y", "* /**", "!* /a/**", "DELETE /"] {
+        for text in ["GET /v1/x", "!GET|POST /v1/*/y", "* /**", "!* /a/**", "DELETE /"] {
             assert_eq!(text.parse::<PathRule>().unwrap().to_string(), text);
         }
-        assert_eq!("get,post /x".parse::<PathRule>().unwrap().verbs, ["GET", "POST"]);
     }
 
     #[test]
     fn wrong_rules_say_why() {
         let cases = [
-            ("", "is not a path rule"),
-            ("/v1/x", "is not a path rule"),
-            ("CONNECT /v1", "is not a method"),
-            ("TRACE /v1", "is not a method"),
-            ("GET, /v1", "is not a method"),
-            ("GET v1", "is not a path pattern"),
-            ("GET /a//b", "is not a path pattern"),
-            ("GET /a/../b", "is not a path pattern"),
-            ("GET /a%2fb", "is not a path pattern"),
-            ("GET /a b", "is not a path pattern"),
-            ("GET /a?x", "is not a path pattern"),
-            ("GET /a/**/b", "** comes last"),
-            ("GET /a*", "stand alone"),
+            ("", "must be [!]VERB"),
+            ("/v1/x", "must be [!]VERB"),
+            ("CONNECT /v1", "\"CONNECT\" is none of"),
+            ("get /v1", "\"get\" is none of"),
+            ("GET| /v1", "\"\" is none of"),
+            ("GET v1", "starts with /"),
+            ("GET /a//b", "plain segments"),
+            ("GET /a/../b", "plain segments"),
+            ("GET /a%2fb", "plain segments"),
+            ("GET /a b", "plain segments"),
+            ("GET /a?x", "plain segments"),
+            ("GET /a/**/b", "** as the last one"),
+            ("GET /a*", "plain segments"),
         ];
         for (text, wanted) in cases {
             let error = text.parse::<PathRule>().unwrap_err().to_string();

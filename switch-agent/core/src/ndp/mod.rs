@@ -9,6 +9,7 @@ use crate::name::MacAddr;
 
 mod advertisement;
 mod frame;
+mod mld;
 mod option;
 mod parse;
 #[cfg(test)]
@@ -16,6 +17,8 @@ mod tests;
 
 pub use advertisement::{Header, MESSAGE_LEN_MAX, messages};
 pub use frame::{FrameAddresses, write_frame};
+pub use mld::MldReport;
+pub(crate) use option::encode_domain;
 pub use option::{CAPTIVE_PORTAL_LEN_MAX, NdpOption, is_encodable_domain};
 pub use parse::{Advert, ChecksumOffload, Invalid, Message, Probe, Solicit, parse_frame};
 
@@ -32,6 +35,7 @@ pub const IPV6_MTU_MIN: usize = 1280;
 /// Hop limit of every ND message; a router decrements it, so 255 proves an on-link sender.
 const HOP_LIMIT: u8 = 255;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const NEXT_HEADER_HOP_BY_HOP: u8 = 0;
 const NEXT_HEADER_ICMPV6: u8 = 58;
 const ETHERNET_HEADER_LEN: usize = 14;
 const IPV6_HEADER_LEN: usize = 40;
@@ -40,12 +44,21 @@ const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 
-/// Ones' complement sum of an upper-layer packet and its pseudo-header (RFC 8200 section 8.1). Zero after
-/// complement where `icmp` carries its correct checksum.
 fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let length = u32::try_from(icmp.len()).unwrap_or(u32::MAX);
-    let mut sum = u64::from(length) + u64::from(NEXT_HEADER_ICMPV6);
-    for part in [&source.octets()[..], &destination.octets()[..], icmp] {
+    upper_layer_checksum(source, destination, NEXT_HEADER_ICMPV6, icmp)
+}
+
+/// Ones' complement sum of an upper-layer packet and its pseudo-header (RFC 8200 section 8.1). Zero after
+/// complement where `packet` carries its correct checksum.
+pub(crate) fn upper_layer_checksum(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    packet: &[u8],
+) -> u16 {
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    let mut sum = u64::from(length) + u64::from(next_header);
+    for part in [&source.octets()[..], &destination.octets()[..], packet] {
         for pair in part.chunks(2) {
             let low = pair.get(1).copied().unwrap_or(0);
             sum += u64::from(u16::from_be_bytes([pair[0], low]));

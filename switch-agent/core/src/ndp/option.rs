@@ -153,7 +153,8 @@ pub fn is_encodable_domain(domain: &str) -> bool {
     encode_domain(domain).is_some()
 }
 
-fn encode_domain(domain: &str) -> Option<Vec<u8>> {
+/// Labels, each behind its length (RFC 1035 section 3.1), uncompressed.
+pub(crate) fn encode_domain(domain: &str) -> Option<Vec<u8>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let mut name = Vec::with_capacity(domain.len() + 2);
     for label in domain.split('.') {

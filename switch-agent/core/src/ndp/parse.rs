@@ -4,9 +4,10 @@ use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
+use super::mld::{self, MldReport};
 use super::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV6, HOP_LIMIT, IPV6_HEADER_LEN, NEIGHBOR_SOLICITATION,
-    NEXT_HEADER_ICMPV6, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
+    NEXT_HEADER_HOP_BY_HOP, NEXT_HEADER_ICMPV6, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
 };
 use crate::name::MacAddr;
 
@@ -50,6 +51,7 @@ pub enum Message {
     Solicit(Solicit),
     Advert(Advert),
     Probe(Probe),
+    MldReport(MldReport),
 }
 
 /// What the kernel said about the checksum of a frame.
@@ -90,6 +92,10 @@ pub enum Invalid {
     Source,
     #[error("a probe that was not sent to the solicited-node address of a unicast target")]
     Destination,
+    #[error(
+        "an MLD report with another hop limit than 1, without Router Alert, or with addresses that do not fit"
+    )]
+    Mld,
 }
 
 impl Invalid {
@@ -109,6 +115,7 @@ impl Invalid {
             Invalid::UnspecifiedWithSllao => "unspecified_with_sllao",
             Invalid::Source => "source",
             Invalid::Destination => "destination",
+            Invalid::Mld => "mld",
         }
     }
 }
@@ -123,8 +130,8 @@ const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 
 /// Reads one untagged Ethernet frame. Padding behind the IPv6 payload is ignored.
 ///
-/// Extension headers are not followed: a solicitation needs none, and a fragmented one must be dropped
-/// (RFC 6980 section 5).
+/// Extension headers are not followed, but for the Hop-by-Hop Options that every MLD report has: a
+/// solicitation needs none, and a fragmented one must be dropped (RFC 6980 section 5).
 pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, Invalid> {
     let (ethernet, packet) = frame.split_at_checked(ETHERNET_HEADER_LEN).ok_or(Invalid::Truncated)?;
     let mac = MacAddr(array(ethernet, 6)?);
@@ -135,17 +142,22 @@ pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, In
         return Err(Invalid::EthernetSource);
     }
     let (header, payload) = packet.split_at_checked(IPV6_HEADER_LEN).ok_or(Invalid::Truncated)?;
-    if header[0] >> 4 != 6 || header[6] != NEXT_HEADER_ICMPV6 {
+    let (next_header, hop_limit) = (header[6], header[7]);
+    if header[0] >> 4 != 6 || !matches!(next_header, NEXT_HEADER_ICMPV6 | NEXT_HEADER_HOP_BY_HOP) {
         return Err(Invalid::NotRouterDiscovery);
     }
-    if header[7] != HOP_LIMIT {
+    if next_header == NEXT_HEADER_ICMPV6 && hop_limit != HOP_LIMIT {
         return Err(Invalid::HopLimit);
     }
     let length = usize::from(u16::from_be_bytes(array(header, 4)?));
-    let icmp = payload.get(..length).ok_or(Invalid::Truncated)?;
+    let payload = payload.get(..length).ok_or(Invalid::Truncated)?;
     let source = Ipv6Addr::from(array::<16>(header, 8)?);
     let destination = Ipv6Addr::from(array::<16>(header, 24)?);
-    parse_icmpv6(mac, source, destination, icmp, offload)
+    if next_header == NEXT_HEADER_HOP_BY_HOP {
+        let addresses = mld::Addresses { mac, hop_limit, source, destination };
+        return mld::parse(addresses, payload, offload).map(Message::MldReport);
+    }
+    parse_icmpv6(mac, source, destination, payload, offload)
 }
 
 fn parse_icmpv6(
@@ -252,6 +264,6 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
 }
 
 /// `N` bytes at `offset`.
-fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Invalid> {
+pub(super) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Invalid> {
     bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(Invalid::Truncated)
 }

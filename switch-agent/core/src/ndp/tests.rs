@@ -97,6 +97,7 @@ fn refuses_what_rfc_4861_section_6_1_1_refuses() {
     assert_eq!(broken(21, 254), Err(Invalid::HopLimit), "A: hop limit");
     assert_eq!(broken(56, 0), Err(Invalid::Checksum), "B: checksum");
     assert_eq!(broken(20, 0), Err(Invalid::NotRouterDiscovery), "hop-by-hop header");
+    assert_eq!(broken(20, 44), Err(Invalid::NotRouterDiscovery), "fragment header");
     assert_eq!(broken(19, 200), Err(Invalid::Truncated), "payload length");
     assert_eq!(broken(6, 0x33), Err(Invalid::EthernetSource));
 }
@@ -126,6 +127,56 @@ fn a_probe_for_a_duplicate_address_tells_who_is_there() {
     assert_eq!(probe(any, "ff02::1:ff00:1", &SLLAO), Err(Invalid::UnspecifiedWithSllao));
     let resolution = probe(MACHINE.eui64_link_local(), "ff02::1:ff00:1", &[]);
     assert_eq!(resolution, Err(Invalid::NotRouterDiscovery));
+}
+
+/// The first frame of Linux 6.18 after carrier, 12 ms before its first probe and 1 s before its first
+/// solicitation, as a packet socket got it: it joins its solicited-node group while it has no address.
+#[rustfmt::skip]
+const LINUX_MLD_REPORT: [u8; 90] = [
+    0x33, 0x33, 0x00, 0x00, 0x00, 0x16, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x86, 0xdd,
+    0x60, 0x00, 0x00, 0x00, 0x00, 0x24, 0x00, 0x01,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16,
+    0x3a, 0x00, 0x05, 0x02, 0x00, 0x00, 0x01, 0x00,
+    0x8f, 0x00, 0x3b, 0x22, 0, 0, 0, 1,
+    0x04, 0, 0, 0, 0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x12, 0x34, 0x56,
+];
+
+#[test]
+fn an_mld_report_tells_who_is_there() {
+    let report = |source| Ok(Message::MldReport(MldReport { mac: MACHINE, source }));
+    let complete = ChecksumOffload::Complete;
+    assert_eq!(parse_frame(&LINUX_MLD_REPORT, complete), report(None));
+
+    let changed = |offset: usize, value: u8| {
+        let mut bytes = LINUX_MLD_REPORT.to_vec();
+        bytes[offset] = value;
+        parse_frame(&bytes, ChecksumOffload::NotReady)
+    };
+    assert_eq!(changed(56, 3), Err(Invalid::Mld), "another option than Router Alert");
+    assert_eq!(changed(59, 1), Err(Invalid::Mld), "Router Alert for something else");
+    assert_eq!(changed(21, 255), Err(Invalid::Mld), "hop limit");
+    assert_eq!(changed(22, 0x20), Err(Invalid::Mld), "routed source");
+    assert_eq!(changed(53, 2), Err(Invalid::Mld), "sent to all routers");
+    assert_eq!(changed(69, 2), Err(Invalid::Truncated), "more records than there are");
+    assert_eq!(changed(69, 0), Err(Invalid::Mld), "no record");
+    assert_eq!(changed(73, 1), Err(Invalid::Truncated), "more sources than there are");
+    assert_eq!(changed(62, 130), Err(Invalid::NotRouterDiscovery), "a query");
+    assert_eq!(changed(54, 6), Err(Invalid::NotRouterDiscovery), "TCP");
+    let mut bytes = LINUX_MLD_REPORT.to_vec();
+    bytes[89] = 0x57;
+    assert_eq!(parse_frame(&bytes, complete), Err(Invalid::Checksum));
+
+    // Version 1, to the group itself: the same header with another message.
+    let group: Ipv6Addr = "ff02::1:ff12:3456".parse().unwrap();
+    let mut version_1 = LINUX_MLD_REPORT[..62].to_vec();
+    version_1[38..54].copy_from_slice(&group.octets());
+    version_1[19] = 32;
+    version_1.extend([131, 0, 0, 0, 0, 0, 0, 0]);
+    version_1.extend(group.octets());
+    assert_eq!(parse_frame(&version_1, ChecksumOffload::NotReady), report(None));
+    version_1[85] = 0x57;
+    assert_eq!(parse_frame(&version_1, ChecksumOffload::NotReady), Err(Invalid::Mld));
 }
 
 #[test]
@@ -286,6 +337,11 @@ proptest! {
         // The same bytes behind valid headers reach the option walk.
         let icmp = [&[kind, 0, 0, 0][..], &bytes].concat();
         parse_frame(&frame(source, &icmp), ChecksumOffload::Complete).ok();
+        let mut report = LINUX_MLD_REPORT[..54].to_vec();
+        report[19] = u8::try_from(bytes.len() + 8).unwrap();
+        report.extend([58, 0, 5, 2, 0, 0, 1, 0]);
+        report.extend(&bytes);
+        parse_frame(&report, ChecksumOffload::NotReady).ok();
         let mut cut = frame(source, &icmp);
         cut.truncate(bytes.len());
         parse_frame(&cut, ChecksumOffload::NotReady).ok();

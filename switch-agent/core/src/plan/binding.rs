@@ -43,8 +43,8 @@ pub(super) struct Assessment {
 }
 
 impl Assessment {
-    fn new(progress: Progress, entry: Option<&LedgerPort>) -> Assessment {
-        Assessment { progress, actions: Vec::new(), waiting: None, conflict: None, entry: entry.cloned() }
+    fn new(progress: Progress, entry: Option<LedgerPort>) -> Assessment {
+        Assessment { progress, actions: Vec::new(), waiting: None, conflict: None, entry }
     }
 
     fn waiting(mut self, on: impl Into<String>) -> Assessment {
@@ -157,14 +157,15 @@ fn bind(
             .waiting(format!("{table}|{port} with vrf_name = {vrf:?}, from whoever manages the VRF"));
     }
     if let Some(on) = bind_barrier(view, port, wanted, interface) {
-        return Assessment::new(Progress::Waiting, entry).waiting(on);
+        return Assessment::new(Progress::Waiting, entry.cloned()).waiting(on);
     }
     let object = format!("{}|{port}", port.kind().interface_table());
     let next = LedgerPort { vrf: wanted.vrf.clone(), addresses: wanted.addresses.clone(), base_row: true };
     if !view.free(&object) {
-        return Assessment::new(Progress::Waiting, entry).waiting(format!("the next try to write {object}"));
+        return Assessment::new(Progress::Waiting, entry.cloned())
+            .waiting(format!("the next try to write {object}"));
     }
-    Assessment::new(Progress::Binding, Some(&next))
+    Assessment::new(Progress::Binding, Some(next))
         .action(Action::BindInterface { port: port.clone(), vrf: wanted.vrf.clone() })
 }
 
@@ -226,7 +227,7 @@ fn settle(
     let mut addresses = wanted.addresses.clone();
     addresses.extend(stale.iter().map(|owned| owned.address()));
     let entry = LedgerPort { vrf: wanted.vrf.clone(), addresses, base_row: owned_base };
-    let assessment = Assessment::new(Progress::Binding, Some(&entry));
+    let assessment = Assessment::new(Progress::Binding, Some(entry));
     if !stale.is_empty() {
         if let Some(on) = still_serving(view, port, leak_in_the_way) {
             return assessment.waiting(on);
@@ -271,12 +272,12 @@ fn address(
 ) -> Assessment {
     let table = port.kind().interface_table();
     for address in &wanted.addresses {
-        let object = format!("{table}|{port}|{address}");
         let row = interface.has_address_row(*address);
         let state = interface.state_addresses.contains(address);
         if row && state && interface.kernel_has(*address) {
             continue;
         }
+        let object = format!("{table}|{port}|{address}");
         let on = if state && row {
             format!("kernel: {address} on {port}")
         } else {
@@ -346,7 +347,7 @@ fn release(
         let Some(on) = pending.and_then(|_| trace(view, port, interface)) else {
             return Assessment::new(Progress::Absent, None);
         };
-        let assessment = Assessment::new(Progress::Releasing, entry).waiting(on);
+        let assessment = Assessment::new(Progress::Releasing, entry.cloned()).waiting(on);
         return match interface.addresses.first() {
             Some((text, _)) => assessment.conflict(foreign_address(port, text)),
             None => assessment,
@@ -360,7 +361,7 @@ fn release(
             base_row: owned_base.is_some(),
         })
     });
-    let mut assessment = Assessment::new(Progress::Releasing, known.as_ref());
+    let mut assessment = Assessment::new(Progress::Releasing, known);
     if let Some(on) = still_serving(view, port, leak_in_the_way) {
         return assessment.waiting(on);
     }

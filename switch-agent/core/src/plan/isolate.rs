@@ -31,8 +31,10 @@ pub(super) fn plan(
         .map(|table| (table.name.clone(), table))
         .collect();
     for table in tables.values() {
-        set(view, "ACL_TABLE", table.name.clone(), &table.row, actions, waiting);
+        let row = || table.row.iter().map(|(field, value)| (field.as_str(), value.as_str()));
+        set(view, "ACL_TABLE", table.name.clone(), row, actions, waiting);
         for (rule, row) in &table.rules {
+            let row = || row.iter().map(|(field, value)| (*field, value.as_ref()));
             set(view, "ACL_RULE", format!("{}|{rule}", table.name), row, actions, waiting);
         }
     }
@@ -71,31 +73,39 @@ fn table(
         .collect();
     // A port that leaves, or is held, stays fenced in until it is out.
     for (name, entry) in &view.ledger.ports {
-        let prefix = entry.addresses.first().map(Ipv6Net::trunc);
-        let here = entry.vrf == partition.vrf && name.kind() != PortKind::Loopback && in_vrf(name);
-        if let (true, Some(prefix)) = (here, prefix) {
-            ports.entry(name.clone()).or_insert(prefix);
+        let known = entry.vrf != partition.vrf || ports.contains_key(name);
+        if known || name.kind() == PortKind::Loopback || !in_vrf(name) {
+            continue;
+        }
+        if let Some(address) = entry.addresses.first() {
+            ports.insert(name.clone(), address.trunc());
         }
     }
     acl_table(partition, &ports, view.desired.global.proxy_port)
 }
 
-fn set(
+fn set<'a, R: Iterator<Item = (&'a str, &'a str)>>(
     view: &View<'_>,
     table: &'static str,
     key: String,
-    row: &Fields,
+    row: impl Fn() -> R,
     actions: &mut Vec<Action>,
     waiting: &mut Vec<Waiting>,
 ) {
     // Fields that others added stay, and say nothing about ours.
-    let same = |present: &Fields| row.iter().all(|(field, value)| present.get(field) == Some(value));
+    let same = |present: &Fields| {
+        row().all(|(field, value)| present.get(field).is_some_and(|present| present == value))
+    };
     let differs = !view.config.row(table, &key).is_some_and(same);
     if !differs {
         return;
     }
     let on = format!("the next try to write {table}|{key}");
-    let action = Action::SetAcl { table, key, row: row.clone() };
+    let action = Action::SetAcl {
+        table,
+        key,
+        row: row().map(|(field, value)| (field.to_owned(), value.to_owned())).collect(),
+    };
     let object = action.object();
     if view.free(&object) {
         actions.push(action);

@@ -45,8 +45,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     };
     let wanted = wanted::wanted(&view);
     let origins = vrf::effective_origins(&view, &wanted);
-    let ledger = Ledger { vrfs: origins, ports: view.ledger.ports.clone() };
-    let view = View { ledger: &ledger, ..view };
+    // Adoption rarely changes; the ledger of a large switch is not copied without need.
+    let adopted =
+        (origins != view.ledger.vrfs).then(|| Ledger { vrfs: origins, ports: view.ledger.ports.clone() });
+    let ledger = adopted.as_ref().unwrap_or(view.ledger);
+    let view = View { ledger, ..view };
     if view.state.restart_in_progress {
         let status = status::frozen(&view, observed, &wanted);
         return Plan { actions: Vec::new(), status };
@@ -58,7 +61,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         .map(|(name, wanted)| (name, binding::addressed(&view, name, wanted)))
         .collect();
     let is_addressed = |name: &PortName| addressed.get(name).copied().unwrap_or(false);
-    let frr = leak::plan(&view, &ledger, &wanted, &observed.frr, is_addressed);
+    let frr = leak::plan(&view, ledger, &wanted, &observed.frr, is_addressed);
     // FRR lets go first, unless it cannot: a port must be able to leave while FRR is broken.
     let leak_in_the_way = !frr.withdraw.is_empty() && !view.backing_off.contains_key("FRR");
 
@@ -79,7 +82,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     };
     let kept = services::kept(&wanted, progress);
     actions.extend(services::end(&view, &wanted, &kept));
-    vrf::plan(&view, &ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
+    vrf::plan(&view, ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
     isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting);
@@ -123,15 +126,15 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     for (name, assessment) in &mut assessments {
         actions.append(&mut assessment.actions);
         let port = (name.kind() != crate::name::PortKind::Loopback).then(|| name.clone());
-        let object = format!("{}|{name}", name.kind().interface_table());
+        let object = || format!("{}|{name}", name.kind().interface_table());
         if let Some(on) = &assessment.waiting {
-            waiting.push(Waiting { object: object.clone(), port: port.clone(), on: on.clone() });
+            waiting.push(Waiting { object: object(), port: port.clone(), on: on.clone() });
         }
         if let Some(reason) = &assessment.conflict {
-            conflicts.push(Conflict { object, port, reason: reason.clone() });
+            conflicts.push(Conflict { object: object(), port, reason: reason.clone() });
         }
-        if let Some(entry) = &assessment.entry {
-            next.ports.insert(name.clone(), entry.clone());
+        if let Some(entry) = assessment.entry.take() {
+            next.ports.insert(name.clone(), entry);
         }
     }
     for name in &wanted.held {

@@ -6,6 +6,7 @@ use super::binding::Progress;
 use super::view::View;
 use super::wanted::{Wanted, WantedSet};
 use crate::action::Action;
+use crate::dhcp6::Dhcp6Config;
 use crate::name::{PortName, router_interface_address};
 use crate::observed::{AdvertiserState, CONVENIENCE_LINK_LOCAL, Link};
 use crate::ra::{AdvPrefix, AdvertiserSpec, Cease};
@@ -204,10 +205,10 @@ fn advertiser(
         }
         return running.is_none();
     }
-    if matches!(running, Some(AdvertiserState::Running(spec)) if advertises(spec, wanted, link)) {
+    if matches!(running, Some(AdvertiserState::Running(spec)) if advertises(view, spec, wanted, link)) {
         return true;
     }
-    let Some(spec) = spec(port, wanted, link) else {
+    let Some(spec) = spec(view, port, wanted, link) else {
         step.waiting.get_or_insert_with(|| format!("kernel: link-local address of {port}"));
         // A running advertiser survives the moment in which a flap regenerates the address.
         return matches!(running, Some(AdvertiserState::Running(_)));
@@ -226,13 +227,14 @@ fn advertiser(
 }
 
 /// What [`spec`] would build, without building it.
-fn advertises(running: &AdvertiserSpec, wanted: &Wanted<'_>, link: &Link) -> bool {
+fn advertises(view: &View<'_>, running: &AdvertiserSpec, wanted: &Wanted<'_>, link: &Link) -> bool {
     let link_local = link.link_local().or_else(|| expected_link_local(link));
     running.ifindex == link.ifindex
         && Some(running.mac) == link.mac
         && Some(running.link_local) == link_local
         && adv_prefix(wanted).is_some_and(|prefix| running.config.adv_prefix_list == [prefix])
         && running.config.equals_but_for_prefixes(&wanted.partition.ra)
+        && running.dhcp6 == dhcp6(view, wanted, link)
 }
 
 fn adv_prefix(wanted: &Wanted<'_>) -> Option<AdvPrefix> {
@@ -243,7 +245,18 @@ fn adv_prefix(wanted: &Wanted<'_>) -> Option<AdvPrefix> {
     })
 }
 
-fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserSpec> {
+fn dhcp6(view: &View<'_>, wanted: &Wanted<'_>, link: &Link) -> Option<Dhcp6Config> {
+    let (global, prefix) = (&view.desired.global, wanted.port?.prefix);
+    Some(Dhcp6Config {
+        server_mac: global.chassis_mac.or(link.mac)?,
+        prefix,
+        router: router_interface_address(prefix).addr(),
+        proxy_port: wanted.partition.proxy.then_some(global.proxy_port),
+        options: wanted.partition.dhcp6.clone()?,
+    })
+}
+
+fn spec(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserSpec> {
     let mut config = wanted.partition.ra.clone();
     config.adv_prefix_list = vec![adv_prefix(wanted)?];
     Some(AdvertiserSpec {
@@ -252,6 +265,7 @@ fn spec(port: &PortName, wanted: &Wanted<'_>, link: &Link) -> Option<AdvertiserS
         mac: link.mac?,
         link_local: link.link_local().or_else(|| expected_link_local(link))?,
         config,
+        dhcp6: dhcp6(view, wanted, link),
     })
 }
 

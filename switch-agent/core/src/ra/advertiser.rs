@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use super::answers::{Answers, Heard, Pending, Queued, Target};
+use super::answers::{Answers, Heard, Pending, Queued, Target, Trigger};
 use super::content::{self, Messages, Withdrawn};
 use super::multicast::{BOOT_MIN_DELAY, Multicast};
 use super::rng::SplitMix64;
@@ -64,6 +64,8 @@ pub enum TransmitKind {
     Solicited,
     /// Answer to one address.
     Unicast,
+    /// Greeting of a machine that showed itself, see [`Trigger`].
+    Triggered,
     /// Router Lifetime 0: the port ceases to advertise, or its link-local address was another one.
     Final,
 }
@@ -127,7 +129,7 @@ impl Advertiser {
             carrier,
             rng: SplitMix64::seeded(seed),
             multicast: Multicast::started(now, None, spec.config.profile),
-            answers: Answers::default(),
+            answers: Answers::new(),
             messages: content::regular(&spec, &withdrawn),
             withdrawn,
             spec,
@@ -165,12 +167,12 @@ impl Advertiser {
             None if strict => Queued::Full,
             None => self.answers.push(Target::AllNodesIn { mac: solicit.mac }, now),
         };
-        match queued {
-            Queued::New => Heard::Answering,
-            Queued::Merged => Heard::Merged,
+        let due = match queued {
+            Queued::New(due) => due,
+            Queued::Merged => return Heard::Merged,
             // The first advertisement after carrier answers.
-            Queued::Full if !self.carrier => Heard::Merged,
-            Queued::Full if self.multicast.solicited().is_some() => Heard::Merged,
+            Queued::Full if !self.carrier => return Heard::Merged,
+            Queued::Full if self.multicast.solicited().is_some() => return Heard::Merged,
             Queued::Full => {
                 let at = match strict {
                     true => self.multicast.strict_answer_time(now, &mut self.rng),
@@ -180,9 +182,28 @@ impl Advertiser {
                     }
                 };
                 self.multicast.solicit(now, at);
-                Heard::Answering
+                at
             }
+        };
+        if due <= now { Heard::Answering } else { Heard::Delayed }
+    }
+
+    /// A machine showed itself at `now`, without having asked. In the boot profile it gets an advertisement
+    /// in a frame of its own, so that address configuration need not wait for its solicitation.
+    pub fn handle_trigger(&mut self, now: Duration, trigger: Trigger, mac: MacAddr) -> Heard {
+        if self.phase != Phase::Advertising || self.spec.config.profile == RaProfile::Strict {
+            return Heard::Ignored;
         }
+        let just_told = self.multicast.last().is_some_and(|last| last + BOOT_MIN_DELAY > now);
+        if !self.carrier || just_told && trigger != Trigger::Dhcp6Solicit {
+            return Heard::Merged;
+        }
+        let heard = self.answers.greet(trigger, mac, now);
+        // A report may leave before the machine's link takes anything in.
+        if trigger != Trigger::MldReport && matches!(heard, Heard::Answering | Heard::Delayed) {
+            self.multicast.heard(now, &self.spec.config, &mut self.rng);
+        }
+        heard
     }
 
     /// Carrier changed. Coming up begins the port anew; going down forgets the machines that waited.
@@ -294,14 +315,17 @@ impl Advertiser {
             Target::Unicast { address, mac } => {
                 (TransmitKind::Unicast, Destination::Unicast { address, mac })
             }
-            Target::AllNodesIn { mac } => (TransmitKind::Solicited, Destination::AllNodesIn(mac)),
+            Target::AllNodesIn { mac } => {
+                let solicited = pending.solicited_at.map(|_| TransmitKind::Solicited);
+                (solicited.unwrap_or(TransmitKind::Triggered), Destination::AllNodesIn(mac))
+            }
         };
         Transmit {
             kind,
             destination,
             addresses: addresses(&self.spec, destination),
             messages: self.messages.clone(),
-            solicited_at: Some(pending.since),
+            solicited_at: pending.solicited_at,
         }
     }
 

@@ -4,29 +4,59 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use super::bucket::TokenBucket;
 use crate::name::MacAddr;
 
-/// At most one answer of this kind per port in this time, whatever the machine sends.
-const ANSWER_SPACING: Duration = Duration::from_millis(100);
 /// Machines (host, BMC on a shared port, their virtual functions) waiting for an answer at a time.
 const PENDING_MAX: usize = 4;
 /// RTR_SOLICITATION_INTERVAL (RFC 4861 section 10): a machine that still waits has asked again by then.
 const PENDING_AGE_MAX: Duration = Duration::from_secs(4);
 
-/// Answers to `::`: so many at once, then one per [`BUCKET_INTERVAL`].
-const BUCKET_BURST: u32 = 4;
-/// MIN_DELAY_BETWEEN_RAS, on average.
-const BUCKET_INTERVAL: Duration = Duration::from_secs(3);
+/// Answers to a unicast address per port: so many at once, then one per interval. A machine asks a few
+/// times within seconds; whoever asks more often is faulty or hostile.
+const UNICAST: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
+/// Answers to all nodes per port; the interval is MIN_DELAY_BETWEEN_RAS.
+const ALL_NODES: TokenBucket = TokenBucket::new(4, Duration::from_secs(3));
+/// Between two answers to all nodes of a port.
+const ALL_NODES_SPACING: Duration = Duration::from_millis(100);
+/// Tokens of [`ALL_NODES`] that a machine which only showed itself leaves to one that asks.
+const KEPT_FOR_SOLICITATIONS: u32 = 1;
+/// A machine that got an advertisement of its own within this time has been greeted: it shows itself several
+/// times while it configures its addresses.
+const GREETED: Duration = Duration::from_secs(3);
 
-/// What became of a solicitation.
+/// What became of a solicitation or of a first sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// An answer of its own is on its way.
+    /// An answer of its own leaves at once.
     Answering,
+    /// An answer of its own leaves when the limits of the port allow it.
+    Delayed,
     /// An answer that was pending already, or the next multicast, serves it too.
     Merged,
-    /// The port does not advertise any more.
+    /// A limit of the port is reached, and as nothing was asked, nothing is owed.
+    Suppressed,
+    /// The port does not advertise any more, or its profile answers solicitations only.
     Ignored,
+}
+
+impl Heard {
+    /// No answer of its own left at once: the limits of the port were at work.
+    pub fn is_limited(self) -> bool {
+        matches!(self, Heard::Delayed | Heard::Merged | Heard::Suppressed)
+    }
+}
+
+/// First sign of life of a machine, other than a Router Solicitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// Duplicate address detection (RFC 4862 section 5.4): its stack is up and configures addresses.
+    Probe,
+    /// Multicast Listener Discovery report (RFC 2710, RFC 3810): its stack comes up.
+    MldReport,
+    /// DHCPv6 Solicit: EDK2 sends it the moment it begins to accept advertisements, and solicits a router
+    /// only a second later.
+    Dhcp6Solicit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,44 +65,104 @@ pub(super) enum Target {
         address: Ipv6Addr,
         mac: MacAddr,
     },
-    /// To all nodes, in a unicast frame (RFC 6085): for a machine that solicits from `::`.
+    /// To all nodes, in a unicast frame (RFC 6085): for a machine without an address of its own yet.
     AllNodesIn {
         mac: MacAddr,
     },
 }
 
+impl Target {
+    fn mac(self) -> MacAddr {
+        match self {
+            Target::Unicast { mac, .. } | Target::AllNodesIn { mac } => mac,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) target: Target,
-    /// When the solicitation arrived.
-    pub(super) since: Duration,
+    /// When the machine was heard.
+    since: Duration,
+    /// When the solicitation arrived; `None` where the machine only showed itself.
+    pub(super) solicited_at: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Answers {
+    /// Holds [`PENDING_MAX`] from the start: answering allocates nothing.
     pending: Vec<Pending>,
+    /// After a failed transmission.
     not_before: Duration,
-    bucket: Bucket,
+    all_nodes_not_before: Duration,
+    unicast: TokenBucket,
+    all_nodes: TokenBucket,
+    /// Machines that got an answer last, and when.
+    greeted: [Option<(MacAddr, Duration)>; PENDING_MAX],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queued {
-    New,
+    /// Leaves at this time.
+    New(Duration),
     Merged,
     /// No room: a multicast has to answer.
     Full,
 }
 
 impl Answers {
-    pub(super) fn push(&mut self, target: Target, since: Duration) -> Queued {
-        if self.pending.iter().any(|pending| pending.target == target) {
-            Queued::Merged
-        } else if self.pending.len() >= PENDING_MAX {
-            Queued::Full
-        } else {
-            self.pending.push(Pending { target, since });
-            Queued::New
+    pub(super) fn new() -> Self {
+        Answers {
+            pending: Vec::with_capacity(PENDING_MAX),
+            not_before: Duration::ZERO,
+            all_nodes_not_before: Duration::ZERO,
+            unicast: UNICAST,
+            all_nodes: ALL_NODES,
+            greeted: [None; PENDING_MAX],
         }
+    }
+
+    /// A solicitation that arrived at `now` asks for an answer.
+    pub(super) fn push(&mut self, target: Target, now: Duration) -> Queued {
+        self.queue(Pending { target, since: now, solicited_at: Some(now) })
+    }
+
+    fn queue(&mut self, new: Pending) -> Queued {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.target == new.target) {
+            pending.solicited_at = pending.solicited_at.or(new.solicited_at);
+            return Queued::Merged;
+        }
+        if self.pending.len() >= PENDING_MAX {
+            return Queued::Full;
+        }
+        self.pending.push(new);
+        Queued::New(self.due_of(&new))
+    }
+
+    /// A machine showed itself: it gets an advertisement if that costs no solicitation its answer.
+    pub(super) fn greet(&mut self, trigger: Trigger, mac: MacAddr, now: Duration) -> Heard {
+        let kept = match trigger {
+            Trigger::Probe | Trigger::MldReport if self.was_greeted(mac, now) => return Heard::Merged,
+            Trigger::Probe | Trigger::MldReport => KEPT_FOR_SOLICITATIONS,
+            // What it was sent before is lost on firmware that listens only from now on.
+            Trigger::Dhcp6Solicit => 0,
+        };
+        if self.pending.iter().any(|pending| pending.target.mac() == mac) {
+            return Heard::Merged;
+        }
+        if self.all_nodes.earliest_keeping(kept) > now {
+            return Heard::Suppressed;
+        }
+        match self.queue(Pending { target: Target::AllNodesIn { mac }, since: now, solicited_at: None }) {
+            Queued::New(due) if due <= now => Heard::Answering,
+            Queued::New(_) => Heard::Delayed,
+            Queued::Merged => Heard::Merged,
+            Queued::Full => Heard::Suppressed,
+        }
+    }
+
+    fn was_greeted(&self, mac: MacAddr, now: Duration) -> bool {
+        self.greeted.iter().flatten().any(|(greeted, at)| *greeted == mac && *at + GREETED > now)
     }
 
     /// When the next answer may leave.
@@ -82,10 +172,10 @@ impl Answers {
 
     fn due_of(&self, pending: &Pending) -> Duration {
         let allowed = match pending.target {
-            Target::Unicast { .. } => pending.since,
-            Target::AllNodesIn { .. } => pending.since.max(self.bucket.earliest()),
+            Target::Unicast { .. } => self.unicast.earliest(),
+            Target::AllNodesIn { .. } => self.all_nodes.earliest().max(self.all_nodes_not_before),
         };
-        allowed.max(self.not_before)
+        pending.since.max(allowed).max(self.not_before)
     }
 
     /// Takes the answer that has been due longest.
@@ -100,23 +190,38 @@ impl Answers {
             return None;
         }
         let pending = self.pending.remove(index);
-        if matches!(pending.target, Target::AllNodesIn { .. }) {
-            self.bucket.take(now);
+        match pending.target {
+            Target::Unicast { .. } => self.unicast.take(now),
+            Target::AllNodesIn { .. } => {
+                self.all_nodes.take(now);
+                self.all_nodes_not_before = now + ALL_NODES_SPACING;
+            }
         }
-        self.not_before = now + ANSWER_SPACING;
+        self.remember(pending.target.mac(), now);
         Some(pending)
+    }
+
+    /// In place of what was known of the machine, else of the one whose greeting is longest ago.
+    fn remember(&mut self, mac: MacAddr, now: Duration) {
+        let age = |entry: &Option<(MacAddr, Duration)>| match entry {
+            Some((known, _)) if *known == mac => None,
+            entry => Some(entry.map(|(_, at)| at)),
+        };
+        if let Some(entry) = self.greeted.iter_mut().min_by_key(|entry| age(entry)) {
+            *entry = Some((mac, now));
+        }
     }
 
     /// The answer did not leave: once more, not before `at`.
     pub(super) fn postpone(&mut self, pending: Pending, at: Duration) {
-        self.push(pending.target, pending.since);
+        self.queue(pending);
         self.not_before = self.not_before.max(at);
     }
 
     /// Takes a token for a real multicast answer; the time from which it may be used.
     pub(super) fn reserve_multicast(&mut self, now: Duration) -> Duration {
-        let at = self.bucket.earliest().max(now);
-        self.bucket.take(at);
+        let at = self.all_nodes.earliest().max(now);
+        self.all_nodes.take(at);
         at
     }
 
@@ -129,25 +234,10 @@ impl Answers {
         self.pending.retain(|pending| pending.since + PENDING_AGE_MAX >= now);
     }
 
+    /// Nobody waits and nobody has been greeted: another machine may be at the other end of the link.
     pub(super) fn clear(&mut self) {
         self.pending.clear();
-    }
-}
-
-/// Token bucket as one time: the theoretical arrival time of the generic cell rate algorithm.
-#[derive(Debug, Clone, Default)]
-struct Bucket {
-    full_at: Duration,
-}
-
-impl Bucket {
-    /// When a token is there.
-    fn earliest(&self) -> Duration {
-        self.full_at.saturating_sub(BUCKET_INTERVAL * (BUCKET_BURST - 1))
-    }
-
-    fn take(&mut self, now: Duration) {
-        self.full_at = self.full_at.max(now) + BUCKET_INTERVAL;
+        self.greeted = [None; PENDING_MAX];
     }
 }
 
@@ -157,31 +247,96 @@ mod tests {
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
-    #[test]
-    fn four_answers_to_the_unspecified_address_then_one_per_three_seconds() {
-        let mut answers = Answers::default();
-        let mut sent = vec![];
-        let mut now = Duration::ZERO;
-        while now < Duration::from_secs(12) {
-            answers.push(Target::AllNodesIn { mac: MAC }, now);
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Times in milliseconds at which something leaves while `ask` runs every 10 ms.
+    fn sent(until: Duration, mut ask: impl FnMut(&mut Answers, Duration)) -> Vec<u128> {
+        let mut answers = Answers::new();
+        let (mut sent, mut now) = (vec![], Duration::ZERO);
+        while now < until {
+            ask(&mut answers, now);
             if answers.pop(now).is_some() {
                 sent.push(now.as_millis());
             }
-            now += Duration::from_millis(10);
+            now += ms(10);
         }
+        sent
+    }
+
+    #[test]
+    fn four_answers_to_the_unspecified_address_then_one_per_three_seconds() {
+        let sent = sent(Duration::from_secs(12), |answers, now| {
+            answers.push(Target::AllNodesIn { mac: MAC }, now);
+        });
         assert_eq!(sent, [0, 100, 200, 300, 3000, 6000, 9000]);
     }
 
     #[test]
-    fn a_link_local_solicitor_is_not_held_up_by_an_empty_bucket() {
-        let mut answers = Answers::default();
-        (0..4).for_each(|_| answers.bucket.take(Duration::ZERO));
+    fn twenty_answers_to_an_address_then_ten_per_second() {
         let unicast = Target::Unicast { address: MAC.eui64_link_local(), mac: MAC };
-        assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, Duration::ZERO), Queued::New);
-        assert_eq!(answers.push(unicast, Duration::from_millis(5)), Queued::New);
-        assert_eq!(answers.push(unicast, Duration::from_millis(6)), Queued::Merged);
-        let first = answers.pop(Duration::from_millis(7)).unwrap();
-        assert_eq!(first, Pending { target: unicast, since: Duration::from_millis(5) });
-        assert_eq!(answers.due(), Some(Duration::from_secs(3)));
+        let sent = sent(Duration::from_secs(4), |answers, now| {
+            answers.push(unicast, now);
+        });
+        // Every 10 ms until the bucket of 20, which meanwhile refilled by two, is empty.
+        assert_eq!(sent[..22], (0..22).map(|step| step * 10).collect::<Vec<u128>>()[..]);
+        assert_eq!(sent[22..25], [300, 400, 500]);
+        assert_eq!(sent.len(), 22 + 37);
+    }
+
+    #[test]
+    fn a_link_local_solicitor_is_not_held_up_by_an_empty_bucket() {
+        let mut answers = Answers::new();
+        (0..4).for_each(|_| answers.all_nodes.take(Duration::ZERO));
+        let unicast = Target::Unicast { address: MAC.eui64_link_local(), mac: MAC };
+        assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(0)), Queued::New(ms(3000)));
+        assert_eq!(answers.push(unicast, ms(5)), Queued::New(ms(5)));
+        assert_eq!(answers.push(unicast, ms(6)), Queued::Merged);
+        let first = answers.pop(ms(7)).unwrap();
+        assert_eq!(first, Pending { target: unicast, since: ms(5), solicited_at: Some(ms(5)) });
+        assert_eq!(answers.due(), Some(ms(3000)));
+    }
+
+    #[test]
+    fn a_machine_that_shows_itself_is_greeted_once() {
+        let mut answers = Answers::new();
+        assert_eq!(answers.greet(Trigger::MldReport, MAC, ms(0)), Heard::Answering);
+        assert_eq!(answers.greet(Trigger::Probe, MAC, ms(0)), Heard::Merged, "pending");
+        assert!(answers.pop(ms(0)).is_some_and(|pending| pending.solicited_at.is_none()));
+        assert_eq!(answers.greet(Trigger::Probe, MAC, ms(2999)), Heard::Merged, "greeted");
+        assert_eq!(answers.greet(Trigger::Dhcp6Solicit, MAC, ms(2999)), Heard::Answering);
+        answers.pop(ms(2999)).unwrap();
+        assert_eq!(answers.greet(Trigger::Probe, MAC, ms(6000)), Heard::Answering);
+    }
+
+    #[test]
+    fn greetings_leave_a_token_to_whoever_asks() {
+        let machine = |number: u8| MacAddr([2, 0, 0, 0, 0, number]);
+        let mut answers = Answers::new();
+        let mut now = ms(0);
+        for number in 0..3 {
+            assert_eq!(answers.greet(Trigger::Probe, machine(number), now), Heard::Answering);
+            answers.pop(now).unwrap();
+            now += ALL_NODES_SPACING;
+        }
+        assert_eq!(answers.greet(Trigger::MldReport, machine(3), now), Heard::Suppressed);
+        assert_eq!(answers.push(Target::AllNodesIn { mac: machine(4) }, now), Queued::New(now));
+        answers.pop(now).unwrap();
+        assert_eq!(answers.greet(Trigger::Dhcp6Solicit, machine(5), now), Heard::Suppressed);
+        // Not two within the spacing, whoever they are for.
+        let mut answers = Answers::new();
+        assert_eq!(answers.greet(Trigger::Probe, machine(0), ms(0)), Heard::Answering);
+        answers.pop(ms(0)).unwrap();
+        assert_eq!(answers.greet(Trigger::Probe, machine(1), ms(1)), Heard::Delayed);
+        assert_eq!(answers.due(), Some(ALL_NODES_SPACING));
+    }
+
+    #[test]
+    fn a_solicitation_joins_a_greeting() {
+        let mut answers = Answers::new();
+        answers.greet(Trigger::Probe, MAC, ms(0));
+        assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(1)), Queued::Merged);
+        assert_eq!(answers.pop(ms(1)).unwrap().solicited_at, Some(ms(1)));
     }
 }

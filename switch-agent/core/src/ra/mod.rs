@@ -6,16 +6,19 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 use serde::Serialize;
 
+use crate::dhcp6::Dhcp6Config;
 use crate::name::{MacAddr, PortName};
 
 mod advertiser;
 mod answers;
+mod bucket;
 mod content;
 mod multicast;
 mod rng;
 
 pub use advertiser::{Advertiser, Destination, Transmit, TransmitKind};
-pub use answers::Heard;
+pub use answers::{Heard, Trigger};
+pub use bucket::TokenBucket;
 
 /// How an advertiser treats the letter of RFC 4861.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -133,6 +136,9 @@ pub struct AdvertiserSpec {
     /// Link-local address of the port: source of the advertisements.
     pub link_local: Ipv6Addr,
     pub config: RaConfig,
+    /// DHCPv6 beside the advertisements: one process owns both, as a client's first message is answered by
+    /// both at once.
+    pub dhcp6: Option<Dhcp6Config>,
 }
 
 /// How a port stops advertising.

@@ -15,14 +15,22 @@ const PORT_MAC: MacAddr = MacAddr([0x22, 0, 0, 0, 0, 9]);
 struct FakeWire {
     sent: RefCell<Vec<(u32, Vec<u8>)>>,
     broken: RefCell<Vec<u32>>,
+    muted: RefCell<Vec<u32>>,
 }
 
 impl Wire for FakeWire {
-    fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        if self.broken.borrow().contains(&ifindex) {
-            return Err(io::Error::from_raw_os_error(Errno::ENETDOWN as i32));
+    fn send(&self, outbox: &mut Outbox) {
+        for frame in outbox.frames_mut() {
+            if self.broken.borrow().contains(&frame.ifindex()) {
+                frame.fail(&io::Error::from_raw_os_error(Errno::ENETDOWN as i32));
+            } else {
+                self.sent.borrow_mut().push((frame.ifindex(), frame.bytes().to_vec()));
+            }
         }
-        self.sent.borrow_mut().push((ifindex, frame.to_vec()));
+    }
+
+    fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
+        *self.muted.borrow_mut() = ifindexes.to_vec();
         Ok(())
     }
 }
@@ -147,7 +155,7 @@ fn answers_on_the_port_that_was_asked_and_on_no_other() {
     for line in [
         r#"switch_agent_ra_sent_total{port="Ethernet8",type="unicast"} 1"#,
         r#"switch_agent_rs_received_total{port="Ethernet8",source="link_local"} 1"#,
-        r#"switch_agent_ndp_invalid_total{port="Ethernet4",reason="own_address"} 1"#,
+        r#"switch_agent_ndp_dropped_total{port="Ethernet4",reason="own_address"} 1"#,
         "switch_agent_ra_answer_seconds_count 1",
         r#"switch_agent_ra_last_multicast_timestamp_seconds{port="Ethernet4"}"#,
     ] {
@@ -239,4 +247,57 @@ fn a_foreign_router_is_counted_and_not_believed() {
     bench.driver.flush(|| ms(10));
     assert!(bench.sent().is_empty());
     assert!(bench.metrics.encode().contains(r#"switch_agent_foreign_ra_total{port="Ethernet4"} 1"#));
+}
+
+#[test]
+fn a_flooded_port_is_muted_and_others_are_answered() {
+    let mut bench = Bench::new();
+    bench.set(ms(0), spec(4, 7));
+    bench.set(ms(0), spec(8, 9));
+    for source in 0..1000u32 {
+        let [a, b, c, d] = source.to_be_bytes();
+        bench.solicit(ms(10), 7, MacAddr([2, 1, a, b, c, d]));
+    }
+    bench.sent();
+    assert_eq!(*bench.driver.wire.muted.borrow(), [7]);
+    bench.solicit(ms(11), 9, MACHINE);
+    assert_eq!(bench.sent(), [(9, MACHINE.0)]);
+    let text = bench.metrics.encode();
+    for line in [
+        r#"switch_agent_ndp_mutes_total{port="Ethernet4"} 1"#,
+        r#"switch_agent_ndp_dropped_total{port="Ethernet4",reason="over_budget"} 872"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+
+    bench.at(ms(499));
+    assert_eq!(*bench.driver.wire.muted.borrow(), [7]);
+    let sent = bench.sent();
+    assert!(sent.contains(&(7, ALL_NODES_MAC.0)), "its machine still has a router: {sent:?}");
+    bench.at(ms(500));
+    assert!(bench.driver.wire.muted.borrow().is_empty());
+    (6..60).for_each(|tenth| bench.at(ms(tenth * 100)));
+    bench.sent();
+    bench.solicit(ms(6000), 7, MACHINE);
+    assert_eq!(bench.sent(), [(7, MACHINE.0)]);
+}
+
+#[test]
+fn hundreds_of_ports_leave_by_a_few_calls_each_port_once() {
+    let mut bench = Bench::new();
+    for number in 0..300 {
+        bench.inbox.command(port(number), Command::Set(Box::new(spec(number, number + 1))));
+    }
+    bench.at(ms(0));
+    let mut sent = bench.sent();
+    sent.sort_unstable();
+    assert_eq!(sent, (1..=300).map(|ifindex| (ifindex, ALL_NODES_MAC.0)).collect::<Vec<_>>());
+    assert_eq!(bench.driver.deadline(), Some(ms(100)));
+    for number in 0..300 {
+        bench.inbox.command(port(number), Command::Cease(Cease::Silent));
+    }
+    bench.at(ms(50));
+    assert_eq!(bench.driver.deadline(), None);
+    bench.set(ms(60), spec(4, 7));
+    assert_eq!(bench.driver.entries.len(), 300, "slots are used again");
 }

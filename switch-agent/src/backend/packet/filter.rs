@@ -1,6 +1,10 @@
-//! The filter that runs in the kernel, as classic BPF (Linux `Documentation/networking/filter.rst`).
+//! The filters that run in the kernel, as classic BPF (Linux `Documentation/networking/filter.rst`).
+//!
+//! Each begins with the ports that are muted, two instructions for each: a flood on a port costs no wake-up.
 
 use socket2::SockFilter;
+
+use super::sys::Layer;
 
 const LD_WORD: u16 = 0x20;
 const LD_BYTE: u16 = 0x30;
@@ -13,6 +17,11 @@ const RETURN: u16 = 0x06;
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 /// First of PACKET_OTHERHOST (which covers frames of a VLAN that the port does not have), PACKET_OUTGOING.
 const PACKET_OTHERHOST: u32 = 3;
+
+/// SKF_AD_OFF + SKF_AD_IFINDEX: the device the frame arrived on.
+const IFINDEX: u32 = 0xffff_f000 + 8;
+/// SKF_NET_OFF + 7: hop limit, where the program sees the ICMPv6 message alone.
+const HOP_LIMIT_BEFORE: u32 = 0xfff0_0000 + 7;
 
 const ETHERTYPE: u32 = 12;
 const NEXT_HEADER: u32 = 20;
@@ -58,26 +67,65 @@ const ROUTER_DISCOVERY: [Instruction; 24] = [
     (RETURN, 0, 0, DROP),
 ];
 
-/// [`ROUTER_DISCOVERY`] as the socket takes it.
-pub(super) fn router_discovery() -> Vec<SockFilter> {
-    ROUTER_DISCOVERY.iter().map(|&(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)).collect()
+/// Accepts Router Solicitations with code 0 and Router Advertisements with hop limit 255, on a raw ICMPv6
+/// socket.
+const ICMPV6_ROUTER_DISCOVERY: [Instruction; 9] = [
+    (LD_BYTE, 0, 0, HOP_LIMIT_BEFORE),
+    (JUMP_EQUAL, 0, 6, 255),
+    (LD_BYTE, 0, 0, 0),
+    (JUMP_EQUAL, 3, 0, 134),
+    (JUMP_EQUAL, 0, 3, 133),
+    (LD_BYTE, 0, 0, 1),
+    (JUMP_EQUAL, 0, 1, 0),
+    (RETURN, 0, 0, ACCEPT),
+    (RETURN, 0, 0, DROP),
+];
+
+/// The program of a socket on this layer, as the kernel takes it, without the frames of these ports.
+pub(super) fn router_discovery(layer: Layer, muted: &[u32]) -> Vec<SockFilter> {
+    program(layer, muted).into_iter().map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)).collect()
+}
+
+fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
+    let mut program = Vec::with_capacity(2 * muted.len() + ROUTER_DISCOVERY.len() + 1);
+    if !muted.is_empty() {
+        program.push((LD_WORD, 0, 0, IFINDEX));
+    }
+    for ifindex in muted {
+        program.push((JUMP_EQUAL, 0, 1, *ifindex));
+        program.push((RETURN, 0, 0, DROP));
+    }
+    match layer {
+        Layer::Link => program.extend(ROUTER_DISCOVERY),
+        Layer::Icmpv6 => program.extend(ICMPV6_ROUTER_DISCOVERY),
+    }
+    program
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel does: a load past the end of the frame drops it.
+    const PORT: u32 = 7;
+
     fn accepts(packet_type: u8, frame: &[u8]) -> bool {
+        runs(&program(Layer::Link, &[]), packet_type, frame)
+    }
+
+    /// Runs the program as the kernel does for a frame of [`PORT`]: a load past the end of the frame drops
+    /// it.
+    fn runs(program: &[Instruction], packet_type: u8, frame: &[u8]) -> bool {
         let mut accumulator = 0;
         let mut next = 0;
         loop {
-            let (code, if_true, if_false, operand) = ROUTER_DISCOVERY[next];
+            let (code, if_true, if_false, operand) = program[next];
             let offset = usize::try_from(operand).unwrap();
             next += 1;
             let jump = |taken: bool| usize::from(if taken { if_true } else { if_false });
             match code {
                 LD_BYTE if operand == PACKET_TYPE => accumulator = u32::from(packet_type),
+                LD_BYTE if operand == HOP_LIMIT_BEFORE => accumulator = u32::from(packet_type),
+                LD_WORD if operand == IFINDEX => accumulator = PORT,
                 LD_BYTE => match frame.get(offset) {
                     Some(byte) => accumulator = u32::from(*byte),
                     None => return false,
@@ -127,5 +175,26 @@ mod tests {
             assert!(!accepts(MULTICAST, &other), "byte {offset}");
         }
         assert!(!accepts(MULTICAST, &frame(133)[..54]), "cut before the ICMPv6 header");
+    }
+
+    #[test]
+    fn a_muted_port_is_not_heard_and_others_are() {
+        let solicitation = frame(133);
+        let muted: Vec<u32> = (100..300).chain([PORT]).collect();
+        assert!(!runs(&program(Layer::Link, &muted), 2, &solicitation));
+        assert!(runs(&program(Layer::Link, &muted[..200]), 2, &solicitation));
+        assert!(!runs(&program(Layer::Link, &muted[..200]), 2, &frame(136)));
+        assert_eq!(program(Layer::Link, &muted).len(), 2 * muted.len() + 1 + ROUTER_DISCOVERY.len());
+    }
+
+    #[test]
+    fn a_raw_socket_hears_router_discovery_from_the_link_alone() {
+        let runs = |hop_limit, message: &[u8]| runs(&program(Layer::Icmpv6, &[]), hop_limit, message);
+        assert!(runs(255, &[133, 0, 0, 0]));
+        assert!(runs(255, &[134, 1, 0, 0]), "counted as invalid");
+        assert!(!runs(254, &[133, 0, 0, 0]));
+        assert!(!runs(255, &[133, 1, 0, 0]));
+        assert!(!runs(255, &[135, 0, 0, 0]));
+        assert!(!runs(255, &[]));
     }
 }

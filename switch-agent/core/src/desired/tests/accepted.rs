@@ -46,7 +46,7 @@ fn every_global_field_is_read() {
     );
 }
 
-const FULL_PARTITION: [(&str, &str); 34] = [
+const FULL_PARTITION: [(&str, &str); 36] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -55,6 +55,11 @@ const FULL_PARTITION: [(&str, &str); 34] = [
     ("leak", "disabled"),
     ("isolate", "disabled"),
     ("dhcp6", "enabled"),
+    (
+        "dhcp6_boot_url@",
+        "x64-uefi-http|http://[{router}]:8080/x64.efi,7|tftp://[2001:db8:f::4]/x64.efi,ipxe|https://boot.example.com/${uuid}",
+    ),
+    ("dhcp6_boot_param@", "quiet,console=ttyS0"),
     ("service_address@", "2001:db8:f::53"),
     ("ra_profile", "strict"),
     ("max_rtr_adv_interval", "1800"),
@@ -93,7 +98,14 @@ fn every_partition_field_is_read() {
     let roles =
         [partition.manage_vrf, partition.advertise, partition.proxy, partition.leak, partition.isolate];
     assert_eq!(roles, [false; 5]);
-    assert!(partition.dhcp6 && !partition.ra.adv_other_config_flag && !partition.ra.adv_managed_flag);
+    assert!(partition.ra.adv_other_config_flag && partition.ra.adv_managed_flag);
+    let dhcp6 = partition.dhcp6.as_ref().unwrap();
+    let clients: Vec<String> = dhcp6.boot_urls.iter().map(|url| url.client.to_string()).collect();
+    assert_eq!(clients, ["x64-uefi-http", "x64-uefi", "ipxe"]);
+    assert_eq!(dhcp6.boot_params, ["quiet", "console=ttyS0"]);
+    assert_eq!((dhcp6.valid_s, dhcp6.preferred_s), (u32::MAX, u32::MAX));
+    assert_eq!((&dhcp6.dns_servers, &dhcp6.domain_search), (&partition.ra.rdnss, &partition.ra.dnssl));
+    assert_eq!(dhcp6.ntp_servers, partition.ntp_servers);
     assert_eq!(partition.vrf.as_str(), "VrfBootstrap");
     assert_eq!(partition.service_addresses, ["2001:db8:f::53".parse::<Ipv6Addr>().unwrap()]);
     assert_eq!(partition.ra.profile, RaProfile::Strict);

@@ -14,6 +14,10 @@ const ROUTE: &str = "must be prefix[;low|medium|high[;lifetime]], like 2001:db8:
 const PATTERN: &str = "must have a path of plain segments, *, and ** as the last one";
 const VRF: &str = "must be a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)";
 const DOWNLOAD: &str = "must be an http:// or https:// URL of printable ASCII, at most 1024 bytes";
+const BOOT_URL: &str = "must be client|URL, like x64-uefi-http|http://[{router}]:8080/x64.efi; a client is ipxe, \
+                        default, or an architecture by its number or word (x64-uefi-http, arm64-uefi-http, x64-uefi, \
+                        arm64-uefi, x86-bios, ...)";
+const BOOT_SCHEME: &str = "must have a URL with http://, https:// or tftp:// behind the |";
 const CAPPORT: &str = "must be an https:// URL or urn:ietf:params:capport:unrestricted";
 
 /// One bad field in an otherwise good row: the message is row, field, value and the rule given here.
@@ -181,6 +185,17 @@ fn partition_services() {
             ("leak", "", FLAG),
             ("isolate", "1", FLAG),
             ("dhcp6", "on", FLAG),
+            ("dhcp6_boot_url@", "http://h/x", BOOT_URL),
+            ("dhcp6_boot_url@", "vax|http://h/x", BOOT_URL),
+            ("dhcp6_boot_url@", "65536|http://h/x", BOOT_URL),
+            ("dhcp6_boot_url@", "default|ftp://h/x", BOOT_SCHEME),
+            (
+                "dhcp6_boot_url@",
+                "default|http://h/{mac}",
+                "knows the placeholders {router} and {proxy_port} only",
+            ),
+            ("dhcp6_boot_url@", "default|http://h/#x", "must not have a fragment"),
+            ("dhcp6_boot_param@", "café", "must be 1 to 256 bytes of printable ASCII"),
             ("api_allow@", "/v1/**", rule),
             ("api_allow@", "get /v1", &format!("{rule}; \"get\" {verbs}")),
             ("api_allow@", "GET| /v1", &format!("{rule}; \"\" {verbs}")),

@@ -77,7 +77,7 @@ fn defaults_are_those_of_the_tables() {
             proxy: true,
             leak: true,
             isolate: true,
-            dhcp6: false,
+            dhcp6: None,
             service_addresses: vec![],
             ra: RaConfig {
                 profile: RaProfile::Boot,

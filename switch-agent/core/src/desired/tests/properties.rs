@@ -77,10 +77,12 @@ fn any_config() -> impl Strategy<Value = ConfigDb> {
 }
 
 /// Partition fields with values that hold in any combination.
-const GOOD_FIELDS: [(&str, &[&str]); 27] = [
+const GOOD_FIELDS: [(&str, &[&str]); 29] = [
     ("manage_vrf", &["enabled", "disabled"]),
     ("advertise", &["enabled", "disabled"]),
     ("dhcp6", &["enabled", "disabled"]),
+    ("dhcp6_boot_url@", &["default|http://h/x", "x64-uefi-http|http://[{router}]/x,ipxe|https://h/${uuid}"]),
+    ("dhcp6_boot_param@", &["", "a b,c"]),
     ("service_address@", &["", "2001:db8:ffff::1", "fd00::1,fd00::2"]),
     ("ra_profile", &["boot", "strict"]),
     ("max_rtr_adv_interval", &["4", "10", "1800"]),

@@ -10,6 +10,7 @@ use crate::ndp::{ChecksumOffload, Message, parse_frame, write_frame};
 enum Op {
     Advance(u64),
     Solicit(u8, bool),
+    Trigger(u8, Trigger),
     Link(bool),
     Reconfigure(u8),
     CeaseFinal,
@@ -22,12 +23,17 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0u64..12_000).prop_map(Op::Advance),
         4 => (0u64..50).prop_map(Op::Advance),
         6 => (0u8..20, any::<bool>()).prop_map(|(machine, address)| Op::Solicit(machine, address)),
+        3 => (0u8..20, trigger()).prop_map(|(machine, trigger)| Op::Trigger(machine, trigger)),
         2 => any::<bool>().prop_map(Op::Link),
         1 => (0u8..4).prop_map(Op::Reconfigure),
         1 => Just(Op::CeaseFinal),
         1 => Just(Op::Revive),
         1 => Just(Op::FailNext),
     ]
+}
+
+fn trigger() -> impl Strategy<Value = Trigger> {
+    prop_oneof![Just(Trigger::Probe), Just(Trigger::MldReport), Just(Trigger::Dhcp6Solicit)]
 }
 
 /// Plays operations against the advertiser and checks, at every step, what must hold at any time.
@@ -39,6 +45,7 @@ struct World {
     fail_next: bool,
     multicasts: Vec<Duration>,
     sent: Vec<Duration>,
+    triggered: Option<Duration>,
     failed_since_multicast: bool,
 }
 
@@ -52,6 +59,7 @@ impl World {
             fail_next: false,
             multicasts: vec![],
             sent: vec![],
+            triggered: None,
             failed_since_multicast: false,
         }
     }
@@ -89,9 +97,15 @@ impl World {
             self.failed_since_multicast = true;
             return;
         }
+        if transmit.kind == TransmitKind::Triggered {
+            assert!(!self.strict() && matches!(transmit.destination, Destination::AllNodesIn(_)));
+            assert!(self.triggered.is_none_or(|last| self.now - last >= ms(100)), "two greetings at once");
+            self.triggered = Some(self.now);
+        }
         self.sent.push(self.now);
         let lately = self.sent.iter().filter(|sent| **sent + ms(1000) > self.now).count();
-        assert!(lately <= 24, "{lately} transmissions in a second");
+        // Both buckets full, their refill, and a multicast every 100 ms.
+        assert!(lately <= 20 + 10 + 4 + 1 + 10, "{lately} transmissions in a second");
         if transmit.destination == Destination::AllNodes {
             if let Some(last) = self.multicasts.last() {
                 let gap = if self.strict() { ms(3000) } else { ms(100) };
@@ -130,6 +144,10 @@ impl World {
                 let mac = MacAddr([0x52, 0x54, 0, 0, 1, machine]);
                 let address = with_address.then(|| mac.eui64_link_local());
                 self.advertiser.handle_solicit(now, &solicit(mac, address));
+            }
+            Op::Trigger(machine, trigger) => {
+                let mac = MacAddr([0x52, 0x54, 0, 0, 1, machine]);
+                self.advertiser.handle_trigger(now, trigger, mac);
             }
             Op::Link(up) => {
                 self.advertiser.handle_link(now, up);
@@ -180,13 +198,15 @@ proptest! {
         world.flush();
         for step in 0u64..6000 {
             world.apply(&Op::Advance(10));
-            world.apply(&Op::Solicit(u8::try_from(step % u64::from(machines)).unwrap(), !unspecified));
+            let machine = u8::try_from(step % u64::from(machines)).unwrap();
+            world.apply(&Op::Solicit(machine, !unspecified));
+            world.apply(&Op::Trigger(machine, Trigger::Dhcp6Solicit));
         }
-        // A minute: answers every 100 ms at most, and the ordinary multicasts with their bucket.
+        // A minute: answers to addresses within their bucket, and multicasts within theirs.
         let limit = match (unspecified, strict) {
             (true, true) => 21,
             (true, false) => 60,
-            (false, _) => 600 + 60,
+            (false, _) => 20 + 600 + 60,
         };
         prop_assert!(world.sent.len() <= limit, "{} sent", world.sent.len());
     }

@@ -39,6 +39,7 @@ pub(super) fn spec(profile: RaProfile) -> AdvertiserSpec {
             pref64: None,
             captive_portal: None,
         },
+        dhcp6: None,
     }
 }
 
@@ -90,7 +91,7 @@ fn boot_answers_the_unspecified_address_at_once_in_a_unicast_frame() {
         assert_eq!(run(&mut advertiser, ms(time)), [answer(time)]);
     }
     // The bucket is empty: the next answer waits for its token, 3 s after the first was spent.
-    assert_eq!(advertiser.handle_solicit(ms(2800), &solicit(MACHINE, None)), Heard::Answering);
+    assert_eq!(advertiser.handle_solicit(ms(2800), &solicit(MACHINE, None)), Heard::Delayed);
     assert_eq!(advertiser.handle_solicit(ms(2900), &solicit(MACHINE, None)), Heard::Merged);
     let sent = run(&mut advertiser, ms(5200));
     let answered = sent.iter().any(|sent| *sent == answer(5100))
@@ -256,7 +257,7 @@ fn two_machines_on_a_port_are_answered_each() {
     advertiser.handle_solicit(ms(2500), &from_link_local(MACHINE));
     advertiser.handle_solicit(ms(2501), &from_link_local(OTHER));
     assert_eq!(advertiser.handle_solicit(ms(2502), &from_link_local(OTHER)), Heard::Merged);
-    assert_eq!(times(&run(&mut advertiser, ms(2700))), [2500, 2600]);
+    assert_eq!(times(&run(&mut advertiser, ms(2700))), [2500, 2501]);
 }
 
 /// RFC 4861 section 6.2.8.
@@ -281,4 +282,59 @@ fn a_new_link_local_address_takes_leave_from_the_old_one() {
         let regular = advertiser.poll_transmit(second).unwrap();
         assert_eq!((regular.kind, regular.addresses.source), (TransmitKind::Initial, moved.link_local));
     }
+}
+
+#[test]
+fn a_machine_that_shows_itself_gets_an_advertisement_in_a_frame_of_its_own() {
+    let greeting = |time| (time, TransmitKind::Triggered, Destination::AllNodesIn(MACHINE));
+    for trigger in [Trigger::Probe, Trigger::MldReport, Trigger::Dhcp6Solicit] {
+        let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+        run(&mut advertiser, ms(2000));
+        assert_eq!(advertiser.handle_trigger(ms(2500), trigger, MACHINE), Heard::Answering);
+        assert_eq!(run(&mut advertiser, ms(2500)), [greeting(2500)]);
+        // EDK2 takes in nothing before its Solicit; everybody else has been told.
+        let again = match trigger {
+            Trigger::Dhcp6Solicit => Heard::Delayed,
+            Trigger::Probe | Trigger::MldReport => Heard::Merged,
+        };
+        assert_eq!(advertiser.handle_trigger(ms(2550), trigger, MACHINE), again);
+        let solicited = advertiser.handle_solicit(ms(2700), &from_link_local(MACHINE));
+        assert_eq!(solicited, Heard::Answering);
+    }
+    let mut strict = Advertiser::new(spec(RaProfile::Strict), true, 1, ms(0));
+    run(&mut strict, ms(2000));
+    assert_eq!(strict.handle_trigger(ms(2500), Trigger::Probe, MACHINE), Heard::Ignored);
+    strict.cease(ms(2600), Cease::Silent);
+    assert_eq!(strict.handle_trigger(ms(2700), Trigger::Probe, MACHINE), Heard::Ignored);
+}
+
+#[test]
+fn a_probe_ends_the_burst_after_carrier_and_a_report_does_not() {
+    for (trigger, expected) in
+        [(Trigger::Probe, vec![0, 250]), (Trigger::MldReport, vec![0, 100, 250, 500, 1500])]
+    {
+        let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+        let mut sent = run(&mut advertiser, ms(90));
+        assert_eq!(advertiser.handle_trigger(ms(95), trigger, MACHINE), Heard::Merged, "just told");
+        if trigger == Trigger::Probe {
+            assert_eq!(advertiser.handle_trigger(ms(99), Trigger::Dhcp6Solicit, OTHER), Heard::Answering);
+            assert_eq!(times(&run(&mut advertiser, ms(99))), [99]);
+        } else {
+            sent.extend(run(&mut advertiser, ms(220)));
+        }
+        assert_eq!(advertiser.handle_trigger(ms(250), trigger, MACHINE), Heard::Answering);
+        sent.extend(run(&mut advertiser, ms(2900)));
+        assert_eq!(times(&sent), expected, "{trigger:?}");
+    }
+}
+
+#[test]
+fn nothing_is_owed_to_a_sign_of_life_while_the_link_is_down() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), false, 1, ms(0));
+    assert_eq!(advertiser.handle_trigger(ms(10), Trigger::Dhcp6Solicit, MACHINE), Heard::Merged);
+    advertiser.handle_link(ms(20), true);
+    assert_eq!(
+        run(&mut advertiser, ms(20)).iter().map(|sent| sent.1).collect::<Vec<_>>(),
+        [TransmitKind::Initial]
+    );
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use switch_agent_core::desired::Partition;
+use switch_agent_core::desired::{Desired, Partition};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::name::{MacAddr, PortName};
-use switch_agent_core::ra::{Preference, RaConfig, RaProfile};
+use switch_agent_core::row::{ConfigDb, fields};
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -156,49 +156,11 @@ pub(super) fn service(name: &str, tcp_port: u16) -> PortService {
     PortService { listener, context }
 }
 
+/// A partition as its row describes it, defaults and all.
 fn partition() -> Partition {
-    Partition {
-        id: "p1".parse().unwrap(),
-        prefix: "2001:db8::/56".parse().unwrap(),
-        vrf: "VrfBoot-p1".parse().unwrap(),
-        manage_vrf: true,
-        advertise: true,
-        proxy: true,
-        leak: true,
-        isolate: true,
-        dhcp6: false,
-        service_addresses: Vec::new(),
-        ra: RaConfig {
-            profile: RaProfile::Boot,
-            max_rtr_adv_interval: Duration::from_secs(10),
-            min_rtr_adv_interval: Duration::from_secs(3),
-            adv_managed_flag: false,
-            adv_other_config_flag: false,
-            adv_link_mtu: None,
-            adv_reachable_time_ms: 0,
-            adv_retrans_timer_ms: 0,
-            adv_cur_hop_limit: 64,
-            adv_default_lifetime_s: 1800,
-            prf: Preference::Medium,
-            adv_prefix_list: Vec::new(),
-            rdnss: Vec::new(),
-            dnssl: Vec::new(),
-            route_info: Vec::new(),
-            pref64: None,
-            captive_portal: None,
-        },
-        adv_valid_lifetime_s: 3600,
-        adv_preferred_lifetime_s: 1800,
-        ntp_servers: Vec::new(),
-        leak_vrf: "default".to_owned(),
-        leak_prefixes: Vec::new(),
-        api_allow: Vec::new(),
-        boot_kernel_url: None,
-        boot_initrd_urls: Vec::new(),
-        boot_cmdline: None,
-        boot_template_file: None,
-        machine_config_file: None,
-    }
+    let mut config = ConfigDb::default();
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/56")]));
+    Desired::from_config(&config).partitions.into_values().next().unwrap()
 }
 
 /// A reply as it came off the wire, body decoded.

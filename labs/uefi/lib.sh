@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # used by those who source this
+# What the scripts of this lab agree on. Sourced, never run.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../local/lib/env.sh"
+
+UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin)
+OVMF_CODE=/usr/share/OVMF/OVMF_CODE_4M.fd
+OVMF_VARS=/usr/share/OVMF/OVMF_VARS_4M.fd
+
+# On the host's file system: what both the lab kernel and the host see.
+UEFI_OUT=$LAB_OUT/uefi
+UEFI_MAC=52:54:00:00:00:09
+# Where its cable is.
+UEFI_PORT=leaf1:Ethernet8
+# From power-on to power-off; a boot takes about 15 s.
+UEFI_BOOT_SECONDS_MAX=60
+
+export UEFI_OUT UEFI_MAC UEFI_PORT
