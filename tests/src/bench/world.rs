@@ -63,7 +63,7 @@ impl World {
                 let port = self.by_interface.get(&(arrival.place, arrival.ifindex)).copied();
                 let port = port.context(|| format!("an advertisement at {}", arrival.ifindex))?;
                 let advert = Advert::parse(&arrival.frame)?;
-                Ok(Some(Heard { port, at: arrival.at, multicast: advert.destination_mac[0] == 0x33 }))
+                Ok(Some(Heard { port, at: arrival.at, multicast: advert.is_multicast_frame() }))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => crate::failure::fail!("the tap ended"),

@@ -8,6 +8,7 @@ use crate::lab::Lab;
 mod bad_rows;
 mod boot;
 mod cli;
+mod conformance;
 mod docs;
 mod faults;
 mod isolation;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Case> {
         removal::cases(),
         restart::cases(),
         faults::cases(),
+        conformance::cases(),
         scale::cases(),
     ]
     .concat()
