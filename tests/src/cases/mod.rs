@@ -11,6 +11,7 @@ mod cli;
 mod conformance;
 mod docs;
 mod faults;
+mod floods;
 mod isolation;
 mod moves;
 mod proxy;
@@ -67,6 +68,7 @@ pub(crate) fn all() -> Vec<Case> {
         removal::cases(),
         restart::cases(),
         faults::cases(),
+        floods::cases(),
         conformance::cases(),
         scale::cases(),
     ]
