@@ -44,8 +44,8 @@ pub(super) fn dhcp6_options(
     ntp_servers: &[String],
 ) -> Arc<Dhcp6Options> {
     let options = Dhcp6Options {
-        valid_s: router.adv_valid_lifetime_s,
-        preferred_s: router.adv_preferred_lifetime_s,
+        valid_s: router.prefix.adv_valid_lifetime_s,
+        preferred_s: router.prefix.adv_preferred_lifetime_s,
         dns_servers: router.config.rdnss.clone(),
         domain_search: router.config.dnssl.clone(),
         ntp_servers: ntp_servers.to_vec(),
@@ -60,6 +60,16 @@ pub(super) fn dhcp6_options(
         ));
     }
     Arc::new(options)
+}
+
+/// The partition's options on a port whose advertisements say something else: both tell the same.
+pub(super) fn with_router_variables(
+    reader: &mut Reader,
+    options: &Dhcp6Options,
+    router: &RouterVariables,
+) -> Arc<Dhcp6Options> {
+    let files = BootFiles { urls: options.boot_urls.clone(), params: options.boot_params.clone() };
+    dhcp6_options(reader, files, router, &options.ntp_servers)
 }
 
 /// One item of `dhcp6_boot_url@`: `client|URL`, the client an architecture by word or number, `ipxe` or

@@ -71,7 +71,9 @@ impl Rejected {
 pub(super) struct Reader<'a> {
     row: String,
     fields: &'a Fields,
-    allowed: &'static [&'static str],
+    /// Fields that hold where the row does not have them, of another row that holds.
+    inherited: Option<&'a Fields>,
+    allowed: Vec<&'static str>,
     rejected: Vec<Rejected>,
     /// Known fields that an unknown one resembles.
     misspelt: Vec<&'static str>,
@@ -79,11 +81,14 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Starts reading a row that may have the fields in `allowed` and no other.
-    pub(super) fn new(row: String, fields: &'a Fields, allowed: &'static [&'static str]) -> Reader<'a> {
-        let mut reader = Reader { row, fields, allowed, rejected: Vec::new(), misspelt: Vec::new() };
+    pub(super) fn new(row: String, fields: &'a Fields, allowed: &[&[&'static str]]) -> Reader<'a> {
+        let allowed = allowed.concat();
+        let mut reader =
+            Reader { row, fields, inherited: None, allowed, rejected: Vec::new(), misspelt: Vec::new() };
+        let allowed = reader.allowed.clone();
         let unknown = |name: &&String| !allowed.contains(&name.as_str());
         for name in fields.keys().filter(unknown).take(UNKNOWN_FIELDS_MAX) {
-            let close = resembling(name, allowed);
+            let close = resembling(name, &allowed);
             let hint = close.map(|close| format!("did you mean {close}? ")).unwrap_or_default();
             let rule = format!("unknown field; {hint}allowed are {}", allowed.join(", "));
             reader.reject(name, rule);
@@ -92,9 +97,28 @@ impl<'a> Reader<'a> {
         reader
     }
 
+    /// From now on a field that the row does not have is that of `inherited`, a row that holds.
+    pub(super) fn inherit(&mut self, inherited: &'a Fields) {
+        self.inherited = Some(inherited);
+    }
+
     /// The raw text of a field.
     pub(super) fn text(&self, field: &str) -> Option<&'a str> {
-        self.fields.get(field).map(String::as_str)
+        let inherited = || self.inherited?.get(field);
+        self.fields.get(field).or_else(inherited).map(String::as_str)
+    }
+
+    /// Whether the row itself has the field.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
+    /// Where the value of a field that the row does not have comes from, for people.
+    pub(super) fn origin(&self, field: &str) -> &'static str {
+        match self.inherited {
+            Some(inherited) if inherited.contains_key(field) => "in the partition",
+            _ => "by default",
+        }
     }
 
     /// Records that `field`, as it stands in the row, breaks `rule`.

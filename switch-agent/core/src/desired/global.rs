@@ -49,7 +49,7 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     }
     let none = crate::row::Fields::new();
     let fields = config.row(TABLE, KEY).unwrap_or(&none);
-    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &FIELDS);
+    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &[&FIELDS]);
     let admin_up = reader.or("admin_status", true, admin_status());
     let switch_id = reader.optional("switch_id", switch_id);
     let upstream = upstream(&mut reader);

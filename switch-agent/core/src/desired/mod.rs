@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::dhcp6::Dhcp6Options;
 use crate::discovery::PathRule;
 use crate::name::{MacAddr, PartitionId, PortName, VrfName};
-use crate::ra::RaConfig;
+use crate::ra::{PrefixVariables, RaConfig};
 use crate::row::ConfigDb;
 
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
@@ -100,11 +100,9 @@ pub struct Partition {
     /// What DHCPv6 tells, where the role is on.
     pub dhcp6: Option<Arc<Dhcp6Options>>,
     pub service_addresses: Vec<Ipv6Addr>,
-    /// Router variables of the partition; `adv_prefix_list` is empty here, each port adds its own /64
-    /// with these lifetimes.
+    /// Router variables; `adv_prefix_list` is empty here, each port adds its own /64 with `adv_prefix`.
     pub ra: RaConfig,
-    pub adv_valid_lifetime_s: u32,
-    pub adv_preferred_lifetime_s: u32,
+    pub adv_prefix: PrefixVariables,
     pub ntp_servers: Vec<String>,
     /// `default` or a VRF name.
     pub leak_vrf: String,
@@ -131,6 +129,8 @@ pub struct DesiredPort {
     pub index: u64,
     /// `BOOT_NETWORK_PORT` `admin_status`.
     pub admin_up: bool,
+    /// The partition as this port sees it, where its row has router variables of its own.
+    pub own: Option<Box<Partition>>,
 }
 
 /// A row (or the whole of an object) that cannot be used, and why.
@@ -190,8 +190,8 @@ impl Desired {
         Desired { global, partitions, ports, rejected: findings.rejected, warnings: findings.warnings }
     }
 
-    /// The partition of a desired port. Present for every port in [`Desired::ports`].
-    pub fn partition_of(&self, port: &DesiredPort) -> Option<&Partition> {
-        self.partitions.get(&port.partition)
+    /// The partition of a desired port, as the port sees it. Present for every port in [`Desired::ports`].
+    pub fn partition_of<'a>(&'a self, port: &'a DesiredPort) -> Option<&'a Partition> {
+        port.own.as_deref().or_else(|| self.partitions.get(&port.partition))
     }
 }

@@ -6,7 +6,7 @@ use ipnet::Ipv6Net;
 
 use super::dhcp6::{boot_files, dhcp6_options};
 use super::fields::{Reader, row_name};
-use super::router::router_variables;
+use super::router::{self, router_variables};
 use super::url::{absolute_path, download_url, kernel_cmdline};
 use super::values::{boot_prefix, default_or_vrf, ntp_server, path_rule, routed_prefix, routed_unicast};
 use super::{Findings, in_use};
@@ -15,7 +15,8 @@ use crate::name::{PartitionId, VrfName};
 use crate::row::{ConfigDb, Fields};
 
 pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
-pub(super) const FIELDS: [&str; 36] = [
+/// Its own; the router variables come on top.
+pub(super) const FIELDS: [&str; 20] = [
     "prefix",
     "vrf_name",
     "manage_vrf",
@@ -27,22 +28,6 @@ pub(super) const FIELDS: [&str; 36] = [
     "dhcp6_boot_url@",
     "dhcp6_boot_param@",
     "service_address@",
-    "ra_profile",
-    "max_rtr_adv_interval",
-    "min_rtr_adv_interval",
-    "adv_default_lifetime",
-    "adv_valid_lifetime",
-    "adv_preferred_lifetime",
-    "adv_link_mtu",
-    "adv_cur_hop_limit",
-    "adv_reachable_time",
-    "adv_retrans_timer",
-    "prf",
-    "rdnss@",
-    "dnssl@",
-    "route_info@",
-    "pref64",
-    "captive_portal",
     "ntp_servers@",
     "leak_vrf",
     "leak_prefix@",
@@ -107,7 +92,7 @@ fn candidates<'a>(config: &'a ConfigDb, findings: &mut Findings) -> Vec<Candidat
                 continue;
             }
         };
-        let mut reader = Reader::new(row.clone(), fields, &FIELDS);
+        let mut reader = Reader::new(row.clone(), fields, &[&FIELDS, &router::FIELDS]);
         let partition = read(&mut reader, &id);
         candidates.push(Candidate { id, row, fields, partition, rejected: reader.finish() });
     }
@@ -121,10 +106,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
     let dhcp6 = reader.flag("dhcp6", false);
     let proxy = reader.flag("proxy", true);
     let boot_files = boot_files(reader, proxy);
-    let mut router = router_variables(reader);
-    // RFC 4861 section 4.2: what a DHCPv6 server really has to say; it serves addresses and the rest.
-    router.config.adv_managed_flag = dhcp6;
-    router.config.adv_other_config_flag = dhcp6;
+    let router = router_variables(reader, dhcp6);
     let ntp_servers = reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server);
     let dhcp6 = dhcp6.then(|| dhcp6_options(reader, boot_files, &router, &ntp_servers));
     let leak_vrf = reader.or("leak_vrf", "default".to_owned(), default_or_vrf);
@@ -150,8 +132,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
         dhcp6,
         service_addresses: reader.list("service_address@", SERVICE_ADDRESSES_MAX, routed_unicast),
         ra: router.config,
-        adv_valid_lifetime_s: router.adv_valid_lifetime_s,
-        adv_preferred_lifetime_s: router.adv_preferred_lifetime_s,
+        adv_prefix: router.prefix,
         ntp_servers,
         leak_vrf,
         leak_prefixes,
@@ -243,12 +224,6 @@ fn warnings(partition: &Partition, accepted: &BTreeMap<PartitionId, Partition>) 
             warn(format!("lets machines reach {}, the prefix of partition {}", other.prefix, other.id));
         }
     }
-    let max_interval_s = partition.ra.max_rtr_adv_interval.as_secs();
-    if partition.advertise && u64::from(partition.adv_valid_lifetime_s) < max_interval_s {
-        let value = partition.adv_valid_lifetime_s.to_string();
-        let rule =
-            format!("lets addresses expire between advertisements (max_rtr_adv_interval {max_interval_s})");
-        warnings.push(Rejected::of_field(&row, "adv_valid_lifetime", Some(&value), rule));
-    }
+    warnings.extend(router::warnings(&row, partition, |_| true));
     warnings
 }

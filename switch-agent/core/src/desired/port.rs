@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
+use super::dhcp6::with_router_variables;
 use super::fields::{Reader, Rule, number, row_name};
 use super::global::admin_status;
-use super::partition;
-use super::{Findings, in_use};
+use super::router::{self, RouterVariables, router_variables};
+use super::{Findings, in_use, partition};
 use crate::desired::{DesiredPort, Partition, Rejected};
 use crate::name::{PartitionId, PortKind, PortName, port_prefix};
 use crate::row::{ConfigDb, Fields};
 
 const TABLE: &str = "BOOT_NETWORK_PORT";
+/// Its own; the router variables come on top.
 pub(super) const FIELDS: [&str; 3] = ["partition", "prefix_offset", "admin_status"];
 
 /// Reads the ports. Where two have the same /64, the one that is in use stays; else the earlier one in
@@ -34,7 +36,7 @@ pub(super) fn ports(
     }
     let mut candidates = Vec::new();
     for (name, fields) in rows {
-        let mut reader = Reader::new(row_name(TABLE, name.as_str()), fields, &FIELDS);
+        let mut reader = Reader::new(row_name(TABLE, name.as_str()), fields, &[&FIELDS, &router::FIELDS]);
         let port = read(&mut reader, &name, config, partitions);
         let vrf = port.as_ref().and_then(|port| Some(&partitions.get(&port.partition)?.vrf));
         let in_use = port.as_ref().zip(vrf).is_some_and(|(port, vrf)| in_use::port(config, port, vrf));
@@ -50,6 +52,13 @@ pub(super) fn ports(
         let rejected = reader.finish();
         match port {
             Some(port) if rejected.is_empty() => {
+                if let Some(own) = &port.own {
+                    let row = row_name(TABLE, name.as_str());
+                    let has = |field: &str| {
+                        config.row(TABLE, name.as_str()).is_some_and(|row| row.contains_key(field))
+                    };
+                    findings.warnings.extend(router::warnings(&row, own, has));
+                }
                 holders.insert(port.prefix, name.clone());
                 ports.insert(name, port);
             }
@@ -59,10 +68,10 @@ pub(super) fn ports(
     ports
 }
 
-fn read(
-    reader: &mut Reader,
+fn read<'a>(
+    reader: &mut Reader<'a>,
     name: &PortName,
-    config: &ConfigDb,
+    config: &'a ConfigDb,
     partitions: &BTreeMap<PartitionId, Partition>,
 ) -> Option<DesiredPort> {
     let port_row = sonic_row(reader, name, config);
@@ -75,6 +84,7 @@ fn read(
         PortKind::PortChannel => Some(number),
         _ => port_row.get("index").and_then(|index| index.parse().ok()),
     };
+    let own = own_settings(reader, config, partition);
     if reader.is_bad("prefix_offset") {
         return None;
     }
@@ -98,11 +108,30 @@ fn read(
             .to_owned(),
         index: index.unwrap_or(number),
         admin_up,
+        own,
     })
 }
 
+/// The partition as the port sees it, where the row's router variables change anything. They are judged
+/// together with those of the partition's row.
+fn own_settings<'a>(
+    reader: &mut Reader<'a>,
+    config: &'a ConfigDb,
+    partition: &Partition,
+) -> Option<Box<Partition>> {
+    if !router::FIELDS.iter().any(|field| reader.has(field)) {
+        return None;
+    }
+    reader.inherit(config.row(partition::TABLE, partition.id.as_str())?);
+    let router = router_variables(reader, partition.dhcp6.is_some());
+    let dhcp6 = partition.dhcp6.as_ref().map(|options| with_router_variables(reader, options, &router));
+    let RouterVariables { config: ra, prefix: adv_prefix } = router;
+    (ra != partition.ra || adv_prefix != partition.adv_prefix)
+        .then(|| Box::new(Partition { ra, adv_prefix, dhcp6, ..partition.clone() }))
+}
+
 /// SONiC's row of the port, if the port exists and faces outwards.
-fn sonic_row<'a>(reader: &mut Reader, name: &PortName, config: &'a ConfigDb) -> Option<&'a Fields> {
+fn sonic_row<'a>(reader: &mut Reader<'_>, name: &PortName, config: &'a ConfigDb) -> Option<&'a Fields> {
     let table = if name.kind() == PortKind::PortChannel { "PORTCHANNEL" } else { "PORT" };
     let Some(row) = config.row(table, name.as_str()) else {
         reader.reject_row(format!("port does not exist: there is no {table}|{name}"));

@@ -7,10 +7,12 @@ use ipnet::Ipv6Net;
 use super::fields::{Rule, number};
 use crate::discovery::PathRule;
 use crate::name::VrfName;
-use crate::ra::{Preference, RouteInfo};
+use crate::ra::{EncryptedDns, Preference, RouteInfo, SvcParams};
 
 /// Longest DNS name in presentation form (RFC 1035 section 2.3.4).
 const DNS_NAME_LEN_MAX: usize = 253;
+const DNR_ADDRESSES_MAX: usize = 8;
+const DOHPATH_LEN_MAX: usize = 255;
 
 fn is_link_local(address: Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
@@ -150,6 +152,64 @@ pub(super) fn route_info(value: &str, default_lifetime_s: u32) -> Result<RouteIn
         return Err(RULE.into());
     }
     Ok(RouteInfo { prefix, preference: prf, lifetime_s })
+}
+
+/// One item of `dnr@`: `priority;name[;address|address[;key=value]...]`, with the keys `alpn` (required with
+/// addresses), `port` and `dohpath` (required with `h2` and `h3`, RFC 9461 section 5). Without addresses a
+/// machine resolves the name, and learns the parameters from its SVCB record.
+pub(super) fn encrypted_dns(value: &str) -> Result<EncryptedDns, Rule> {
+    const RULE: &str =
+        "must be priority;name[;address|address;alpn=dot|doq|h2|h3[;port=n][;dohpath=/path{?dns}]]";
+    let rule = || Rule::from(RULE);
+    let mut parts = value.split(';');
+    let priority = parts.next().unwrap_or_default();
+    let service_priority = number(1..=u16::MAX)(priority).map_err(|_| rule())?;
+    let adn = dns_name(parts.next().unwrap_or_default()).map_err(|_| rule())?;
+    let Some(addresses) = parts.next() else {
+        let svc_params = SvcParams::default();
+        return Ok(EncryptedDns { service_priority, adn, addresses: Vec::new(), svc_params });
+    };
+    let addresses: Vec<Ipv6Addr> =
+        addresses.split('|').map(dns_server).collect::<Result<_, _>>().map_err(|_| rule())?;
+    if addresses.len() > DNR_ADDRESSES_MAX {
+        return Err(format!("must have at most {DNR_ADDRESSES_MAX} addresses").into());
+    }
+    let svc_params = svc_params(parts).ok_or_else(rule)?;
+    let over_http = svc_params.alpn.iter().any(|id| id.starts_with('h'));
+    if over_http != svc_params.dohpath.is_some() {
+        return Err(
+            "must have a dohpath with alpn h2 or h3, and with nothing else (RFC 9461 section 5)".into()
+        );
+    }
+    Ok(EncryptedDns { service_priority, adn, addresses, svc_params })
+}
+
+/// `key=value` items, each key at most once; `None` where they do not hold, or lack `alpn`.
+fn svc_params<'a>(items: impl Iterator<Item = &'a str>) -> Option<SvcParams> {
+    let mut params = SvcParams::default();
+    for item in items {
+        match item.split_once('=')? {
+            ("alpn", ids) if params.alpn.is_empty() => {
+                params.alpn = ids.split('|').map(str::to_owned).collect();
+                let known = |id: &String| ["dot", "doq", "h2", "h3"].contains(&id.as_str());
+                let repeated = |at: usize| params.alpn[..at].contains(&params.alpn[at]);
+                if !params.alpn.iter().all(known) || (0..params.alpn.len()).any(repeated) {
+                    return None;
+                }
+            }
+            ("port", port) if params.port.is_none() => params.port = Some(number(1..=u16::MAX)(port).ok()?),
+            ("dohpath", path) if params.dohpath.is_none() => {
+                let printable = path.bytes().all(|b| b.is_ascii_graphic());
+                let template = path.starts_with('/') && path.contains("dns") && path.contains('{');
+                if !printable || !template || path.len() > DOHPATH_LEN_MAX {
+                    return None;
+                }
+                params.dohpath = Some(path.to_owned());
+            }
+            _ => return None,
+        }
+    }
+    (!params.alpn.is_empty()).then_some(params)
 }
 
 /// One item of `api_allow@`.

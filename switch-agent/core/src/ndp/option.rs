@@ -6,7 +6,7 @@ use ipnet::Ipv6Net;
 
 use super::advertisement::OPTION_LEN_MAX;
 use crate::name::MacAddr;
-use crate::ra::Preference;
+use crate::ra::{AdvPrefix, EncryptedDns, Preference, PrefixVariables, SvcParams};
 
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const PREFIX_INFORMATION: u8 = 3;
@@ -16,9 +16,12 @@ const RDNSS: u8 = 25;
 const DNSSL: u8 = 31;
 const CAPTIVE_PORTAL: u8 = 37;
 const PREF64: u8 = 38;
+const ENCRYPTED_DNS: u8 = 144;
 
-/// On-link and autonomous address-configuration flags (RFC 4861 section 4.6.2).
-const PREFIX_FLAGS_LA: u8 = 0xc0;
+/// Flags of a prefix (RFC 4861 section 4.6.2, RFC 9762 section 4).
+const ON_LINK: u8 = 0x80;
+const AUTONOMOUS: u8 = 0x40;
+const PD_PREFERRED: u8 = 0x10;
 
 /// Longest captive-portal URI in bytes that still fits beside the source link-layer address.
 pub const CAPTIVE_PORTAL_LEN_MAX: usize = OPTION_LEN_MAX - 2;
@@ -33,8 +36,8 @@ const DNSSL_NAMES_LEN: usize = 504;
 pub enum NdpOption<'a> {
     /// RFC 4861 section 4.6.1.
     SourceLinkLayerAddress(MacAddr),
-    /// RFC 4861 section 4.6.2, with L and A set.
-    PrefixInformation { prefix: Ipv6Net, valid_s: u32, preferred_s: u32 },
+    /// RFC 4861 section 4.6.2.
+    PrefixInformation(AdvPrefix),
     /// RFC 4861 section 4.6.4.
     Mtu(u32),
     /// RFC 4191 section 2.3.
@@ -45,6 +48,8 @@ pub enum NdpOption<'a> {
     Dnssl { domains: &'a [String], lifetime_s: u32 },
     /// RFC 8781 section 4.
     Pref64 { prefix: Ipv6Net, lifetime_s: u32 },
+    /// RFC 9463 section 6.1. A name that [`is_encodable_domain`] refuses is left out.
+    EncryptedDns { resolver: &'a EncryptedDns, lifetime_s: u32 },
     /// RFC 8910 section 2.3.
     CaptivePortal(&'a str),
 }
@@ -58,12 +63,12 @@ impl NdpOption<'_> {
             NdpOption::SourceLinkLayerAddress(mac) => {
                 out.push(option(SOURCE_LINK_LAYER_ADDRESS, &[&mac.0]));
             }
-            NdpOption::PrefixInformation { prefix, valid_s, preferred_s } => out.push(option(
+            NdpOption::PrefixInformation(AdvPrefix { prefix, variables }) => out.push(option(
                 PREFIX_INFORMATION,
                 &[
-                    &[prefix.prefix_len(), PREFIX_FLAGS_LA],
-                    &valid_s.to_be_bytes(),
-                    &preferred_s.to_be_bytes(),
+                    &[prefix.prefix_len(), prefix_flags(&variables)],
+                    &variables.adv_valid_lifetime_s.to_be_bytes(),
+                    &variables.adv_preferred_lifetime_s.to_be_bytes(),
                     &[0; 4],
                     &prefix.network().octets(),
                 ],
@@ -97,6 +102,9 @@ impl NdpOption<'_> {
                     out.push(option(PREF64, &[&field.to_be_bytes(), &prefix.network().octets()[..12]]));
                 }
             }
+            NdpOption::EncryptedDns { resolver, lifetime_s } => {
+                out.extend(encode_encrypted_dns(resolver, lifetime_s));
+            }
             NdpOption::CaptivePortal(uri) => {
                 if !uri.is_empty() && uri.len() <= CAPTIVE_PORTAL_LEN_MAX {
                     out.push(option(CAPTIVE_PORTAL, &[uri.as_bytes()]));
@@ -113,6 +121,13 @@ pub(super) fn preference_bits(preference: Preference) -> u8 {
         Preference::Medium => 0,
         Preference::Low => 0b11 << 3,
     }
+}
+
+fn prefix_flags(variables: &PrefixVariables) -> u8 {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    flag(variables.adv_on_link_flag, ON_LINK)
+        | flag(variables.adv_autonomous_flag, AUTONOMOUS)
+        | flag(variables.adv_pd_preferred_flag, PD_PREFERRED)
 }
 
 /// Prefix Length Code (RFC 8781 section 4).
@@ -167,6 +182,55 @@ pub(crate) fn encode_domain(domain: &str) -> Option<Vec<u8>> {
     }
     name.push(0);
     (name.len() <= 255).then_some(name)
+}
+
+/// Without addresses the option ends after the name: ADN-only mode (RFC 9463 section 6.1). `None` where it
+/// would exceed [`OPTION_LEN_MAX`] or has no encoding.
+fn encode_encrypted_dns(resolver: &EncryptedDns, lifetime_s: u32) -> Option<Vec<u8>> {
+    let mut body = vec![];
+    body.extend_from_slice(&resolver.service_priority.to_be_bytes());
+    body.extend_from_slice(&lifetime_s.to_be_bytes());
+    push_counted(&mut body, &encode_domain(&resolver.adn)?)?;
+    if !resolver.addresses.is_empty() {
+        let addresses: Vec<u8> = resolver.addresses.iter().flat_map(Ipv6Addr::octets).collect();
+        push_counted(&mut body, &addresses)?;
+        push_counted(&mut body, &encode_svc_params(&resolver.svc_params)?)?;
+    }
+    (body.len() + 2 <= OPTION_LEN_MAX).then(|| option(ENCRYPTED_DNS, &[&body]))
+}
+
+/// SvcParamKey and SvcParamValue in ascending order of keys (RFC 9460 section 2.2).
+fn encode_svc_params(params: &SvcParams) -> Option<Vec<u8>> {
+    const ALPN: u16 = 1;
+    const PORT: u16 = 3;
+    const DOHPATH: u16 = 7;
+    let mut bytes = vec![];
+    let mut push = |key: u16, value: &[u8]| {
+        bytes.extend_from_slice(&key.to_be_bytes());
+        push_counted(&mut bytes, value)
+    };
+    if !params.alpn.is_empty() {
+        let mut ids = vec![];
+        for id in &params.alpn {
+            ids.push(u8::try_from(id.len()).ok()?);
+            ids.extend_from_slice(id.as_bytes());
+        }
+        push(ALPN, &ids)?;
+    }
+    if let Some(port) = params.port {
+        push(PORT, &port.to_be_bytes())?;
+    }
+    if let Some(dohpath) = &params.dohpath {
+        push(DOHPATH, dohpath.as_bytes())?;
+    }
+    Some(bytes)
+}
+
+/// Appends the length of `field` in 16 bits, and `field`.
+fn push_counted(bytes: &mut Vec<u8>, field: &[u8]) -> Option<()> {
+    bytes.extend_from_slice(&u16::try_from(field.len()).ok()?.to_be_bytes());
+    bytes.extend_from_slice(field);
+    Some(())
 }
 
 /// Type, length in units of 8 octets, `parts`, zero padding.

@@ -8,7 +8,7 @@ use pnet_packet::ipv6::Ipv6Packet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ra::Preference;
+use crate::ra::{AdvPrefix, EncryptedDns, Preference, PrefixVariables, SvcParams};
 
 const MACHINE: MacAddr = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 const SWITCH: MacAddr = MacAddr([0x22, 0xa4, 0x61, 0, 0, 7]);
@@ -192,6 +192,11 @@ fn ethernet_padding_is_no_part_of_the_message() {
     assert!(parse_frame(&padded, ChecksumOffload::Complete).is_ok());
 }
 
+fn prefix_information(prefix: Ipv6Net, adv_valid_lifetime_s: u32) -> NdpOption<'static> {
+    let variables = PrefixVariables { adv_valid_lifetime_s, ..PrefixVariables::default() };
+    NdpOption::PrefixInformation(AdvPrefix { prefix, variables })
+}
+
 fn header() -> Header {
     Header {
         cur_hop_limit: 64,
@@ -215,11 +220,33 @@ fn encodes_each_option_as_its_rfc_draws_it() {
         preference: Preference::Low,
         lifetime_s: 600,
     };
+    let pd_preferred = PrefixVariables {
+        adv_valid_lifetime_s: 10,
+        adv_preferred_lifetime_s: u32::MAX,
+        adv_on_link_flag: false,
+        adv_autonomous_flag: false,
+        adv_pd_preferred_flag: true,
+    };
+    let resolver = EncryptedDns {
+        service_priority: 1,
+        adn: "dns.example".to_owned(),
+        addresses: servers.to_vec(),
+        svc_params: SvcParams {
+            alpn: vec!["dot".to_owned(), "h2".to_owned()],
+            port: Some(853),
+            dohpath: Some("/q{?dns}".to_owned()),
+        },
+    };
+    let adn_only = EncryptedDns { addresses: vec![], service_priority: 258, ..resolver.clone() };
     let cases: &[(NdpOption<'_>, &str)] = &[
         (NdpOption::SourceLinkLayerAddress(SWITCH), "010122a461000007"),
         (
-            NdpOption::PrefixInformation { prefix, valid_s: 3600, preferred_s: 1800 },
+            prefix_information(prefix, 3600),
             "030440c000000e10000007080000000020010db8000100020000000000000000",
+        ),
+        (
+            NdpOption::PrefixInformation(AdvPrefix { prefix, variables: pd_preferred }),
+            "030440100000000affffffff0000000020010db8000100020000000000000000",
         ),
         (NdpOption::Mtu(9100), "050100000000238c"),
         (route("::/0"), "1801001800000258"),
@@ -240,6 +267,19 @@ fn encodes_each_option_as_its_rfc_draws_it() {
         (
             NdpOption::Pref64 { prefix: "2001:db8::/48".parse().unwrap(), lifetime_s: 100_000 },
             "2602fffb20010db80000000000000000",
+        ),
+        // Priority, lifetime, length and name, length and addresses, length and alpn, port, dohpath.
+        (
+            NdpOption::EncryptedDns { resolver: &resolver, lifetime_s: 1800 },
+            "9009\
+             000100000708\
+             000d03646e73076578616d706c6500\
+             001020010db8000000000000000000000053\
+             001d0001000703646f74026832000300020355000700082f717b3f646e737d",
+        ),
+        (
+            NdpOption::EncryptedDns { resolver: &adn_only, lifetime_s: 0 },
+            "9003010200000000000d03646e73076578616d706c650000",
         ),
         (NdpOption::CaptivePortal("https://p/"), "250268747470733a2f2f702f00000000"),
     ];
@@ -306,7 +346,7 @@ fn pnet_reads_the_options_of_an_ordinary_advertisement() {
     let prefix: Ipv6Net = "2001:db8:1:2::/64".parse().unwrap();
     let servers = ["2001:db8::53".parse().unwrap()];
     let options = [
-        NdpOption::PrefixInformation { prefix, valid_s: 3600, preferred_s: 1800 },
+        prefix_information(prefix, 3600),
         NdpOption::Mtu(9100),
         NdpOption::Rdnss { servers: &servers, lifetime_s: 1800 },
     ];
@@ -358,7 +398,7 @@ proptest! {
     ) {
         let mut options: Vec<NdpOption<'_>> = prefixes
             .iter()
-            .map(|prefix| NdpOption::PrefixInformation { prefix: *prefix, valid_s: lifetime, preferred_s: 0 })
+            .map(|prefix| prefix_information(*prefix, lifetime))
             .collect();
         options.push(NdpOption::Rdnss { servers: &servers, lifetime_s: lifetime });
         options.push(NdpOption::Dnssl { domains: &domains, lifetime_s: lifetime });

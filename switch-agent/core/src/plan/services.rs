@@ -232,17 +232,14 @@ fn advertises(view: &View<'_>, running: &AdvertiserSpec, wanted: &Wanted<'_>, li
     running.ifindex == link.ifindex
         && Some(running.mac) == link.mac
         && Some(running.link_local) == link_local
+        && running.forwarding == forwards(link)
         && adv_prefix(wanted).is_some_and(|prefix| running.config.adv_prefix_list == [prefix])
         && running.config.equals_but_for_prefixes(&wanted.partition.ra)
         && running.dhcp6 == dhcp6(view, wanted, link)
 }
 
 fn adv_prefix(wanted: &Wanted<'_>) -> Option<AdvPrefix> {
-    Some(AdvPrefix {
-        prefix: wanted.port?.prefix,
-        adv_valid_lifetime_s: wanted.partition.adv_valid_lifetime_s,
-        adv_preferred_lifetime_s: wanted.partition.adv_preferred_lifetime_s,
-    })
+    Some(AdvPrefix { prefix: wanted.port?.prefix, variables: wanted.partition.adv_prefix })
 }
 
 fn dhcp6(view: &View<'_>, wanted: &Wanted<'_>, link: &Link) -> Option<Dhcp6Config> {
@@ -264,9 +261,15 @@ fn spec(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>, link: &Link) -> O
         ifindex: link.ifindex,
         mac: link.mac?,
         link_local: link.link_local().or_else(|| expected_link_local(link))?,
+        forwarding: forwards(link),
         config,
         dhcp6: dhcp6(view, wanted, link),
     })
+}
+
+/// A port whose setting could not be read counts as forwarding: SONiC's ports do.
+fn forwards(link: &Link) -> bool {
+    link.forwarding != Some(false)
 }
 
 /// A port that never had carrier has no link-local yet; it will be the one made of the MAC, as SONiC's

@@ -34,6 +34,8 @@ pub(super) fn wanted<'a>(view: &View<'a>) -> WantedSet<'a> {
     for (name, port) in view.desired.ports.iter().filter(|(_, port)| up && port.admin_up) {
         if let Some(partition) = partitions.get(&port.partition) {
             let addresses = vec![router_interface_address(port.prefix)];
+            // Everything but router variables is the same in both.
+            let partition = port.own.as_deref().unwrap_or(partition);
             let wanted = Wanted { partition, port: Some(port), vrf: &partition.vrf, addresses };
             interfaces.insert(name.clone(), wanted);
         }

@@ -16,9 +16,10 @@
 use std::time::Duration;
 
 use super::answers::{Answers, Heard, Pending, Queued, Target, Trigger};
-use super::content::{self, Messages, Withdrawn};
+use super::content::{self, Messages};
 use super::multicast::{BOOT_MIN_DELAY, Multicast};
 use super::rng::SplitMix64;
+use super::withdrawn::Withdrawn;
 use super::{AdvertiserSpec, Cease, RaProfile};
 use crate::name::MacAddr;
 use crate::ndp::{ALL_NODES, ALL_NODES_MAC, FrameAddresses, Solicit};
@@ -94,6 +95,10 @@ enum Phase {
 #[derive(Debug, Clone)]
 enum InFlight {
     Multicast(Multicast),
+    Farewell {
+        former: Box<AdvertiserSpec>,
+        before: Multicast,
+    },
     Answer(Pending),
     /// What was left to do, this transmission not counted as sent, but as an attempt.
     Final {
@@ -237,11 +242,13 @@ impl Advertiser {
             return;
         }
         let new_link = spec.ifindex != self.spec.ifindex || spec.config.profile != self.spec.config.profile;
-        self.withdrawn.update(&self.spec.config, &spec.config);
+        self.withdrawn.update(now, &self.spec.config, &spec.config);
         let former = std::mem::replace(&mut self.spec, spec);
         if former.link_local != self.spec.link_local && !revived && self.multicast.last().is_some() {
-            self.former = Some(Box::new(former));
+            // Nobody was told of an address that came and went before this.
+            self.former.get_or_insert_with(|| Box::new(former));
         }
+        self.former.take_if(|former| former.link_local == self.spec.link_local);
         self.messages = content::regular(&self.spec, &self.withdrawn);
         self.phase = Phase::Advertising;
         if revived || new_link {
@@ -331,22 +338,24 @@ impl Advertiser {
 
     /// One last advertisement from the former address, and the new one's as soon as the spacing allows
     /// (RFC 4861 section 6.2.8).
-    fn transmit_farewell(&mut self, now: Duration, former: &AdvertiserSpec) -> Transmit {
-        self.in_flight = Some(InFlight::Multicast(self.multicast.clone()));
+    fn transmit_farewell(&mut self, now: Duration, former: Box<AdvertiserSpec>) -> Transmit {
+        let before = self.multicast.clone();
         self.multicast.sent(now, &self.spec.config, &mut self.rng);
         self.multicast.changed(now, self.spec.config.profile);
-        Transmit {
+        let transmit = Transmit {
             kind: TransmitKind::Final,
             destination: Destination::AllNodes,
-            addresses: addresses(former, Destination::AllNodes),
-            messages: content::farewell(former),
+            addresses: addresses(&former, Destination::AllNodes),
+            messages: content::farewell(&former),
             solicited_at: None,
-        }
+        };
+        self.in_flight = Some(InFlight::Farewell { former, before });
+        transmit
     }
 
     fn transmit_multicast(&mut self, now: Duration) -> Transmit {
         if let Some(former) = self.former.take() {
-            return self.transmit_farewell(now, &former);
+            return self.transmit_farewell(now, former);
         }
         self.in_flight = Some(InFlight::Multicast(self.multicast.clone()));
         let solicited_at = self.multicast.solicited();
@@ -358,8 +367,7 @@ impl Advertiser {
         let messages = self.messages.clone();
         self.multicast.sent(now, &self.spec.config, &mut self.rng);
         self.answers.multicast_sent();
-        if !self.multicast.is_initial() && !self.withdrawn.is_empty() {
-            self.withdrawn = Withdrawn::default();
+        if !self.multicast.is_initial() && self.withdrawn.expire(now) {
             self.messages = content::regular(&self.spec, &self.withdrawn);
         }
         Transmit {
@@ -391,6 +399,11 @@ impl Advertiser {
         let pause = RETRY_DELAY.saturating_mul(1 << self.failures.min(5)).min(RETRY_DELAY_MAX);
         match self.in_flight.take() {
             Some(InFlight::Multicast(before)) => {
+                self.multicast = before;
+                self.multicast.postpone(now + pause);
+            }
+            Some(InFlight::Farewell { former, before }) => {
+                self.former = Some(former);
                 self.multicast = before;
                 self.multicast.postpone(now + pause);
             }

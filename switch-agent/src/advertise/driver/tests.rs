@@ -2,7 +2,7 @@ use std::cell::RefCell;
 
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::{ALL_NODES_MAC, ChecksumOffload, FrameAddresses};
-use switch_agent_core::ra::{Cease, Preference, RaConfig, RaProfile};
+use switch_agent_core::ra::{Cease, RaConfig};
 
 use super::*;
 use crate::advertise::inbox::Inbox;
@@ -49,25 +49,9 @@ fn spec(number: u32, ifindex: u32) -> AdvertiserSpec {
         ifindex,
         mac: PORT_MAC,
         link_local: PORT_MAC.eui64_link_local(),
-        config: RaConfig {
-            profile: RaProfile::Boot,
-            max_rtr_adv_interval: ms(10_000),
-            min_rtr_adv_interval: ms(3000),
-            adv_managed_flag: false,
-            adv_other_config_flag: false,
-            adv_link_mtu: None,
-            adv_reachable_time_ms: 0,
-            adv_retrans_timer_ms: 100,
-            adv_cur_hop_limit: 64,
-            adv_default_lifetime_s: 1800,
-            prf: Preference::Medium,
-            adv_prefix_list: vec![],
-            rdnss: vec![],
-            dnssl: vec![],
-            route_info: vec![],
-            pref64: None,
-            captive_portal: None,
-        },
+        forwarding: true,
+        config: RaConfig::default(),
+        dhcp6: None,
     }
 }
 
@@ -87,6 +71,7 @@ impl Bench {
             metrics: metrics.clone(),
             waker: waker.clone(),
             snapshot: snapshot.clone(),
+            ports: watch::Sender::default(),
         };
         let driver = Driver::new(FakeWire::default(), outputs, 1);
         Bench { driver, inbox: Inbox::default(), snapshot, metrics, waker }

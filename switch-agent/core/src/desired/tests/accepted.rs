@@ -46,7 +46,7 @@ fn every_global_field_is_read() {
     );
 }
 
-const FULL_PARTITION: [(&str, &str); 36] = [
+const FULL_PARTITION: [(&str, &str); 40] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -67,6 +67,9 @@ const FULL_PARTITION: [(&str, &str); 36] = [
     ("adv_default_lifetime", "9000"),
     ("adv_valid_lifetime", "4294967295"),
     ("adv_preferred_lifetime", "4294967295"),
+    ("adv_on_link_flag", "disabled"),
+    ("adv_autonomous_flag", "disabled"),
+    ("adv_pd_preferred_flag", "enabled"),
     ("adv_link_mtu", "9216"),
     ("adv_cur_hop_limit", "255"),
     ("adv_reachable_time", "3600000"),
@@ -74,6 +77,10 @@ const FULL_PARTITION: [(&str, &str); 36] = [
     ("prf", "high"),
     ("rdnss@", "2001:db8:f::1, fe80::1"),
     ("dnssl@", "boot.example.com.,_x.example"),
+    (
+        "dnr@",
+        "1;dns.example.com.;2001:db8:f::1|fe80::1;alpn=dot|h2;port=853;dohpath=/q{?dns},65535;adn-only.example",
+    ),
     ("route_info@", "2001:db8:1::/48;high;60,2001:db8:2::/48;low,2001:db8:3::/48"),
     ("pref64", "64:ff9b::/96"),
     ("captive_portal", "urn:ietf:params:capport:unrestricted"),
@@ -112,7 +119,14 @@ fn every_partition_field_is_read() {
     assert_eq!(partition.ra.max_rtr_adv_interval, Duration::from_secs(1800));
     assert_eq!(partition.ra.min_rtr_adv_interval, Duration::from_secs(1350));
     assert_eq!(partition.ra.adv_default_lifetime_s, 9000);
-    assert_eq!((partition.adv_valid_lifetime_s, partition.adv_preferred_lifetime_s), (u32::MAX, u32::MAX));
+    let prefix = PrefixVariables {
+        adv_valid_lifetime_s: u32::MAX,
+        adv_preferred_lifetime_s: u32::MAX,
+        adv_on_link_flag: false,
+        adv_autonomous_flag: false,
+        adv_pd_preferred_flag: true,
+    };
+    assert_eq!(partition.adv_prefix, prefix);
     assert_eq!(partition.ra.adv_link_mtu, Some(9216));
     assert_eq!(partition.ra.adv_cur_hop_limit, 255);
     assert_eq!(partition.ra.adv_reachable_time_ms, 3_600_000);
@@ -120,6 +134,23 @@ fn every_partition_field_is_read() {
     assert_eq!(partition.ra.prf, Preference::High);
     assert_eq!(partition.ra.rdnss.len(), 2);
     assert_eq!(partition.ra.dnssl, ["boot.example.com", "_x.example"]);
+    let encrypted = EncryptedDns {
+        service_priority: 1,
+        adn: "dns.example.com".to_owned(),
+        addresses: vec!["2001:db8:f::1".parse().unwrap(), "fe80::1".parse().unwrap()],
+        svc_params: SvcParams {
+            alpn: vec!["dot".to_owned(), "h2".to_owned()],
+            port: Some(853),
+            dohpath: Some("/q{?dns}".to_owned()),
+        },
+    };
+    let adn_only = EncryptedDns {
+        service_priority: u16::MAX,
+        adn: "adn-only.example".to_owned(),
+        addresses: vec![],
+        svc_params: SvcParams::default(),
+    };
+    assert_eq!(partition.ra.dnr, [encrypted, adn_only]);
     let routes = partition.ra.route_info.iter().map(|r| (r.preference, r.lifetime_s));
     assert_eq!(
         routes.collect::<Vec<_>>(),
@@ -142,4 +173,60 @@ fn every_partition_field_is_read() {
     assert_eq!(partition.boot_cmdline.as_deref(), Some("console=ttyS0 ip=off"));
     assert_eq!(partition.boot_template_file.as_deref(), Some("/etc/boot.ipxe"));
     assert_eq!(partition.machine_config_file.as_deref(), Some("/etc/machine.json"));
+}
+
+/// A port's router variables are the partition's but for its own, in every field.
+#[test]
+fn a_port_overrides_router_variables_and_nothing_else() {
+    let mut config = base();
+    config.insert(
+        "BOOT_NETWORK_PARTITION",
+        "p1",
+        fields([("prefix", "2001:db8::/56"), ("rdnss@", "fd00::53"), ("dhcp6", "enabled")]),
+    );
+    let variables = FULL_PARTITION.iter().filter(|(name, _)| router::FIELDS.contains(name));
+    let mut own: Vec<(&str, &str)> = variables.copied().filter(|(name, _)| *name != "rdnss@").collect();
+    own.push(("partition", "p1"));
+    config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&own));
+    let desired = Desired::from_config(&config);
+    assert_eq!(desired.rejected, []);
+
+    let mut full = config.clone();
+    full.insert("BOOT_NETWORK_PARTITION", "p1", row(&FULL_PARTITION));
+    let full = Desired::from_config(&full);
+    let of_partition = &desired.partitions[&"p1".parse().unwrap()];
+    let of_port = desired.partition_of(&desired.ports[&"Ethernet4".parse().unwrap()]).unwrap();
+    let expected = &full.partitions[&"p1".parse().unwrap()];
+    let rdnss = of_partition.ra.rdnss.clone();
+    assert_eq!(of_port.ra, RaConfig { rdnss, ..expected.ra.clone() });
+    assert!(of_port.ra.adv_managed_flag && of_port.ra.adv_other_config_flag);
+    assert_eq!(of_port.adv_prefix, expected.adv_prefix);
+    let told = of_port.dhcp6.as_ref().unwrap();
+    assert_eq!(
+        (told.valid_s, &told.dns_servers),
+        (expected.adv_prefix.adv_valid_lifetime_s, &of_port.ra.rdnss)
+    );
+    assert_eq!(told.domain_search, expected.ra.dnssl);
+    let of_partition = of_partition.clone();
+    let (ra, adv_prefix, dhcp6) =
+        (of_partition.ra.clone(), of_partition.adv_prefix, of_partition.dhcp6.clone());
+    assert_eq!(Partition { ra, adv_prefix, dhcp6, ..of_port.clone() }, of_partition);
+    assert_eq!(desired.ports[&"Ethernet0".parse().unwrap()].own, None);
+}
+
+#[test]
+fn a_port_that_repeats_its_partition_has_nothing_of_its_own() {
+    let mut config = base();
+    let own = [("partition", "p1"), ("adv_retrans_timer", "100"), ("rdnss@", "")];
+    config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&own));
+    assert_eq!(Desired::from_config(&config), Desired::from_config(&base()));
+}
+
+#[test]
+fn a_port_takes_the_default_of_its_own_profile() {
+    let mut config = base();
+    config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&[("partition", "p1"), ("ra_profile", "strict")]));
+    let desired = Desired::from_config(&config);
+    let of_port = desired.partition_of(&desired.ports[&"Ethernet4".parse().unwrap()]).unwrap();
+    assert_eq!((of_port.ra.profile, of_port.ra.adv_retrans_timer_ms), (RaProfile::Strict, 0));
 }

@@ -11,6 +11,8 @@ const UNICAST: &str = "must be a routed IPv6 unicast address, without a prefix l
 const SCOPE: &str = "must not be link-local, multicast, loopback or IPv4-mapped";
 const LENGTH: &str = "must have a length from /40 to /64";
 const ROUTE: &str = "must be prefix[;low|medium|high[;lifetime]], like 2001:db8::/48;high;1800";
+const DNR: &str = "must be priority;name[;address|address;alpn=dot|doq|h2|h3[;port=n][;dohpath=/path{?dns}]]";
+const DOHPATH: &str = "must have a dohpath with alpn h2 or h3, and with nothing else (RFC 9461 section 5)";
 const PATTERN: &str = "must have a path of plain segments, *, and ** as the last one";
 const VRF: &str = "must be a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)";
 const DOWNLOAD: &str = "must be an http:// or https:// URL of printable ASCII, at most 1024 bytes";
@@ -163,6 +165,26 @@ fn partition_router_variables() {
             ("prf", "reserved", "must be one of low, medium, high"),
             ("dnssl@", "-bad.example", DNS),
             ("dnssl@", "a..b", DNS),
+            ("adv_on_link_flag", "true", FLAG),
+            ("adv_autonomous_flag", "", FLAG),
+            ("adv_pd_preferred_flag", "1", FLAG),
+            ("dnr@", "dns.example", DNR),
+            ("dnr@", "0;dns.example", DNR),
+            ("dnr@", "65536;dns.example", DNR),
+            ("dnr@", "1;-dns", DNR),
+            ("dnr@", "1;dns.example;", DNR),
+            ("dnr@", "1;dns.example;2001:db8::53", DNR),
+            ("dnr@", "1;dns.example;10.0.0.1;alpn=dot", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=dot|dot", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=smtp", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=dot;port=0", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=dot;port=1;port=2", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=dot;key5=x", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=h2;dohpath=/dns-query", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=h2;dohpath=https://x/{?dns}", DNR),
+            ("dnr@", "1;dns.example;fd00::1;alpn=h2", DOHPATH),
+            ("dnr@", "1;dns.example;fd00::1;alpn=dot;dohpath=/q{?dns}", DOHPATH),
+            ("dnr@", "1;d;::2|::3|::4|::5|::6|::7|::8|::9|::a;alpn=dot", "must have at most 8 addresses"),
             ("captive_portal", "http://portal", CAPPORT),
             ("captive_portal", "https://", CAPPORT),
         ],
@@ -232,4 +254,37 @@ fn port_fields() {
             ("admin_status", "enabled", "must be one of up, down"),
         ],
     );
+}
+
+/// The message names a field of the port's own row, whichever value is the partition's.
+#[test]
+fn router_variables_of_a_port_are_judged_with_those_of_its_partition() {
+    let partition = [
+        ("prefix", "2001:db8::/56"),
+        ("max_rtr_adv_interval", "100"),
+        ("min_rtr_adv_interval", "75"),
+        ("adv_default_lifetime", "600"),
+        ("adv_preferred_lifetime", "600"),
+    ];
+    let cases = [
+        (
+            "max_rtr_adv_interval",
+            "99",
+            "must be at least 4/3 of min_rtr_adv_interval (75 in the partition): 100",
+        ),
+        ("max_rtr_adv_interval", "601", "must be at most adv_default_lifetime (600 in the partition)"),
+        ("min_rtr_adv_interval", "76", "must be at most 0.75 of max_rtr_adv_interval (100): 75"),
+        ("adv_default_lifetime", "99", "must be 0 or 100 (max_rtr_adv_interval) to 9000"),
+        ("adv_valid_lifetime", "599", "must be at least adv_preferred_lifetime (600 in the partition)"),
+        ("adv_preferred_lifetime", "3601", "must be at most adv_valid_lifetime (3600)"),
+        ("rdnss@", "ff02::1", "must be an IPv6 unicast address"),
+        ("prf", "top", "must be one of low, medium, high"),
+    ];
+    for (field, value, rule) in cases {
+        let messages = messages(|config| {
+            config.insert("BOOT_NETWORK_PARTITION", "p1", row(&partition));
+            config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&[("partition", "p1"), (field, value)]));
+        });
+        assert_eq!(messages, [format!("BOOT_NETWORK_PORT|Ethernet4: {field} = {value:?}: {rule}")]);
+    }
 }

@@ -148,23 +148,32 @@ fn service_addresses_stay_out_of_every_boot_prefix() {
 }
 
 #[test]
-fn an_advertisement_must_fit_the_minimum_mtu() {
-    let name = |letter: &str| format!("{}.example", [letter; 3].map(|l| l.repeat(60)).join("."));
-    let dnssl = |letters: &[&str]| letters.iter().map(|l| name(l)).collect::<Vec<_>>().join(",");
-    let with = |dnssl: &str| {
+fn an_advertisement_is_split_into_four_messages_at_most() {
+    let name = |letter: &str| [letter; 4].map(|l| l.repeat(60)).join(".");
+    let dnssl = ["a", "b", "c", "d", "e", "f", "g", "h"].map(name).join(",");
+    let address = |at: usize| format!("fd00::{at}");
+    let addresses = (1..=8).map(address).collect::<Vec<_>>().join("|");
+    let dohpath = "x".repeat(248);
+    let resolver = |letter: &str| {
+        format!("1;{};{addresses};alpn=dot|doq|h2|h3;port=853;dohpath=/{{?dns}}{dohpath}", name(letter))
+    };
+    let dnr = |letters: &[&str]| letters.iter().map(|l| resolver(l)).collect::<Vec<_>>().join(",");
+    let with = |table: &str, key: &str, others: &[(&str, &str)], dnr: &str| {
         messages(|config| {
-            let fields = fields([("prefix", "2001:db8:1::/56"), ("dnssl@", dnssl)]);
-            config.insert("BOOT_NETWORK_PARTITION", "p2", fields);
+            let mut fields = row(others);
+            fields.insert("dnssl@".to_owned(), dnssl.clone());
+            fields.insert("dnr@".to_owned(), dnr.to_owned());
+            config.insert(table, key, fields);
         })
     };
-    assert_eq!(with(&dnssl(&["a", "b", "c", "d", "e", "f"])), [""; 0]);
-    assert_eq!(
-        with(&dnssl(&["a", "b", "c", "d", "e", "f", "g"])),
-        [
-            "BOOT_NETWORK_PARTITION|p2: its Router Advertisement would have 1448 bytes; at most 1280 are allowed: \
-         shorten rdnss@, dnssl@, route_info@ or captive_portal"
-        ]
-    );
+    let rule = "its Router Advertisement would need 5 messages of 1280 bytes; at most 4 are allowed: shorten \
+                rdnss@, dnssl@, dnr@, route_info@ or captive_portal";
+    let partition = ("BOOT_NETWORK_PARTITION", "p2", [("prefix", "2001:db8:1::/56")]);
+    let port = ("BOOT_NETWORK_PORT", "Ethernet4", [("partition", "p1")]);
+    for (table, key, others) in [partition, port] {
+        assert_eq!(with(table, key, &others, &dnr(&["a", "b"])), [""; 0]);
+        assert_eq!(with(table, key, &others, &dnr(&["a", "b", "c"])), [format!("{table}|{key}: {rule}")]);
+    }
 }
 
 #[test]
@@ -207,6 +216,8 @@ fn ports_against_sonics_rows() {
 
 #[test]
 fn unknown_fields() {
+    let allowed =
+        format!("allowed are partition, prefix_offset, admin_status, {}", router::FIELDS.join(", "));
     let port = |name: &str| {
         messages(|config| {
             config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&[("partition", "p1"), (name, "1")]));
@@ -214,16 +225,13 @@ fn unknown_fields() {
     };
     assert_eq!(
         port("color"),
-        [
-            "BOOT_NETWORK_PORT|Ethernet4: color = \"1\": unknown field; allowed are partition, prefix_offset, admin_status"
-        ]
+        [format!("BOOT_NETWORK_PORT|Ethernet4: color = \"1\": unknown field; {allowed}")]
     );
     assert_eq!(
         port("prefix_ofset"),
-        [
-            "BOOT_NETWORK_PORT|Ethernet4: prefix_ofset = \"1\": unknown field; did you mean prefix_offset? allowed are \
-         partition, prefix_offset, admin_status"
-        ]
+        [format!(
+            "BOOT_NETWORK_PORT|Ethernet4: prefix_ofset = \"1\": unknown field; did you mean prefix_offset? {allowed}"
+        )]
     );
     let list = messages(|config| {
         let fields = row(&[("prefix", "2001:db8:1::/56"), ("rdnss", "2001:db8::1")]);

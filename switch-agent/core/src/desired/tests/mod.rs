@@ -7,7 +7,7 @@ mod yang;
 use std::time::Duration;
 
 use super::*;
-use crate::ra::{Preference, RaProfile};
+use crate::ra::{EncryptedDns, Preference, PrefixVariables, RaProfile, SvcParams};
 use crate::row::{Fields, fields};
 
 fn row(pairs: &[(&str, &str)]) -> Fields {
@@ -79,27 +79,8 @@ fn defaults_are_those_of_the_tables() {
             isolate: true,
             dhcp6: None,
             service_addresses: vec![],
-            ra: RaConfig {
-                profile: RaProfile::Boot,
-                max_rtr_adv_interval: Duration::from_secs(10),
-                min_rtr_adv_interval: Duration::from_secs(3),
-                adv_managed_flag: false,
-                adv_other_config_flag: false,
-                adv_link_mtu: None,
-                adv_reachable_time_ms: 0,
-                adv_retrans_timer_ms: 100,
-                adv_cur_hop_limit: 64,
-                adv_default_lifetime_s: 1800,
-                prf: Preference::Medium,
-                adv_prefix_list: vec![],
-                rdnss: vec![],
-                dnssl: vec![],
-                route_info: vec![],
-                pref64: None,
-                captive_portal: None,
-            },
-            adv_valid_lifetime_s: 3600,
-            adv_preferred_lifetime_s: 1800,
+            ra: RaConfig::default(),
+            adv_prefix: PrefixVariables::default(),
             ntp_servers: vec![],
             leak_vrf: "default".to_owned(),
             leak_prefixes: vec![],
@@ -121,6 +102,7 @@ fn defaults_are_those_of_the_tables() {
             alias: "Eth1/2".to_owned(),
             index: 2,
             admin_up: true,
+            own: None,
         }
     );
     assert!(desired.partition_of(port).is_some());
@@ -215,6 +197,22 @@ fn risky_settings_are_warned_about() {
          of partition p1"
         ]
     );
+    assert_eq!(
+        warnings(&[prefix, ("adv_autonomous_flag", "disabled"), ("adv_pd_preferred_flag", "enabled")]),
+        [
+            "BOOT_NETWORK_PARTITION|p2: adv_autonomous_flag = \"disabled\": leaves machines without an address: \
+         neither autoconfiguration nor DHCPv6 gives them one",
+            "BOOT_NETWORK_PARTITION|p2: adv_pd_preferred_flag = \"enabled\": makes machines that know RFC 9762 ask \
+         for a prefix by DHCPv6; the agent delegates none",
+        ]
+    );
+    let mut config = base();
+    let own =
+        row(&[("partition", "p1"), ("max_rtr_adv_interval", "1800"), ("adv_autonomous_flag", "disabled")]);
+    config.insert("BOOT_NETWORK_PORT", "Ethernet4", own);
+    let messages: Vec<_> = Desired::from_config(&config).warnings.iter().map(Rejected::to_string).collect();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].starts_with("BOOT_NETWORK_PORT|Ethernet4: adv_autonomous_flag"), "{messages:?}");
     assert_eq!(
         warnings(&[prefix, ("adv_valid_lifetime", "5"), ("adv_preferred_lifetime", "5")]),
         [

@@ -31,8 +31,15 @@ fn leaves(section: &str) -> BTreeSet<String> {
 fn both_know_the_same_fields() {
     let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(leaves(section("container global")), fields(&global::FIELDS));
-    assert_eq!(leaves(section("list BOOT_NETWORK_PARTITION_LIST")), fields(&partition::FIELDS));
-    assert_eq!(leaves(section("list BOOT_NETWORK_PORT_LIST")), fields(&port::FIELDS));
+    assert_eq!(leaves(section("grouping router-variables")), fields(&router::FIELDS));
+    let lists = [
+        (section("list BOOT_NETWORK_PARTITION_LIST"), &partition::FIELDS[..]),
+        (section("list BOOT_NETWORK_PORT_LIST"), &port::FIELDS[..]),
+    ];
+    for (list, own) in lists {
+        assert_eq!(leaves(list), fields(own));
+        assert!(list.contains("uses router-variables"));
+    }
 }
 
 #[test]
@@ -41,7 +48,7 @@ fn defaults_of_the_module_change_nothing_when_written_out() {
     let mut written = row(&[("prefix", "2001:db8::/56")]);
     let mut leaf = "";
     for line in section.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("leaf ") {
+        if let Some(name) = line.strip_prefix("leaf ").or(line.strip_prefix("refine ")) {
             leaf = name.trim_end_matches(" {");
         } else if let Some(value) = line.strip_prefix("default ") {
             written.insert(leaf.to_owned(), value.trim_end_matches(';').to_owned());

@@ -173,7 +173,7 @@ impl World {
     fn reconfigure(&mut self, variant: u8) {
         let mut changed = spec(self.advertiser.spec().config.profile);
         changed.ifindex += u32::from(variant == 3);
-        changed.config.adv_prefix_list[0].adv_valid_lifetime_s += u32::from(variant);
+        changed.config.adv_prefix_list[0].variables.adv_valid_lifetime_s += u32::from(variant);
         self.advertiser.reconfigure(self.now, changed);
     }
 }

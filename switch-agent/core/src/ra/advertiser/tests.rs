@@ -1,6 +1,6 @@
 use std::net::Ipv6Addr;
 
-use super::super::{AdvPrefix, Preference, RaConfig};
+use super::super::{AdvPrefix, PrefixVariables, RaConfig};
 use super::*;
 
 const MACHINE: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
@@ -16,28 +16,15 @@ pub(super) fn spec(profile: RaProfile) -> AdvertiserSpec {
         ifindex: 7,
         mac: MacAddr([0x22, 0, 0, 0, 0, 9]),
         link_local: "fe80::2000:ff:fe00:9".parse().unwrap(),
+        forwarding: true,
         config: RaConfig {
             profile,
-            max_rtr_adv_interval: ms(10_000),
-            min_rtr_adv_interval: ms(3000),
-            adv_managed_flag: false,
-            adv_other_config_flag: false,
-            adv_link_mtu: None,
-            adv_reachable_time_ms: 0,
-            adv_retrans_timer_ms: 100,
-            adv_cur_hop_limit: 64,
-            adv_default_lifetime_s: 1800,
-            prf: Preference::Medium,
             adv_prefix_list: vec![AdvPrefix {
                 prefix: "2001:db8:1:4::/64".parse().unwrap(),
-                adv_valid_lifetime_s: 3600,
-                adv_preferred_lifetime_s: 1800,
+                variables: PrefixVariables::default(),
             }],
             rdnss: vec!["2001:db8::53".parse().unwrap()],
-            dnssl: vec![],
-            route_info: vec![],
-            pref64: None,
-            captive_portal: None,
+            ..RaConfig::default()
         },
         dhcp6: None,
     }
@@ -230,24 +217,12 @@ fn a_broken_port_does_not_hold_its_release() {
 }
 
 #[test]
-fn reconfigure_keeps_the_timers_of_unchanged_variables_and_withdraws_what_is_gone() {
+fn reconfigure_keeps_the_timers_of_unchanged_variables() {
     let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
     run(&mut advertiser, ms(20_000));
     let deadline = advertiser.next_deadline();
     advertiser.reconfigure(ms(20_000), spec(RaProfile::Boot));
     assert_eq!(advertiser.next_deadline(), deadline);
-
-    let mut moved = spec(RaProfile::Boot);
-    moved.config.adv_prefix_list[0].prefix = "2001:db8:9::/64".parse().unwrap();
-    advertiser.reconfigure(ms(20_000), moved);
-    let mut with_old = vec![];
-    for _ in 0..5 {
-        let deadline = advertiser.next_deadline().unwrap();
-        let messages = advertiser.poll_transmit(deadline).unwrap().messages;
-        let old = &messages[0].windows(16).filter(|w| w[..8] == [0x20, 1, 0xd, 0xb8, 0, 1, 0, 4]).count();
-        with_old.push(*old);
-    }
-    assert_eq!(with_old, [1, 1, 1, 0, 0]);
 }
 
 #[test]
@@ -337,4 +312,77 @@ fn nothing_is_owed_to_a_sign_of_life_while_the_link_is_down() {
         run(&mut advertiser, ms(20)).iter().map(|sent| sent.1).collect::<Vec<_>>(),
         [TransmitKind::Initial]
     );
+}
+
+/// RFC 4861 section 6.2.5: nothing but the router itself has lifetime 0 meanwhile.
+#[test]
+fn a_port_that_does_not_forward_is_no_router() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(20_000));
+    let mut told = vec![];
+    for (at, forwarding) in [(21_000, false), (22_000, true)] {
+        advertiser.reconfigure(ms(at), AdvertiserSpec { forwarding, ..spec(RaProfile::Boot) });
+        assert_eq!(advertiser.next_deadline(), Some(ms(at)), "at once");
+        let transmit = advertiser.poll_transmit(ms(at)).unwrap();
+        assert_eq!(transmit.kind, TransmitKind::Initial);
+        let message = &transmit.messages[0];
+        let lifetimes = message.windows(10).filter(|w| w[..2] == [3, 4]).map(|w| w[4..8].to_vec());
+        told.push((message[6..8].to_vec(), lifetimes.collect::<Vec<_>>()));
+    }
+    let valid = vec![3600u32.to_be_bytes().to_vec()];
+    assert_eq!(told, [(vec![0, 0], valid.clone()), (1800u16.to_be_bytes().to_vec(), valid)]);
+}
+
+#[test]
+fn a_farewell_that_could_not_be_sent_is_not_forgotten() {
+    let moved = |link_local: &str| {
+        let link_local = link_local.parse().unwrap();
+        AdvertiserSpec { link_local, ..spec(RaProfile::Boot) }
+    };
+    let first = spec(RaProfile::Boot).link_local;
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(20_000));
+    advertiser.reconfigure(ms(20_000), moved("fe80::77"));
+    assert_eq!(advertiser.poll_transmit(ms(20_000)).unwrap().addresses.source, first);
+    advertiser.transmit_failed(ms(20_000));
+    // Another change before anybody was told of the second address.
+    advertiser.reconfigure(ms(20_050), moved("fe80::78"));
+    let mut sources = vec![];
+    for _ in 0..3 {
+        let deadline = advertiser.next_deadline().unwrap();
+        let transmit = advertiser.poll_transmit(deadline).unwrap();
+        sources.push((transmit.kind, transmit.addresses.source));
+    }
+    let last = "fe80::78".parse().unwrap();
+    let initial = (TransmitKind::Initial, last);
+    assert_eq!(sources, [(TransmitKind::Final, first), initial, initial]);
+
+    // Back to the first address: there is nobody to take leave from.
+    advertiser.reconfigure(ms(60_000), moved("fe80::79"));
+    advertiser.reconfigure(ms(60_000), moved("fe80::78"));
+    let deadline = advertiser.next_deadline().unwrap();
+    assert_eq!(advertiser.poll_transmit(deadline).unwrap().addresses.source, last);
+}
+
+/// RFC 9096 section 3.5: for the Valid Lifetime that the prefix was told with, and no longer.
+#[test]
+fn a_withdrawn_prefix_is_told_until_no_machine_can_hold_it() {
+    let mut old = spec(RaProfile::Boot);
+    old.config.adv_prefix_list[0].variables.adv_valid_lifetime_s = 60;
+    let mut moved = old.clone();
+    moved.config.adv_prefix_list[0].prefix = "2001:db8:9::/64".parse().unwrap();
+    let mut advertiser = Advertiser::new(old, true, 1, ms(0));
+    run(&mut advertiser, ms(20_000));
+    advertiser.reconfigure(ms(20_000), moved);
+    let (mut with, mut without) = (vec![], vec![]);
+    while let Some(deadline) = advertiser.next_deadline().filter(|deadline| *deadline < ms(200_000)) {
+        let messages = advertiser.poll_transmit(deadline).unwrap().messages;
+        let prefixes = messages[0].windows(24).filter(|w| w[..4] == [3, 4, 64, 0xc0]);
+        let old: Vec<_> = prefixes.filter(|w| w[16..24] == [0x20, 1, 0xd, 0xb8, 0, 1, 0, 4]).collect();
+        assert!(old.iter().all(|option| option[4..12] == [0; 8]), "lifetimes");
+        if old.is_empty() { &mut without } else { &mut with }.push(deadline);
+    }
+    let (last, first) = (*with.last().unwrap(), without[0]);
+    assert!(last >= ms(80_000) && last <= ms(90_000), "{last:?}");
+    assert!(with.len() > 7 && last < first, "{with:?} {without:?}");
 }
