@@ -16,7 +16,7 @@ use crate::wait;
 
 mod clients;
 mod daemon;
-mod flood;
+pub(crate) mod flood;
 mod host_cpu;
 mod measure;
 mod report;

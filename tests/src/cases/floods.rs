@@ -5,8 +5,12 @@
 //! kernel's neighbour table.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::bench::flood;
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Result, ensure};
 use crate::lab::Lab;
@@ -14,6 +18,7 @@ use crate::leaf::{CONFIG_DB, Leaf};
 use crate::machine::{Machine, NIC};
 use crate::ndp::Watch;
 use crate::wait;
+use crate::wire::{self, Injector};
 
 /// How long each tool runs.
 const SPAN: Duration = Duration::from_secs(7);
@@ -22,6 +27,7 @@ const GAP_MAX: Duration = Duration::from_millis(4000 + 1000);
 /// A machine on the other port asks as often.
 const PULSE: Duration = Duration::from_millis(500);
 const MEMORY_GROWTH_MAX_KIB: u64 = 1024;
+const SOLICITATIONS_PER_SECOND: u32 = 10_000;
 const TABLE: &str = "BOOT_NETWORK_PARTITION";
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -32,8 +38,8 @@ pub(crate) fn cases() -> Vec<Case> {
         thc_flood_solicitate6,
         thc_flood_mld26,
         thc_flood_dhcpc6,
-        toolkit_rs6,
-        toolkit_ra6;
+        toolkit_ra6,
+        solicitations_from_4095_addresses;
     )
 }
 
@@ -64,14 +70,6 @@ fn thc_flood_dhcpc6(lab: &Lab) -> Result<()> {
     survive(lab, &["atk6-flood_dhcpc6", "-1", NIC], 1000)
 }
 
-/// One solicitation a second, to the router's own address. The tool would forge sources as well, but resolves
-/// its destination from one of them first, and then waits for an answer in vain.
-fn toolkit_rs6(lab: &Lab) -> Result<()> {
-    let machine = &lab.machines[0];
-    let (own, router) = (machine.link_local()?.to_string(), machine.router()?.to_string());
-    survive(lab, &["rs6", "-i", NIC, "-s", &own, "-d", &router, "-e", "-l", "-z", "1"], 5)
-}
-
 fn toolkit_ra6(lab: &Lab) -> Result<()> {
     let tool = [
         "ra6",
@@ -93,6 +91,41 @@ fn toolkit_ra6(lab: &Lab) -> Result<()> {
         "1",
     ];
     survive(lab, &tool, 1000)
+}
+
+/// Each with its link-layer address, again and again. Not by rs6 of ipv6toolkit 2.0, which resolves its
+/// destination from one of the forged addresses first, and waits for an answer in vain.
+fn solicitations_from_4095_addresses(lab: &Lab) -> Result<()> {
+    survive_flood(lab, Generator::start, 10_000)
+}
+
+/// A generator of solicitations that runs; it ends with this.
+struct Generator {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Generator {
+    fn start(machine: &Machine) -> Result<Self> {
+        let injector = Injector::open(machine.ns)?;
+        let ifindex = wire::ifindex(machine.ns, NIC)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || flood::send(&injector, ifindex, SOLICITATIONS_PER_SECOND, &stop, &AtomicU64::new(0))
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The thread only ends; there is nothing to learn from how.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A tool that runs; it ends with this.
@@ -118,8 +151,12 @@ impl Drop for Tool {
     }
 }
 
-/// The machine on Ethernet0 attacks; that on Ethernet4 lives on. At least `packets` have to arrive.
 fn survive(lab: &Lab, tool: &[&str], packets: u64) -> Result<()> {
+    survive_flood(lab, |machine: &Machine| Tool::start(machine, tool), packets)
+}
+
+/// The machine on Ethernet0 attacks; that on Ethernet4 lives on. At least `packets` have to arrive.
+fn survive_flood<F>(lab: &Lab, start: impl FnOnce(&Machine) -> Result<F>, packets: u64) -> Result<()> {
     let leaf = &lab.leaves[0];
     let [attacker, other, ..] = &lab.machines;
     let before = leaf.rows(CONFIG_DB)?;
@@ -133,29 +170,35 @@ fn survive(lab: &Lab, tool: &[&str], packets: u64) -> Result<()> {
         ensure!(!announced.advertisements().is_empty(), "no advertisement with the new intervals");
         leaf.expect_phase(other.home.port, "ready")
     })
-    .and_then(|()| attack(leaf, attacker, other, tool, packets));
+    .and_then(|()| attack(leaf, attacker, other, start, packets));
     leaf.restore(&before, &[TABLE])?;
     result?;
     // The attacked port is served again when the attack is over.
     wait::until(wait::seconds(40), || attacker.get("/healthz")?.expect(200).map(drop))
 }
 
-fn attack(leaf: &Leaf, attacker: &Machine, other: &Machine, tool: &[&str], packets: u64) -> Result<()> {
+fn attack<F>(
+    leaf: &Leaf,
+    attacker: &Machine,
+    other: &Machine,
+    start: impl FnOnce(&Machine) -> Result<F>,
+    packets: u64,
+) -> Result<()> {
     let received_before = received(leaf, attacker.home.port)?;
     let (memory_before, _) = leaf.agent_memory_kib()?;
     let watch = Watch::start(other)?;
-    let flood = Tool::start(attacker, tool)?;
+    let flood = start(attacker)?;
     let begin = Instant::now();
     while begin.elapsed() < SPAN {
         let pulse = Instant::now();
         other.get("/healthz")?.expect(200)?;
         leaf.expect_phase(other.home.port, "ready")?;
-        std::thread::sleep(PULSE.saturating_sub(pulse.elapsed()));
+        thread::sleep(PULSE.saturating_sub(pulse.elapsed()));
     }
     watch.check_unbroken(GAP_MAX)?;
     drop(flood);
     let flooded = received(leaf, attacker.home.port)? - received_before;
-    ensure!(flooded >= packets, "{tool:?} sent only {flooded} packets");
+    ensure!(flooded >= packets, "only {flooded} packets were sent");
     let (memory, _) = leaf.agent_memory_kib()?;
     let grown = memory.saturating_sub(memory_before);
     ensure!(grown <= MEMORY_GROWTH_MAX_KIB, "the agent grew from {memory_before} to {memory} KiB");
