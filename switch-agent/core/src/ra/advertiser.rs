@@ -26,6 +26,8 @@ use crate::name::MacAddr;
 use crate::ndp::Solicit;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
