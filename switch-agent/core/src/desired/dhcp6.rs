@@ -62,8 +62,8 @@ pub(super) fn dhcp6_options(
     Arc::new(options)
 }
 
-/// What a port with router variables of its own tells in place of its partition's `options`.
-pub(super) fn dhcp6_options_of_port(
+/// The partition's options on a port whose advertisements say something else: both tell the same.
+pub(super) fn with_router_variables(
     reader: &mut Reader,
     options: &Dhcp6Options,
     router: &RouterVariables,

@@ -106,10 +106,7 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
     let dhcp6 = reader.flag("dhcp6", false);
     let proxy = reader.flag("proxy", true);
     let boot_files = boot_files(reader, proxy);
-    let mut router = router_variables(reader);
-    // RFC 4861 section 4.2: what a DHCPv6 server really has to say; it serves addresses and the rest.
-    router.config.adv_managed_flag = dhcp6;
-    router.config.adv_other_config_flag = dhcp6;
+    let router = router_variables(reader, dhcp6);
     let ntp_servers = reader.list("ntp_servers@", NTP_SERVERS_MAX, ntp_server);
     let dhcp6 = dhcp6.then(|| dhcp6_options(reader, boot_files, &router, &ntp_servers));
     let leak_vrf = reader.or("leak_vrf", "default".to_owned(), default_or_vrf);

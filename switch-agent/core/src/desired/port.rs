@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
-use super::dhcp6::dhcp6_options_of_port;
+use super::dhcp6::with_router_variables;
 use super::fields::{Reader, Rule, number, row_name};
 use super::global::admin_status;
 use super::router::{self, RouterVariables, router_variables};
@@ -123,15 +123,11 @@ fn own_settings<'a>(
         return None;
     }
     reader.inherit(config.row(partition::TABLE, partition.id.as_str())?);
-    let mut router = router_variables(reader);
-    router.config.adv_managed_flag = partition.ra.adv_managed_flag;
-    router.config.adv_other_config_flag = partition.ra.adv_other_config_flag;
-    if router.config == partition.ra && router.prefix == partition.adv_prefix {
-        return None;
-    }
-    let dhcp6 = partition.dhcp6.as_deref().map(|options| dhcp6_options_of_port(reader, options, &router));
+    let router = router_variables(reader, partition.dhcp6.is_some());
+    let dhcp6 = partition.dhcp6.as_ref().map(|options| with_router_variables(reader, options, &router));
     let RouterVariables { config: ra, prefix: adv_prefix } = router;
-    Some(Box::new(Partition { ra, adv_prefix, dhcp6, ..partition.clone() }))
+    (ra != partition.ra || adv_prefix != partition.adv_prefix)
+        .then(|| Box::new(Partition { ra, adv_prefix, dhcp6, ..partition.clone() }))
 }
 
 /// SONiC's row of the port, if the port exists and faces outwards.

@@ -48,8 +48,9 @@ pub(super) struct RouterVariables {
     pub(super) prefix: PrefixVariables,
 }
 
-/// Reads the router variables; M and O are left to the role `dhcp6`.
-pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
+/// Reads the router variables. M and O say what DHCPv6 really has to say (RFC 4861 section 4.2): with the role
+/// `dhcp6`, an address and the rest.
+pub(super) fn router_variables(reader: &mut Reader, dhcp6: bool) -> RouterVariables {
     let default = RaConfig::default();
     let profile = reader.or(
         "ra_profile",
@@ -64,8 +65,8 @@ pub(super) fn router_variables(reader: &mut Reader) -> RouterVariables {
         profile,
         max_rtr_adv_interval: Duration::from_secs(max),
         min_rtr_adv_interval: Duration::from_secs(min),
-        adv_managed_flag: false,
-        adv_other_config_flag: false,
+        adv_managed_flag: dhcp6,
+        adv_other_config_flag: dhcp6,
         adv_link_mtu: reader.optional("adv_link_mtu", number(1280..=9216)),
         adv_reachable_time_ms: reader.or("adv_reachable_time", 0, number(0..=REACHABLE_TIME_MS_MAX)),
         adv_retrans_timer_ms: reader.or(

@@ -71,6 +71,7 @@ impl Bench {
             metrics: metrics.clone(),
             waker: waker.clone(),
             snapshot: snapshot.clone(),
+            ports: watch::Sender::default(),
         };
         let driver = Driver::new(FakeWire::default(), outputs, 1);
         Bench { driver, inbox: Inbox::default(), snapshot, metrics, waker }
