@@ -128,6 +128,12 @@ impl Machine {
         self.ns.run(|| sys::set_link_up(NIC, up).context(|| format!("{NIC} up={up}")))
     }
 
+    /// Whether addresses are made of advertised prefixes; counts from the next boot.
+    pub(crate) fn set_autoconf(&self, on: bool) -> Result<()> {
+        let path = format!("/proc/sys/net/ipv6/conf/{NIC}/autoconf");
+        self.ns.run(|| fs::write(&path, if on { "1" } else { "0" }).context(|| path.clone()))
+    }
+
     /// A restart at its home: the link goes away for a moment on both ends, addresses and routes are
     /// forgotten, the kernel solicits anew.
     pub(crate) fn reboot(&self) -> Result<()> {

@@ -20,13 +20,18 @@ pub(crate) struct Advertisement {
     pub at: Instant,
     /// Seconds; zero says "no longer your router".
     pub router_lifetime: u16,
+    /// M: addresses by DHCPv6.
+    pub managed: bool,
+    /// O: other configuration by DHCPv6.
+    pub other: bool,
 }
 
 impl Advertisement {
     fn parse(bytes: &[u8], at: Instant) -> Option<Self> {
         let header: &[u8; 16] = bytes.first_chunk()?;
         let router_lifetime = u16::from_be_bytes([header[6], header[7]]);
-        (header[0] == ROUTER_ADVERTISEMENT).then_some(Self { at, router_lifetime })
+        let (managed, other) = (header[5] & 0x80 != 0, header[5] & 0x40 != 0);
+        (header[0] == ROUTER_ADVERTISEMENT).then_some(Self { at, router_lifetime, managed, other })
     }
 }
 

@@ -2,7 +2,7 @@
 # Packages and compiler, on Debian 12 and later. Sourced after env.sh.
 
 LAB_PACKAGES=(
-  kmod iproute2 procps redis-server frr frr-pythontools ndisc6 curl jq openssl nftables tcpdump
+  kmod iproute2 procps redis-server frr frr-pythontools ndisc6 isc-dhcp-client curl jq openssl nftables tcpdump
   util-linux gcc libc6-dev
 )
 # hyper's and ring's needs are covered by gcc; this is the oldest compiler the workspace accepts.

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dhcp6::{Architecture, MessageType};
 use crate::name::{MacAddr, PortName};
 
 mod change;
@@ -60,6 +61,17 @@ pub enum MachineEvent {
     NeighborGone { port: PortName, address: Ipv6Addr },
     /// LLDP rows of all ports as they are now (a snapshot: ports without a neighbour are absent).
     Lldp { neighbors: Vec<(PortName, LldpNeighbor)> },
+    /// A DHCPv6 message was answered; `address` is the link-local one it came from, `boot_url` the one that a
+    /// Reply told.
+    Dhcp6 {
+        port: PortName,
+        mac: MacAddr,
+        address: Ipv6Addr,
+        request: MessageType,
+        architecture: Option<Architecture>,
+        ipxe: bool,
+        boot_url: Option<String>,
+    },
     /// A request reached the proxy.
     Proxy { port: PortName, mac: Option<MacAddr>, address: Ipv6Addr, step: ProxyStep },
     /// The port left the boot network: its machines are forgotten.

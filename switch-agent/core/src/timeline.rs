@@ -6,7 +6,7 @@
 //! - when it comes back after a shorter loss that is no flap ([`TimelineLimits::carrier_flap`]), if the boot
 //!   so far had come as far as a token or an event: a machine that ran was restarted. Before that, a short
 //!   loss is firmware and kernel taking over the network card from each other, one boot;
-//! - with the first solicitation or request on a port that has no boot, also after it was released;
+//! - with the first solicitation (of a router or of DHCPv6) or request on a port that has no boot, also after it was released;
 //! - with a solicitation from a machine that had come that far and was quiet for
 //!   [`TimelineLimits::restart_quiet`]: a restart with the link kept up by a management controller.
 //!
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::dhcp6::Architecture;
 use crate::machines::{MachineEvent, ProxyStep};
 use crate::name::PortName;
 
@@ -56,6 +57,10 @@ const DETAIL_LEN_MAX: usize = 256;
 pub enum Stage {
     Carrier,
     FirstRs,
+    /// The first DHCPv6 message that was answered.
+    Dhcp6,
+    /// A boot file URL was told by DHCPv6.
+    BootUrl,
     /// The first advertisement since the boot started.
     Ra,
     /// The kernel resolved an address of the machine.
@@ -74,6 +79,8 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Stage::Carrier => "carrier",
             Stage::FirstRs => "first-rs",
+            Stage::Dhcp6 => "dhcp6",
+            Stage::BootUrl => "boot-url",
             Stage::Ra => "ra",
             Stage::Neighbor => "neighbor",
             Stage::Config => "config",
@@ -102,7 +109,7 @@ pub struct Entry {
     pub since_previous_ms: u64,
     /// How often it happened in this boot; for events, in a row.
     pub count: u32,
-    /// Address, API status, machine id or message, by stage; the latest one.
+    /// Address, kind of DHCPv6 client, URL, API status, machine id or message, by stage; the latest one.
     pub detail: Option<String>,
 }
 
@@ -161,6 +168,8 @@ impl Timelines {
 
     /// Folds one event; the port and the new entry where it made one.
     pub fn fold(&mut self, event: &MachineEvent, now: Duration, unix_ms: i64) -> Option<(PortName, Entry)> {
+        // A running system renews its address for days.
+        let mut opens = true;
         let (name, stage, detail) = match event {
             MachineEvent::Carrier { port, up } => {
                 let starts = self.carrier(port, *up, now);
@@ -170,6 +179,13 @@ impl Timelines {
             }
             MachineEvent::Solicit { port, address, .. } => {
                 (port, Stage::FirstRs, address.map(|address| address.to_string()))
+            }
+            MachineEvent::Dhcp6 { port, boot_url: Some(url), .. } => {
+                (port, Stage::BootUrl, Some(printable(url, DETAIL_LEN_MAX)))
+            }
+            MachineEvent::Dhcp6 { port, request, architecture, ipxe, .. } => {
+                opens = request.opens();
+                (port, Stage::Dhcp6, client(*architecture, *ipxe))
             }
             MachineEvent::Advertised { port } => (port, Stage::Ra, None),
             MachineEvent::Neighbor { port, address, .. } => {
@@ -185,7 +201,7 @@ impl Timelines {
             }
         };
         let timeline = self.ports.entry(name.clone()).or_default();
-        if timeline.starts_with(&stage, &self.limits, now) {
+        if opens && timeline.starts_with(&stage, &self.limits, now) {
             timeline.start(&self.limits, now, unix_ms);
         }
         let boot = timeline.boots.back_mut().filter(|boot| !boot.ended)?;
@@ -227,6 +243,15 @@ impl Timelines {
     }
 }
 
+/// What a DHCPv6 client calls itself.
+fn client(architecture: Option<Architecture>, ipxe: bool) -> Option<String> {
+    match (architecture, ipxe) {
+        (Some(architecture), true) => Some(format!("ipxe, {architecture}")),
+        (None, true) => Some("ipxe".to_owned()),
+        (architecture, false) => architecture.map(|architecture| architecture.to_string()),
+    }
+}
+
 fn proxy_stage(step: &ProxyStep) -> Option<(Stage, Option<String>)> {
     match step {
         ProxyStep::Seen => None,
@@ -255,11 +280,11 @@ impl PortTimeline {
             Stage::Carrier | Stage::Ra | Stage::Released => false,
             // An entry that outlives the release of its port is no new machine.
             Stage::Neighbor => latest.is_none(),
-            Stage::FirstRs => latest.is_none_or(|boot| {
+            Stage::FirstRs | Stage::Dhcp6 => latest.is_none_or(|boot| {
                 let quiet = now.saturating_sub(boot.latest_at) >= limits.restart_quiet;
                 boot.ended || boot.is_up() && quiet
             }),
-            Stage::Config | Stage::Token | Stage::Api | Stage::Event(_) => {
+            Stage::BootUrl | Stage::Config | Stage::Token | Stage::Api | Stage::Event(_) => {
                 latest.is_none_or(|boot| boot.ended)
             }
         }

@@ -13,23 +13,27 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use switch_agent_core::dhcp6::is_udp;
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
+use switch_agent_core::ra::{
+    Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger, compare,
+};
 use tokio::sync::watch;
 
 use super::Snapshot;
 use super::guard::{Admission, Guard};
 use super::inbox::{Command, LinkChange, Pending};
 use super::schedule::Schedule;
-use crate::backend::packet::{Batch, MUTED_MAX, Outbox, PacketSocket, Received, UNKNOWN_MAC};
+use crate::backend::packet::{Batch, MUTED_MAX, Outbox, PacketSocket, Received, SocketMode, UNKNOWN_MAC};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::metrics::advertise::{PortCounters, RaState, SourceKind};
 use crate::wake::{Reason, Waker};
 
+mod dhcp6;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +59,12 @@ pub(super) trait Wire {
 
     /// Keeps the frames of these ports away, and of no others.
     fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()>;
+
+    /// Lets a device take in frames to a multicast address, or no longer.
+    fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()>;
+
+    /// Whether whole frames come and go, as DHCPv6 needs.
+    fn carries_datagrams(&self) -> bool;
 }
 
 impl Wire for PacketSocket {
@@ -64,6 +74,14 @@ impl Wire for PacketSocket {
 
     fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
         PacketSocket::set_muted(self, ifindexes)
+    }
+
+    fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()> {
+        PacketSocket::join(self, ifindex, group, member)
+    }
+
+    fn carries_datagrams(&self) -> bool {
+        self.mode() == SocketMode::Packet
     }
 }
 
@@ -94,6 +112,7 @@ struct Entry {
     /// When a probe last counted as a sighting.
     probed: Option<Duration>,
     sightings: TokenBucket,
+    dhcp6: Option<dhcp6::Dhcp6>,
     /// Advertisements since this moment.
     moment: (Duration, u32),
 }
@@ -140,6 +159,12 @@ pub(super) struct Driver<W> {
     outbox: Outbox,
     sending: Vec<Sending>,
     sightings: Vec<Sighting>,
+    /// DHCPv6: answers to send, and machines to tell of.
+    answers: Outbox,
+    answering: Vec<dhcp6::Answering>,
+    heard: Vec<MachineEvent>,
+    /// It was told that DHCPv6 is not served.
+    unserved: bool,
 }
 
 impl<W: Wire> Driver<W> {
@@ -157,6 +182,10 @@ impl<W: Wire> Driver<W> {
             outbox: Outbox::with_buffers(),
             sending: Vec::with_capacity(64),
             sightings: Vec::with_capacity(64),
+            answers: Outbox::default(),
+            answering: Vec::new(),
+            heard: Vec::new(),
+            unserved: false,
         }
     }
 
@@ -226,6 +255,8 @@ impl<W: Wire> Driver<W> {
 
     fn set(&mut self, now: Duration, spec: AdvertiserSpec) {
         let (port, ifindex) = (spec.port.clone(), spec.ifindex);
+        let dhcp6 = spec.dhcp6.clone();
+        let spec = self.told(spec);
         let link = self.links.get(&ifindex).copied().unwrap_or(LinkState::UNTOLD);
         let slot = match self.by_port.get(&port).copied() {
             Some(slot) => {
@@ -256,6 +287,7 @@ impl<W: Wire> Driver<W> {
                     foreign: None,
                     probed: None,
                     sightings: SIGHTINGS,
+                    dhcp6: None,
                     moment: (Duration::ZERO, 0),
                 };
                 let slot = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
@@ -268,6 +300,7 @@ impl<W: Wire> Driver<W> {
             }
         };
         self.by_ifindex.insert(ifindex, slot);
+        self.set_dhcp6(slot, ifindex, dhcp6);
         self.settle(slot);
     }
 
@@ -279,7 +312,7 @@ impl<W: Wire> Driver<W> {
         if !entry.advertiser.is_done() {
             let state = match entry.advertiser.is_ceasing() {
                 true => AdvertiserState::Ceasing,
-                false => AdvertiserState::Running(entry.advertiser.spec().clone()),
+                false => AdvertiserState::Running(self.configured(entry.advertiser.spec().clone())),
             };
             snapshot.insert(entry.port.clone(), state);
             entry.show_state();
@@ -293,6 +326,7 @@ impl<W: Wire> Driver<W> {
             self.by_ifindex.remove(&ifindex);
         }
         self.by_port.remove(&entry.port);
+        self.leave_dhcp6(entry.dhcp6.as_ref());
         entry.counters.stopped();
         self.outputs.waker.wake(Reason::Service);
         tracing::info!(port = %entry.port, "ceased to advertise");
@@ -327,6 +361,9 @@ impl<W: Wire> Driver<W> {
             }
         }
         let (Some(slot), Some(entry)) = (slot, entry) else { return };
+        if is_udp(received.frame) {
+            return self.dhcp6_frame(now, slot, received);
+        }
         let own_mac = entry.advertiser.spec().mac;
         match parse_frame(received.frame, received.offload) {
             Err(invalid) => {
@@ -375,6 +412,7 @@ impl<W: Wire> Driver<W> {
     pub(super) fn flush(&mut self, clock: impl Fn() -> Duration) {
         let now = clock();
         self.unmute(now);
+        self.send_answers(&clock);
         loop {
             self.collect(now);
             if self.sending.is_empty() {
@@ -385,6 +423,7 @@ impl<W: Wire> Driver<W> {
         }
         self.mute();
         self.tell();
+        self.tell_dhcp6();
     }
 
     /// Fills the outbox with one advertisement each of the ports that are due.
@@ -541,8 +580,11 @@ impl Entry {
         }
     }
 
-    fn foreign(&mut self, now: Duration, advert: &Advert) {
-        self.counters.foreign(&[]);
+    fn foreign(&mut self, now: Duration, advert: &Advert<'_>) {
+        let differences = compare(self.advertiser.spec(), advert);
+        let mut fields: Vec<&'static str> = differences.iter().map(|difference| difference.field).collect();
+        fields.dedup();
+        self.counters.foreign(&fields);
         let logged = self.foreign.is_some_and(|(source, at)| {
             source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
         });
@@ -553,6 +595,7 @@ impl Entry {
                 source = %advert.source,
                 mac = %advert.mac,
                 router_lifetime_s = advert.router_lifetime_s,
+                differences = ?differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "another router advertises on the port"
             );
         }

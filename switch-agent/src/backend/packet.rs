@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use socket2::Socket;
+use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::ChecksumOffload;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -217,6 +218,19 @@ impl PacketSocket {
                 }
             };
             left = left.get_mut(sent..).unwrap_or_default();
+        }
+    }
+
+    /// Lets a device take in frames to a multicast address, or no longer. Only a packet socket can.
+    ///
+    /// # Errors
+    /// ENODEV where the device is gone, EOPNOTSUPP on a raw socket.
+    pub fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()> {
+        match self.mode {
+            SocketMode::Packet => {
+                sys::set_membership(self.socket.get_ref().as_fd(), ifindex, group.0, member)
+            }
+            SocketMode::Raw => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
         }
     }
 

@@ -67,8 +67,8 @@ pub enum Show {
     },
     /// What a machine went through on a port, with times
     ///
-    /// Stages: carrier, first-rs (first Router Solicitation), ra (Router Advertisement sent), neighbor,
-    /// config, token, api, event:STAGE (posted by the machine), released. Times count from the first
+    /// Stages: carrier, first-rs (first Router Solicitation), dhcp6 (first DHCPv6 message), boot-url (boot
+    /// file told by DHCPv6), ra (Router Advertisement sent), neighbor, config, token, api, event:STAGE (posted by the machine), released. Times count from the first
     /// stage of the boot.
     Timeline {
         /// Port name or alias

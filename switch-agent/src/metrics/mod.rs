@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 
 pub mod advertise;
 mod advertise_port;
+pub mod dhcp6;
 pub mod frr;
 pub mod machines;
 pub mod proxy;
@@ -21,6 +22,7 @@ pub struct Metrics(Arc<Inner>);
 pub struct Inner {
     registry: Registry,
     pub advertise: advertise::AdvertiseMetrics,
+    pub dhcp6: dhcp6::Dhcp6Metrics,
     pub frr: frr::FrrMetrics,
     pub machines: machines::MachineMetrics,
     pub proxy: proxy::ProxyMetrics,
@@ -39,6 +41,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("switch_agent");
         Metrics(Arc::new(Inner {
             advertise: advertise::AdvertiseMetrics::register(&mut registry),
+            dhcp6: dhcp6::Dhcp6Metrics::register(&mut registry),
             frr: frr::FrrMetrics::register(&mut registry),
             machines: machines::MachineMetrics::register(&mut registry),
             proxy: proxy::ProxyMetrics::register(&mut registry),

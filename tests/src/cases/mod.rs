@@ -8,8 +8,11 @@ use crate::lab::Lab;
 mod bad_rows;
 mod boot;
 mod cli;
+mod conformance;
+mod dhcp6;
 mod docs;
 mod faults;
+mod floods;
 mod isolation;
 mod moves;
 mod proxy;
@@ -59,6 +62,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         cli::cases(),
         proxy::cases(),
+        dhcp6::cases(),
         docs::cases(),
         isolation::cases(),
         bad_rows::cases(),
@@ -66,6 +70,8 @@ pub(crate) fn all() -> Vec<Case> {
         removal::cases(),
         restart::cases(),
         faults::cases(),
+        floods::cases(),
+        conformance::cases(),
         scale::cases(),
     ]
     .concat()

@@ -70,6 +70,12 @@ impl MachineTable {
                 let sighting = Sighting { port, mac: *mac, address: *address, source, machine_id: None };
                 self.sight(&sighting, now, unix_ms, &mut changes);
             }
+            MachineEvent::Dhcp6 { port, mac, address, .. } => {
+                let source = SightingSource::Dhcp6;
+                let sighting =
+                    Sighting { port, mac: *mac, address: Some(*address), source, machine_id: None };
+                self.sight(&sighting, now, unix_ms, &mut changes);
+            }
             MachineEvent::Probe { port, mac } => {
                 let source = SightingSource::Neighbor;
                 let sighting = Sighting { port, mac: *mac, address: None, source, machine_id: None };

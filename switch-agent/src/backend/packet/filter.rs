@@ -28,6 +28,8 @@ const NEXT_HEADER: u32 = 20;
 const HOP_LIMIT: u32 = 21;
 /// First of the four words of the source address.
 const SOURCE: u32 = 22;
+const DESTINATION: u32 = 38;
+const UDP_DESTINATION_PORT: u32 = 56;
 const ICMPV6_TYPE: u32 = 54;
 const ICMPV6_CODE: u32 = 55;
 
@@ -67,6 +69,23 @@ const ROUTER_DISCOVERY: [Instruction; 24] = [
     (RETURN, 0, 0, DROP),
 ];
 
+/// Accepts UDP to port 547 of a multicast group or a link-local address, directly behind the IPv6 header, that
+/// was sent to this host (RFC 8415 section 7); goes on behind its end with everything else.
+const DHCPV6: [Instruction; 12] = [
+    (LD_BYTE, 0, 0, PACKET_TYPE),
+    (JUMP_GREATER_OR_EQUAL, 10, 0, PACKET_OTHERHOST),
+    (LD_HALF, 0, 0, ETHERTYPE),
+    (JUMP_EQUAL, 0, 8, 0x86dd),
+    (LD_BYTE, 0, 0, NEXT_HEADER),
+    (JUMP_EQUAL, 0, 6, 17),
+    (LD_HALF, 0, 0, UDP_DESTINATION_PORT),
+    (JUMP_EQUAL, 0, 4, 547),
+    (LD_HALF, 0, 0, DESTINATION),
+    (JUMP_EQUAL, 1, 0, 0xff02),
+    (JUMP_EQUAL, 0, 1, 0xfe80),
+    (RETURN, 0, 0, ACCEPT),
+];
+
 /// Accepts Router Solicitations with code 0 and Router Advertisements with hop limit 255, on a raw ICMPv6
 /// socket.
 const ICMPV6_ROUTER_DISCOVERY: [Instruction; 9] = [
@@ -87,7 +106,7 @@ pub(super) fn router_discovery(layer: Layer, muted: &[u32]) -> Vec<SockFilter> {
 }
 
 fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
-    let mut program = Vec::with_capacity(2 * muted.len() + ROUTER_DISCOVERY.len() + 1);
+    let mut program = Vec::with_capacity(2 * muted.len() + DHCPV6.len() + ROUTER_DISCOVERY.len() + 1);
     if !muted.is_empty() {
         program.push((LD_WORD, 0, 0, IFINDEX));
     }
@@ -96,7 +115,10 @@ fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
         program.push((RETURN, 0, 0, DROP));
     }
     match layer {
-        Layer::Link => program.extend(ROUTER_DISCOVERY),
+        Layer::Link => {
+            program.extend(DHCPV6);
+            program.extend(ROUTER_DISCOVERY);
+        }
         Layer::Icmpv6 => program.extend(ICMPV6_ROUTER_DISCOVERY),
     }
     program
@@ -178,13 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn dhcpv6_wakes_the_process_and_no_other_datagram() {
+        let mut solicit = vec![0; 62];
+        solicit[12..14].copy_from_slice(&[0x86, 0xdd]);
+        solicit[20..22].copy_from_slice(&[17, 1]);
+        solicit[38..40].copy_from_slice(&[0xff, 2]);
+        solicit[56..58].copy_from_slice(&547u16.to_be_bytes());
+        assert!(accepts(2, &solicit));
+        let with = |at: usize, value: u8| {
+            let mut frame = solicit.clone();
+            frame[at] = value;
+            frame
+        };
+        let mut unicast = with(38, 0xfe);
+        unicast[39] = 0x80;
+        assert!(accepts(0, &unicast));
+        assert!(!accepts(3, &solicit) && !accepts(4, &solicit), "another host's, outgoing");
+        for (at, value) in [(12, 8), (20, 6), (38, 0x20), (39, 5), (57, 0x22)] {
+            assert!(!accepts(2, &with(at, value)), "byte {at}");
+        }
+        assert!(!accepts(2, &solicit[..57]));
+    }
+
+    #[test]
     fn a_muted_port_is_not_heard_and_others_are() {
         let solicitation = frame(133);
         let muted: Vec<u32> = (100..300).chain([PORT]).collect();
         assert!(!runs(&program(Layer::Link, &muted), 2, &solicitation));
         assert!(runs(&program(Layer::Link, &muted[..200]), 2, &solicitation));
         assert!(!runs(&program(Layer::Link, &muted[..200]), 2, &frame(136)));
-        assert_eq!(program(Layer::Link, &muted).len(), 2 * muted.len() + 1 + ROUTER_DISCOVERY.len());
+        assert_eq!(
+            program(Layer::Link, &muted).len(),
+            2 * muted.len() + 1 + DHCPV6.len() + ROUTER_DISCOVERY.len()
+        );
     }
 
     #[test]

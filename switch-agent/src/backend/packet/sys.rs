@@ -117,6 +117,24 @@ pub(super) fn set_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, ON)
 }
 
+/// Lets the device take in frames to a multicast address, for as long as the socket or the device exists.
+pub(super) fn set_membership(
+    socket: BorrowedFd<'_>,
+    ifindex: u32,
+    group: [u8; 6],
+    member: bool,
+) -> io::Result<()> {
+    let mut request = libc::packet_mreq {
+        mr_ifindex: libc::c_int::try_from(ifindex).unwrap_or(libc::c_int::MAX),
+        mr_type: libc::PACKET_MR_MULTICAST as libc::c_ushort,
+        mr_alen: 6,
+        mr_address: [0; 8],
+    };
+    request.mr_address[..6].copy_from_slice(&group);
+    let option = if member { libc::PACKET_ADD_MEMBERSHIP } else { libc::PACKET_DROP_MEMBERSHIP };
+    set(socket, libc::SOL_PACKET, option, request)
+}
+
 pub(super) fn set_ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, ON)
 }
