@@ -30,6 +30,7 @@ const HOP_LIMIT: u32 = 21;
 const SOURCE: u32 = 22;
 const DESTINATION: u32 = 38;
 const UDP_DESTINATION_PORT: u32 = 56;
+const HOP_BY_HOP: u32 = 54;
 const ICMPV6_TYPE: u32 = 54;
 const ICMPV6_CODE: u32 = 55;
 
@@ -86,6 +87,25 @@ const DHCPV6: [Instruction; 12] = [
     (RETURN, 0, 0, ACCEPT),
 ];
 
+/// Accepts MLD reports of both versions, with hop limit 1 and behind Hop-by-Hop Options of eight bytes, that were
+/// sent to this host (RFC 3810 section 5); goes on behind its end with everything else.
+const MLD_REPORTS: [Instruction; 12] = [
+    (LD_BYTE, 0, 0, PACKET_TYPE),
+    (JUMP_GREATER_OR_EQUAL, 10, 0, PACKET_OTHERHOST),
+    (LD_HALF, 0, 0, ETHERTYPE),
+    (JUMP_EQUAL, 0, 8, 0x86dd),
+    // Next header and hop limit.
+    (LD_HALF, 0, 0, NEXT_HEADER),
+    (JUMP_EQUAL, 0, 6, 0x0001),
+    // Next header and length.
+    (LD_HALF, 0, 0, HOP_BY_HOP),
+    (JUMP_EQUAL, 0, 4, 0x3a00),
+    (LD_BYTE, 0, 0, HOP_BY_HOP + 8),
+    (JUMP_EQUAL, 1, 0, 131),
+    (JUMP_EQUAL, 0, 1, 143),
+    (RETURN, 0, 0, ACCEPT),
+];
+
 /// Accepts Router Solicitations with code 0 and Router Advertisements with hop limit 255, on a raw ICMPv6
 /// socket.
 const ICMPV6_ROUTER_DISCOVERY: [Instruction; 9] = [
@@ -106,7 +126,8 @@ pub(super) fn router_discovery(layer: Layer, muted: &[u32]) -> Vec<SockFilter> {
 }
 
 fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
-    let mut program = Vec::with_capacity(2 * muted.len() + DHCPV6.len() + ROUTER_DISCOVERY.len() + 1);
+    let rest = DHCPV6.len() + MLD_REPORTS.len() + ROUTER_DISCOVERY.len();
+    let mut program = Vec::with_capacity(2 * muted.len() + 1 + rest);
     if !muted.is_empty() {
         program.push((LD_WORD, 0, 0, IFINDEX));
     }
@@ -117,6 +138,7 @@ fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
     match layer {
         Layer::Link => {
             program.extend(DHCPV6);
+            program.extend(MLD_REPORTS);
             program.extend(ROUTER_DISCOVERY);
         }
         Layer::Icmpv6 => program.extend(ICMPV6_ROUTER_DISCOVERY),
@@ -223,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn mld_reports_wake_the_process_and_no_other_hop_by_hop_packet() {
+        let mut report = vec![0; 90];
+        report[12..14].copy_from_slice(&[0x86, 0xdd]);
+        report[20..22].copy_from_slice(&[0, 1]);
+        report[54..62].copy_from_slice(&[58, 0, 5, 2, 0, 0, 1, 0]);
+        for kind in [131, 143] {
+            report[62] = kind;
+            assert!(accepts(2, &report), "type {kind}");
+        }
+        assert!(!accepts(3, &report) && !accepts(4, &report), "another host's, outgoing");
+        for (at, value) in [(12, 8), (20, 60), (21, 255), (54, 6), (55, 1), (62, 130), (62, 132), (62, 133)] {
+            let mut frame = report.clone();
+            frame[at] = value;
+            assert!(!accepts(2, &frame), "byte {at}");
+        }
+        assert!(!accepts(2, &report[..62]));
+    }
+
+    #[test]
     fn a_muted_port_is_not_heard_and_others_are() {
         let solicitation = frame(133);
         let muted: Vec<u32> = (100..300).chain([PORT]).collect();
@@ -231,7 +272,7 @@ mod tests {
         assert!(!runs(&program(Layer::Link, &muted[..200]), 2, &frame(136)));
         assert_eq!(
             program(Layer::Link, &muted).len(),
-            2 * muted.len() + 1 + DHCPV6.len() + ROUTER_DISCOVERY.len()
+            2 * muted.len() + 1 + DHCPV6.len() + MLD_REPORTS.len() + ROUTER_DISCOVERY.len()
         );
     }
 
