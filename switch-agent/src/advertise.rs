@@ -9,7 +9,7 @@
 //! touches no other. The thread does not end by itself; when it is cancelled it sends nothing, so machines
 //! keep their router while the process restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::AdvertiserState;
 use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::packet::{PacketError, PacketSocket, SocketChoice, SocketMode};
@@ -25,10 +26,13 @@ use crate::metrics::Metrics;
 use crate::wake::Waker;
 
 mod driver;
+mod drop_rule;
 mod guard;
 mod inbox;
 mod schedule;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use inbox::{Command, Inbox};
 
@@ -40,7 +44,6 @@ type Snapshot = Arc<Mutex<BTreeMap<PortName, AdvertiserState>>>;
 pub struct AdvertiseHandle {
     inbox: Arc<Inbox>,
     snapshot: Snapshot,
-    mode: SocketMode,
 }
 
 impl AdvertiseHandle {
@@ -60,11 +63,6 @@ impl AdvertiseHandle {
     /// Tells of a link, configured or not: an advertisement leaves at once when carrier comes.
     pub fn link(&self, event: LinkEvent) {
         self.inbox.link(event);
-    }
-
-    /// Which socket serves.
-    pub fn mode(&self) -> SocketMode {
-        self.mode
     }
 
     /// The advertisers as they run.
@@ -102,16 +100,32 @@ pub fn start(
     };
     let inbox = Arc::new(Inbox::default());
     let snapshot = Snapshot::default();
-    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone(), mode: socket.mode() };
-    let outputs = driver::Outputs { hub, metrics, waker, snapshot };
+    let (ports, advertising) = watch::channel(BTreeSet::new());
+    let mode = socket.mode();
+    let handle = AdvertiseHandle { inbox: inbox.clone(), snapshot: snapshot.clone() };
+    let outputs = driver::Outputs { hub, metrics: metrics.clone(), waker, snapshot, ports };
     let driver = driver::Driver::new(socket, outputs, seed());
     // Dropped with the thread, however that ends.
-    let (running, ended) = tokio::sync::oneshot::channel::<()>();
+    let (running, ended) = oneshot::channel::<()>();
+    let driving = cancel.clone();
     std::thread::Builder::new().name("advertise".to_owned()).spawn(move || {
         let _running = running;
-        runtime.block_on(task::run(driver, inbox, cancel));
+        runtime.block_on(task::run(driver, inbox, driving));
     })?;
-    Ok((handle, async { ended.await.unwrap_or_default() }))
+    let rule = async move {
+        match mode {
+            SocketMode::Packet => drop_rule::run(advertising, metrics, cancel).await,
+            SocketMode::Raw => drop_rule::withdraw(&metrics).await,
+        }
+        std::future::pending().await
+    };
+    let task = async {
+        tokio::select! {
+            _ = ended => {}
+            () = rule => {}
+        }
+    };
+    Ok((handle, task))
 }
 
 /// Why there are no advertisers.

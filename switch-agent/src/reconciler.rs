@@ -43,6 +43,8 @@ const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
 /// While a source cannot be read there is nothing to wake the loop when it can be.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
+/// After a bring-up hundreds of objects become free one after the other; one pass looks at many of them.
+const FREE_SPACING: Duration = Duration::from_secs(1);
 
 /// Everything the loop drives.
 pub struct Reconciler {
@@ -70,6 +72,16 @@ struct State {
     since: publish::Since,
 }
 
+/// How a pass ended.
+struct Passed {
+    /// Something was done that the next pass should look at.
+    acted: bool,
+    /// A source was unreadable.
+    degraded: bool,
+    /// Something is not as it should be yet.
+    waiting: bool,
+}
+
 impl Reconciler {
     /// Runs until cancelled; a pass that is under way is finished.
     pub async fn run(mut self, ledger: Ledger, stop: CancellationToken) {
@@ -91,12 +103,12 @@ impl Reconciler {
                 () = sleep_until(wait_until) => BTreeSet::from([Reason::Periodic]),
             };
             let started = Instant::now();
-            let (acted, degraded) = self.pass(&mut state, reasons, started).await;
+            let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
-            let pause = if degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let paced = state.pacing.next(now).unwrap_or(now + pause);
-            wait_until = paced.min(now + pause);
-            if acted {
+            let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
+            let free = state.pacing.next(now, passed.waiting).map(|free| free.max(now + FREE_SPACING));
+            wait_until = free.unwrap_or(now + pause).min(now + pause);
+            if passed.acted {
                 self.waker.wake(Reason::Acted);
             } else {
                 memory::release();
@@ -108,14 +120,8 @@ impl Reconciler {
         }
     }
 
-    /// One pass. Returns whether something was done that the next pass should look at, and whether a source
-    /// was unreadable.
-    async fn pass(
-        &mut self,
-        state: &mut State,
-        mut reasons: BTreeSet<Reason>,
-        started: Instant,
-    ) -> (bool, bool) {
+    /// One pass.
+    async fn pass(&mut self, state: &mut State, mut reasons: BTreeSet<Reason>, started: Instant) -> Passed {
         reasons.extend(self.waker.take());
         let memory = Memory {
             ledger: state.ledger.clone(),
@@ -146,11 +152,14 @@ impl Reconciler {
         self.observer.leak.set_settled(leaks_settled(&status));
         self.render(state, &observed).await;
         self.forget_released(&actions);
-        let acted = outcomes.iter().any(|outcome| outcome.result.is_ok());
-        let degraded = status.verdict == Verdict::Degraded;
+        let passed = Passed {
+            acted: outcomes.iter().any(|outcome| outcome.result.is_ok()),
+            degraded: status.verdict == Verdict::Degraded,
+            waiting: !status.waiting.is_empty(),
+        };
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
         self.publish(state, actions, status, reasons, started).await;
-        (acted, degraded)
+        passed
     }
 
     fn backing_off(&self, state: &State, now: Instant) -> std::collections::BTreeMap<String, String> {
@@ -237,7 +246,9 @@ impl Reconciler {
         state.since.update(&status, unix_s);
         state.logged.changes(&status);
         self.count(&status, duration);
-        let rows = publish::status_rows(&status, &state.since, &self.hub, state.generation, unix_s);
+        let mode = self.metrics.advertise.mode();
+        let rows =
+            publish::status_rows(&status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s);
         if let Err(failure) = self.status_rows.publish(&rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }

@@ -5,7 +5,7 @@
 //! solicitation to its answer allocates nothing and takes no lock of another part; who is told of the
 //! machine is told after the answer has left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -18,7 +18,10 @@ use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ndp::{Advert, Message, MldReport, Probe, Solicit, parse_frame, write_frame};
 use switch_agent_core::observed::AdvertiserState;
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger};
+use switch_agent_core::ra::{
+    Advertiser, AdvertiserSpec, Destination, Heard, TokenBucket, Transmit, Trigger, compare,
+};
+use tokio::sync::watch;
 
 use super::Snapshot;
 use super::guard::{Admission, Guard};
@@ -89,6 +92,8 @@ pub(super) struct Outputs {
     pub(super) metrics: Metrics,
     pub(super) waker: Waker,
     pub(super) snapshot: Snapshot,
+    /// Ports that advertise, ceasing ones included.
+    pub(super) ports: watch::Sender<BTreeSet<PortName>>,
 }
 
 #[derive(Debug)]
@@ -214,6 +219,17 @@ impl<W: Wire> Driver<W> {
                 }
             }
         }
+        self.show_ports();
+    }
+
+    fn show_ports(&mut self) {
+        self.outputs.ports.send_if_modified(|shown| {
+            let same = shown.len() == self.by_port.len() && shown.iter().eq(self.by_port.keys());
+            if !same {
+                *shown = self.by_port.keys().cloned().collect();
+            }
+            !same
+        });
     }
 
     fn link(&mut self, now: Duration, ifindex: u32, change: LinkChange) {
@@ -438,6 +454,7 @@ impl<W: Wire> Driver<W> {
     fn report(&mut self, now: Duration, clock: &impl Fn() -> Duration) {
         let after = clock();
         let unix_time = unix_time();
+        let mut left = false;
         let mut sending = std::mem::take(&mut self.sending);
         for Sending { slot, transmit, frames } in sending.drain(..) {
             let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { continue };
@@ -457,9 +474,13 @@ impl<W: Wire> Driver<W> {
             self.schedule.set(slot, entry.advertiser.next_deadline());
             if entry.advertiser.is_done() {
                 self.settle(slot);
+                left = true;
             }
         }
         self.sending = sending;
+        if left {
+            self.show_ports();
+        }
     }
 
     fn mute(&mut self) {
@@ -558,8 +579,11 @@ impl Entry {
         }
     }
 
-    fn foreign(&mut self, now: Duration, advert: &Advert) {
-        self.counters.foreign(&[]);
+    fn foreign(&mut self, now: Duration, advert: &Advert<'_>) {
+        let differences = compare(self.advertiser.spec(), advert);
+        let mut fields: Vec<&'static str> = differences.iter().map(|difference| difference.field).collect();
+        fields.dedup();
+        self.counters.foreign(&fields);
         let logged = self.foreign.is_some_and(|(source, at)| {
             source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
         });
@@ -570,6 +594,7 @@ impl Entry {
                 source = %advert.source,
                 mac = %advert.mac,
                 router_lifetime_s = advert.router_lifetime_s,
+                differences = ?differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "another router advertises on the port"
             );
         }

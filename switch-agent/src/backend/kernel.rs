@@ -31,6 +31,7 @@ use switch_agent_core::observed::{CONVENIENCE_LINK_LOCAL, Kernel};
 pub use follow::RouteEvent;
 use neighbors::NeighborCache;
 use socket::NetlinkSocket;
+pub(in crate::backend) use socket::{errno as netlink_errno, messages as netlink_messages};
 
 /// Metric of the deny route: the kernel's own for "no route" in a VRF, so that any real route wins.
 pub const UNREACHABLE_METRIC: u32 = 4_278_198_272;

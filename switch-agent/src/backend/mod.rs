@@ -5,6 +5,9 @@ pub mod frr;
 pub mod kernel;
 pub mod keys;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod namespace;
+pub mod nftables;
 pub mod packet;
 pub mod redis;
 pub mod state_db;

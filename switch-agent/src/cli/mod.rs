@@ -14,6 +14,7 @@ pub mod check;
 mod client;
 mod dump;
 pub mod plan;
+mod ra;
 pub mod render;
 mod show;
 mod table;

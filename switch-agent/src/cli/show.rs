@@ -7,6 +7,7 @@ use serde_json::Value;
 use switch_agent_core::name::MacAddr;
 
 use super::client::segment;
+use super::ra;
 use super::table::{Table, printable};
 use super::{AdminClient, ClientArgs, ClientError, Outcome, Output};
 
@@ -24,6 +25,7 @@ Exit codes:
 Examples:
   switch-agent show status
   switch-agent show macs 52:54:00:00:00:01
+  switch-agent show ra Ethernet0
   switch-agent show timeline Ethernet0 --all
   switch-agent show ports --json | jq -r '.ports[] | select(.phase != \"ready\") | .port'")]
 pub struct ShowArgs {
@@ -55,6 +57,14 @@ pub enum Show {
     },
     /// Boot partitions with VRF, prefix, leak and how many of their ports are ready
     Partitions,
+    /// Router Advertisements: what each port's advertiser does and has counted
+    ///
+    /// One line per port that advertises or did so since the agent started; with PORT everything about it.
+    /// Times of answers count from a solicitation's arrival in the kernel.
+    Ra {
+        /// Port name or alias
+        port: Option<String>,
+    },
     /// What a machine went through on a port, with times
     ///
     /// Stages: carrier, first-rs (first Router Solicitation), dhcp6 (first DHCPv6 message), boot-url (boot
@@ -95,7 +105,8 @@ pub(super) async fn run(args: &ShowArgs, output: &mut Output<'_>) -> Outcome {
 async fn ask(client: &AdminClient, what: &Show) -> Result<Value, ClientError> {
     let path = match what {
         Show::Status => "/v1/status".to_owned(),
-        Show::Ports => "/v1/ports".to_owned(),
+        Show::Ports | Show::Ra { port: None } => "/v1/ports".to_owned(),
+        Show::Ra { port: Some(port) } => format!("/v1/ports/{}", segment(port)),
         Show::Macs { mac: None } => "/v1/macs".to_owned(),
         Show::Macs { mac: Some(mac) } => {
             let mac: MacAddr = mac.parse().map_err(|e| ClientError::BadInput(format!("{e}")))?;
@@ -111,6 +122,8 @@ fn render(what: &Show, answer: &Value) -> String {
     match what {
         Show::Status => status_text(answer),
         Show::Ports => ports_text(answer),
+        Show::Ra { port: None } => ra::ports_text(items(answer, "ports")),
+        Show::Ra { .. } => ra::port_text(answer),
         Show::Macs { mac: None } => macs_text(items(answer, "macs")),
         Show::Macs { .. } => macs_text(std::slice::from_ref(answer)),
         Show::Partitions => partitions_text(answer),
@@ -148,6 +161,7 @@ pub(super) fn status_text(status: &Value) -> String {
     line("Ports", ports_summary(status));
     line("Partitions", field(&status["partitions"]));
     line("Machines", field(&status["machines"]));
+    line("RA socket", ra::mode_text(&status["router_discovery"]));
     if let Some(error) = status["control_api_error"].as_str() {
         line("Control API", printable(error));
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use switch_agent_core::status::{Phase, Verdict};
 
 use super::*;
-use crate::http::admin::tests::{Rig, sightings, snapshot};
+use crate::http::admin::tests::{Rig, advertised, sightings, snapshot};
 
 /// Parses a command line as the binary would.
 fn parse<T: Args + FromArgMatches>(words: &[&str]) -> Result<T, clap::Error> {
@@ -55,6 +55,7 @@ Partition  VRF         Prefix         VRF ready  Ports ready  Leak              
 p1         VrfBoot-p1  2001:db8::/56  yes        1/2          pending: no router bgp
 "
     );
+    advertised(&rig.metrics);
     let ran = show_with(&rig.socket, &["status"]).await;
     assert_eq!(ran.outcome, Outcome::Failed);
     assert_eq!(
@@ -68,6 +69,7 @@ Last pass    2026-01-02T03:04:05Z, 12 ms, 0 actions (periodic)
 Ports        2 (waiting 1, ready 1)
 Partitions   1
 Machines     1
+RA socket    packet; no drop rule: CAP_NET_ADMIN is not held
 
 Waiting
 Object               Port       On
@@ -77,6 +79,46 @@ INTERFACE|Ethernet4  Ethernet4  STATE_DB VRF_TABLE|VrfBoot-p1
             env!("CARGO_PKG_VERSION")
         )
     );
+}
+
+#[tokio::test]
+async fn advertisers_print_as_a_line_each_or_one_in_full() {
+    let rig = Rig::new(snapshot()).await;
+    advertised(&rig.metrics);
+    let ran = show_with(&rig.socket, &["ra"]).await;
+    assert_eq!(
+        ran.out,
+        "\
+Port       State               RAs  Last RA               RS  Last RS               Answer    Suppressed  Dropped  Mutes  Foreign  Errors
+---------  ------------------  ---  --------------------  --  --------------------  --------  ----------  -------  -----  -------  ------
+Ethernet0  advertising, muted  1    2026-01-02T03:04:05Z  1   2026-01-02T03:04:06Z  0.250 ms  0           2        1      1        1
+"
+    );
+    let ran = show_with(&rig.socket, &["ra", "Eth1/1"]).await;
+    assert_eq!(
+        ran.out,
+        "\
+Port               Ethernet0
+State              advertising, muted
+RAs sent           1 (unicast 1)
+Last RA to all     2026-01-02T03:04:05Z
+Carrier to RA      0.500 ms
+RS received        1 (link_local 1)
+Last RS            2026-01-02T03:04:06Z
+Answers            1
+Last answer after  0.250 ms
+Slowest answer     0.250 ms
+Suppressed         0
+Dropped            2 (checksum 2)
+Mutes              1
+Foreign RAs        1
+Inconsistent       1 (CurHopLimit 1)
+Send errors        1 (ENETDOWN 1)
+"
+    );
+    let ran = show_with(&rig.socket, &["ra", "Ethernet4"]).await;
+    assert_eq!(ran.out, "Ethernet4 has not advertised since the agent started.\n");
+    assert_eq!(show_with(&rig.socket, &["ra", "Ethernet48"]).await.outcome, Outcome::Failed);
 }
 
 #[tokio::test]

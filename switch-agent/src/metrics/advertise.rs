@@ -20,9 +20,31 @@ pub use super::advertise_port::{PortCounters, PortReading, RaState, SourceKind};
 const ANSWER_BUCKETS: [f64; 12] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 0.5, 1.0, 3.5];
 
+/// How router discovery runs on this switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NdMode {
+    /// `packet` or `raw`; empty while nothing runs.
+    pub socket: &'static str,
+    /// `active`, `idle` or `unavailable`.
+    pub drop_rule: &'static str,
+    /// Why it is unavailable.
+    pub detail: Option<String>,
+}
+
+impl NdMode {
+    /// The mode in one word: `packet+drop-rule`, `packet` or `raw`.
+    pub fn as_str(&self) -> &'static str {
+        match (self.socket, self.drop_rule) {
+            ("packet", "active") => "packet+drop-rule",
+            (socket, _) => socket,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct AdvertiseMetrics {
     ports: Ports,
+    mode: Arc<Mutex<NdMode>>,
     answer_seconds: Histogram,
     socket_lost: Counter,
 }
@@ -31,6 +53,7 @@ impl AdvertiseMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = AdvertiseMetrics {
             ports: Ports::default(),
+            mode: Arc::default(),
             answer_seconds: Histogram::new(ANSWER_BUCKETS),
             socket_lost: Counter::default(),
         };
@@ -44,7 +67,10 @@ impl AdvertiseMetrics {
             "Frames that the router discovery socket had no room for",
             metrics.socket_lost.clone(),
         );
-        registry.register_collector(Box::new(metrics.ports.clone()));
+        registry.register_collector(Box::new(Source {
+            ports: metrics.ports.clone(),
+            mode: Arc::clone(&metrics.mode),
+        }));
         metrics
     }
 
@@ -56,6 +82,14 @@ impl AdvertiseMetrics {
     /// What a port has counted; `None` where it never advertised.
     pub fn read(&self, port: &PortName) -> Option<PortReading> {
         self.ports.lock().get(port).map(|counters| counters.read())
+    }
+
+    pub fn mode(&self) -> NdMode {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_mode(&self, mode: NdMode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 
     /// A solicitation was answered after this time.
@@ -81,10 +115,25 @@ impl Ports {
     }
 }
 
-impl Collector for Ports {
+#[derive(Debug)]
+struct Source {
+    ports: Ports,
+    mode: Arc<Mutex<NdMode>>,
+}
+
+impl Collector for Source {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let readings = self.lock().iter().map(|(port, counters)| (port.clone(), counters.read())).collect();
-        Families { readings, encoder }.encode()
+        let ports = self.ports.lock();
+        let readings = ports.iter().map(|(port, counters)| (port.clone(), counters.read())).collect();
+        drop(ports);
+        let mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut families = Families { readings, encoder };
+        families.encode()?;
+        families.info(
+            "nd_socket",
+            "Which socket router discovery uses, and whether the kernel drops solicitations after it",
+            &mode,
+        )
     }
 }
 
@@ -97,7 +146,7 @@ struct Families<'a> {
 }
 
 impl Families<'_> {
-    fn encode(mut self) -> fmt::Result {
+    fn encode(&mut self) -> fmt::Result {
         self.counter(
             "ra_sent",
             "Router Advertisements sent, by port and type (initial, multicast, solicited, unicast, triggered, final)",
@@ -177,6 +226,14 @@ impl Families<'_> {
                 state => vec![(Some(Cow::Borrowed(state.as_str())), 1)],
             },
         )
+    }
+
+    fn info(&mut self, name: &'static str, help: &'static str, mode: &NdMode) -> fmt::Result {
+        if mode.socket.is_empty() {
+            return Ok(());
+        }
+        let labels = [("socket", mode.socket), ("drop_rule", mode.drop_rule)];
+        self.encoder.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
     }
 
     fn counter(

@@ -112,10 +112,13 @@ impl Pacing {
         settling.map(|(object, _)| object.clone()).collect()
     }
 
-    /// When the next object is free again. Forgets what is long past.
-    pub fn next(&mut self, now: Instant) -> Option<Instant> {
+    /// When the next object is free again. `settling`: rows that settle count as well; where nothing waits
+    /// for them, nobody needs to know. Forgets what is long past.
+    pub fn next(&mut self, now: Instant, settling: bool) -> Option<Instant> {
         self.entries.retain(|_, entry| entry.last + FORGET > now);
-        self.entries.values().map(|entry| entry.until).filter(|until| *until > now).min()
+        let waited_for =
+            self.entries.values().filter(|entry| entry.until > now && (settling || entry.failure.is_some()));
+        waited_for.map(|entry| entry.until).min()
     }
 }
 
@@ -135,7 +138,8 @@ mod tests {
         assert!(pacing.cooling(at(6, origin)).is_empty());
         pacing.done("INTERFACE|Ethernet0", "bind-interface", at(6, origin));
         assert!(pacing.cooling(at(15, origin)).contains("INTERFACE|Ethernet0"));
-        assert_eq!(pacing.next(at(7, origin)), Some(at(16, origin)));
+        assert_eq!(pacing.next(at(7, origin), true), Some(at(16, origin)));
+        assert_eq!(pacing.next(at(7, origin), false), None);
     }
 
     #[test]
@@ -162,6 +166,7 @@ mod tests {
         let (mut pacing, origin) = (Pacing::default(), Instant::now());
         pacing.failed("listener Ethernet0", "no such device".to_owned(), origin);
         assert_eq!(pacing.backing_off(origin).len(), 1);
+        assert_eq!(pacing.next(origin, false), Some(at(1, origin)));
         assert!(pacing.backing_off(at(2, origin)).is_empty());
         pacing.failed("listener Ethernet0", "no such device".to_owned(), at(2, origin));
         assert_eq!(pacing.backing_off(at(3, origin)).len(), 1);

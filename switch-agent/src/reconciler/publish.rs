@@ -128,6 +128,7 @@ pub(super) fn status_rows(
     since: &Since,
     hub: &Hub,
     generation: u64,
+    nd_mode: &str,
     unix_s: u64,
 ) -> StatusRows {
     let ports = status.ports.values().map(|port| (port.port.to_string(), port_row(port, since, hub)));
@@ -151,6 +152,7 @@ pub(super) fn status_rows(
     // Rounded, so that idle passes do not write.
     set(&mut global, "last_pass", Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()));
     set(&mut global, "config_generation", Some(generation.to_string()));
+    set(&mut global, "router_discovery", Some(nd_mode.to_owned()));
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
     set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
     BTreeMap::from([

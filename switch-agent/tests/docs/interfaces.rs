@@ -90,8 +90,13 @@ fn registered() -> BTreeSet<String> {
     for entry in std::fs::read_dir(root().join("switch-agent/src/metrics")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
-        let calls =
-            [(".register(", ""), (".register_with_unit(", "_seconds"), (".counter(", ""), (".gauge(", "")];
+        let calls = [
+            (".register(", ""),
+            (".register_with_unit(", "_seconds"),
+            (".counter(", ""),
+            (".gauge(", ""),
+            (".info(", ""),
+        ];
         for (call, suffix) in calls {
             for after in text.split(call).skip(1) {
                 let name = after.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());

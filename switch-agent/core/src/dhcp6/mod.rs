@@ -50,7 +50,7 @@ pub const CLIENT_PORT: u16 = 546;
 pub const SERVER_PORT: u16 = 547;
 
 /// What a partition's DHCPv6 tells, already checked against its bounds; shared by its ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Dhcp6Options {
     /// Lifetimes of the address, seconds; `u32::MAX` is infinity. Those of the /64 in the advertisements.
     pub valid_s: u32,

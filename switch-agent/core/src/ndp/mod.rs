@@ -12,6 +12,7 @@ mod frame;
 mod mld;
 mod option;
 mod parse;
+mod received;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ pub use mld::MldReport;
 pub(crate) use option::encode_domain;
 pub use option::{CAPTIVE_PORTAL_LEN_MAX, NdpOption, is_encodable_domain};
 pub use parse::{Advert, ChecksumOffload, Invalid, Message, Probe, Solicit, parse_frame};
+pub use received::{AdvertOption, AdvertOptions, Names, Servers};
 
 /// `ff02::1` (RFC 4291 section 2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -9,19 +9,19 @@ use crate::name::MacAddr;
 use crate::ra::{AdvPrefix, EncryptedDns, Preference, PrefixVariables, SvcParams};
 
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
-const PREFIX_INFORMATION: u8 = 3;
-const MTU: u8 = 5;
-const ROUTE_INFORMATION: u8 = 24;
-const RDNSS: u8 = 25;
-const DNSSL: u8 = 31;
+pub(super) const PREFIX_INFORMATION: u8 = 3;
+pub(super) const MTU: u8 = 5;
+pub(super) const ROUTE_INFORMATION: u8 = 24;
+pub(super) const RDNSS: u8 = 25;
+pub(super) const DNSSL: u8 = 31;
 const CAPTIVE_PORTAL: u8 = 37;
-const PREF64: u8 = 38;
+pub(super) const PREF64: u8 = 38;
 const ENCRYPTED_DNS: u8 = 144;
 
 /// Flags of a prefix (RFC 4861 section 4.6.2, RFC 9762 section 4).
-const ON_LINK: u8 = 0x80;
-const AUTONOMOUS: u8 = 0x40;
-const PD_PREFERRED: u8 = 0x10;
+pub(super) const ON_LINK: u8 = 0x80;
+pub(super) const AUTONOMOUS: u8 = 0x40;
+pub(super) const PD_PREFERRED: u8 = 0x10;
 
 /// Longest captive-portal URI in bytes that still fits beside the source link-layer address.
 pub const CAPTIVE_PORTAL_LEN_MAX: usize = OPTION_LEN_MAX - 2;
@@ -143,6 +143,22 @@ fn prefix_length_code(prefix_len: u8) -> Option<u16> {
     }
 }
 
+/// The inverse of [`preference_bits`]; `None` for the reserved value, with which a Route Information option
+/// must be ignored (RFC 4191 section 2.3).
+pub(super) fn preference_of_bits(flags: u8) -> Option<Preference> {
+    match (flags >> 3) & 0b11 {
+        0b01 => Some(Preference::High),
+        0b00 => Some(Preference::Medium),
+        0b11 => Some(Preference::Low),
+        _ => None,
+    }
+}
+
+/// The inverse of [`prefix_length_code`].
+pub(super) fn prefix_length_of_code(code: u16) -> Option<u8> {
+    [96, 64, 56, 48, 40, 32].get(usize::from(code)).copied()
+}
+
 /// Lifetime in units of 8 seconds, rounded up, in 13 bits (RFC 8781 section 4.1).
 fn scaled_lifetime(lifetime_s: u32) -> u16 {
     u16::try_from(lifetime_s.div_ceil(8).min(0x1fff)).unwrap_or(0x1fff)
@@ -168,7 +184,8 @@ pub fn is_encodable_domain(domain: &str) -> bool {
     encode_domain(domain).is_some()
 }
 
-/// Labels, each behind its length (RFC 1035 section 3.1), uncompressed.
+/// Labels, each behind its length (RFC 1035 section 3.1), uncompressed; `None` where [`is_encodable_domain`]
+/// refuses the domain.
 pub(crate) fn encode_domain(domain: &str) -> Option<Vec<u8>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let mut name = Vec::with_capacity(domain.len() + 2);

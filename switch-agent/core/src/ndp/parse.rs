@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use thiserror::Error;
 
 use super::mld::{self, MldReport};
+use super::received::AdvertOptions;
 use super::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV6, HOP_LIMIT, IPV6_HEADER_LEN, NEIGHBOR_SOLICITATION,
     NEXT_HEADER_HOP_BY_HOP, NEXT_HEADER_ICMPV6, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, icmpv6_checksum,
@@ -25,7 +26,7 @@ pub struct Solicit {
 /// A valid Router Advertisement of somebody else: compared and counted, never acted on
 /// (RFC 4861 section 6.2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Advert {
+pub struct Advert<'a> {
     pub source: Ipv6Addr,
     pub mac: MacAddr,
     pub cur_hop_limit: u8,
@@ -36,6 +37,7 @@ pub struct Advert {
     pub reachable_time_ms: u32,
     /// Milliseconds.
     pub retrans_timer_ms: u32,
+    pub options: AdvertOptions<'a>,
 }
 
 /// A valid probe for a duplicate of an address (RFC 4862 section 5.4.2): the first that is heard of many
@@ -47,9 +49,9 @@ pub struct Probe {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
+pub enum Message<'a> {
     Solicit(Solicit),
-    Advert(Advert),
+    Advert(Advert<'a>),
     Probe(Probe),
     MldReport(MldReport),
 }
@@ -132,7 +134,7 @@ const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 ///
 /// Extension headers are not followed, but for the Hop-by-Hop Options that every MLD report has: a
 /// solicitation needs none, and a fragmented one must be dropped (RFC 6980 section 5).
-pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message, Invalid> {
+pub fn parse_frame(frame: &[u8], offload: ChecksumOffload) -> Result<Message<'_>, Invalid> {
     let (ethernet, packet) = frame.split_at_checked(ETHERNET_HEADER_LEN).ok_or(Invalid::Truncated)?;
     let mac = MacAddr(array(ethernet, 6)?);
     if u16::from_be_bytes(array(ethernet, 12)?) != ETHERTYPE_IPV6 {
@@ -166,7 +168,7 @@ fn parse_icmpv6(
     destination: Ipv6Addr,
     icmp: &[u8],
     offload: ChecksumOffload,
-) -> Result<Message, Invalid> {
+) -> Result<Message<'_>, Invalid> {
     let length_min = match icmp.first() {
         Some(&ROUTER_SOLICITATION) => SOLICITATION_LEN_MIN,
         Some(&ROUTER_ADVERTISEMENT) => ADVERTISEMENT_LEN_MIN,
@@ -185,7 +187,7 @@ fn parse_icmpv6(
     let sllao = walk_options(options)?;
     match length_min {
         SOLICITATION_LEN_MIN => solicit(mac, source, sllao).map(Message::Solicit),
-        ADVERTISEMENT_LEN_MIN => advert(mac, source, fixed).map(Message::Advert),
+        ADVERTISEMENT_LEN_MIN => advert(mac, source, fixed, options).map(Message::Advert),
         _ => probe(mac, destination, fixed, sllao).map(Message::Probe),
     }
 }
@@ -223,7 +225,12 @@ fn solicit(mac: MacAddr, source: Ipv6Addr, sllao: Option<MacAddr>) -> Result<Sol
     Ok(Solicit { source: (!source.is_unspecified()).then_some(source), mac, sllao })
 }
 
-fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invalid> {
+fn advert<'a>(
+    mac: MacAddr,
+    source: Ipv6Addr,
+    fixed: &[u8],
+    options: &'a [u8],
+) -> Result<Advert<'a>, Invalid> {
     if !source.is_unicast_link_local() {
         return Err(Invalid::Source);
     }
@@ -237,6 +244,7 @@ fn advert(mac: MacAddr, source: Ipv6Addr, fixed: &[u8]) -> Result<Advert, Invali
         router_lifetime_s: u16::from_be_bytes(array(fixed, 6)?),
         reachable_time_ms: u32::from_be_bytes(array(fixed, 8)?),
         retrans_timer_ms: u32::from_be_bytes(array(fixed, 12)?),
+        options: AdvertOptions(options),
     })
 }
 

@@ -32,8 +32,8 @@ fn solicitation(options: &[u8]) -> Vec<u8> {
 
 const SLLAO: [u8; 8] = [1, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
-fn parsed(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, Invalid> {
-    parse_frame(&frame(source, icmp), ChecksumOffload::Complete)
+fn parsed(source: Ipv6Addr, icmp: &[u8]) -> Result<Message<'static>, Invalid> {
+    parse_frame(frame(source, icmp).leak(), ChecksumOffload::Complete)
 }
 
 /// A solicitation of Linux 6.1, as `tcpdump -xx` printed it on the router's port: link-local, SLLAO.
@@ -92,7 +92,7 @@ fn refuses_what_rfc_4861_section_6_1_1_refuses() {
     let broken = |offset: usize, value: u8| {
         let mut bytes = LINUX_SOLICITATION.to_vec();
         bytes[offset] = value;
-        parse_frame(&bytes, ChecksumOffload::Complete)
+        parse_frame(bytes.leak(), ChecksumOffload::Complete)
     };
     assert_eq!(broken(21, 254), Err(Invalid::HopLimit), "A: hop limit");
     assert_eq!(broken(56, 0), Err(Invalid::Checksum), "B: checksum");
@@ -117,7 +117,7 @@ fn a_probe_for_a_duplicate_address_tells_who_is_there() {
         };
         let mut frame = Vec::new();
         write_frame(&mut frame, &addresses, &icmp);
-        parse_frame(&frame, ChecksumOffload::Complete)
+        parse_frame(frame.leak(), ChecksumOffload::Complete)
     };
     let any = Ipv6Addr::UNSPECIFIED;
     assert_eq!(probe(any, "ff02::1:ff00:1", &[]), Ok(Message::Probe(Probe { mac: MACHINE })));
@@ -151,7 +151,7 @@ fn an_mld_report_tells_who_is_there() {
     let changed = |offset: usize, value: u8| {
         let mut bytes = LINUX_MLD_REPORT.to_vec();
         bytes[offset] = value;
-        parse_frame(&bytes, ChecksumOffload::NotReady)
+        parse_frame(bytes.leak(), ChecksumOffload::NotReady)
     };
     assert_eq!(changed(56, 3), Err(Invalid::Mld), "another option than Router Alert");
     assert_eq!(changed(59, 1), Err(Invalid::Mld), "Router Alert for something else");
@@ -358,6 +358,23 @@ fn pnet_reads_the_options_of_an_ordinary_advertisement() {
     assert_eq!((advert.get_reachable_time(), advert.get_retrans_time()), (0, 100));
 }
 
+/// `bytes` as options with lengths that fit: kinds and bodies stay what they are.
+fn whole_options(bytes: &[u8]) -> Vec<u8> {
+    let mut options = vec![];
+    let mut rest = bytes;
+    while let [kind, units, ..] = *rest {
+        let kind = [3, 5, 24, 25, 31, 38, kind][usize::from(kind) % 7];
+        let length = (usize::from(units % 6) + 1) * 8;
+        let body = &rest[2..rest.len().min(length)];
+        let start = options.len();
+        options.extend([kind, u8::try_from(length / 8).unwrap()]);
+        options.extend(body);
+        options.resize(start + length, 0);
+        rest = &rest[rest.len().min(length)..];
+    }
+    options
+}
+
 prop_compose! {
     fn any_prefix()(address in any::<u128>(), length in 0u8..=128) -> Ipv6Net {
         Ipv6Net::new(Ipv6Addr::from(address), length).unwrap()
@@ -377,6 +394,17 @@ proptest! {
         // The same bytes behind valid headers reach the option walk.
         let icmp = [&[kind, 0, 0, 0][..], &bytes].concat();
         parse_frame(&frame(source, &icmp), ChecksumOffload::Complete).ok();
+        // And whatever passes it is read as options.
+        let advert = [&[134, 0, 0, 0], &[0; 12][..], &whole_options(&bytes)].concat();
+        let advert = frame(MACHINE.eui64_link_local(), &advert);
+        let Ok(Message::Advert(advert)) = parse_frame(&advert, ChecksumOffload::Complete) else {
+            panic!("options of whole lengths")
+        };
+        for option in advert.options {
+            if let AdvertOption::Dnssl { names, .. } = option {
+                prop_assert!(names.count() <= bytes.len());
+            }
+        }
         let mut report = LINUX_MLD_REPORT[..54].to_vec();
         report[19] = u8::try_from(bytes.len() + 8).unwrap();
         report.extend([58, 0, 5, 2, 0, 0, 1, 0]);
@@ -414,6 +442,8 @@ proptest! {
         };
         let mut found: Vec<(u8, usize)> = vec![];
         let (mut addresses_found, mut names_found) = (0, 0);
+        let (mut read_prefixes, mut read_routes, mut read_servers) = (vec![], vec![], 0);
+        let mut read_names: Vec<Vec<u8>> = vec![];
         for message in messages(&header(), SWITCH, &options) {
             let mut bytes = vec![];
             write_frame(&mut bytes, &addresses, &message);
@@ -421,6 +451,18 @@ proptest! {
                 panic!("own parser")
             };
             prop_assert_eq!(advert.router_lifetime_s, 1800);
+            for option in advert.options {
+                match option {
+                    AdvertOption::PrefixInformation(entry) => read_prefixes.push(entry.prefix),
+                    AdvertOption::RouteInformation(route) => read_routes.push(route.prefix),
+                    AdvertOption::Rdnss { lifetime_s, servers: read } => {
+                        prop_assert_eq!(lifetime_s, lifetime);
+                        read_servers += servers.iter().filter(|server| read.contains(**server)).count();
+                    }
+                    AdvertOption::Dnssl { names, .. } => read_names.extend(names.map(<[u8]>::to_vec)),
+                    AdvertOption::Mtu(_) | AdvertOption::Pref64 { .. } => prop_assert!(false, "{option:?}"),
+                }
+            }
             let (hop_limit, flags, lifetime, decoded) = independent(&bytes);
             prop_assert_eq!((hop_limit, flags, lifetime), (64, 0x48, 1800));
             prop_assert_eq!(decoded[0].0, 1);
@@ -435,6 +477,10 @@ proptest! {
         prop_assert_eq!(count(3), prefixes.len());
         prop_assert_eq!(count(24), routes.len());
         prop_assert_eq!(addresses_found, servers.len());
+        prop_assert_eq!(read_prefixes, prefixes.iter().map(Ipv6Net::trunc).collect::<Vec<_>>());
+        prop_assert_eq!(read_routes, routes.iter().map(Ipv6Net::trunc).collect::<Vec<_>>());
+        prop_assert_eq!(read_servers, servers.len());
+        prop_assert_eq!(read_names, domains.iter().filter_map(|domain| encode_domain(domain)).collect::<Vec<_>>());
         prop_assert_eq!(names_found, domains.iter().filter(|domain| is_encodable_domain(domain)).count());
         prop_assert_eq!(count(37), usize::from((1..=CAPTIVE_PORTAL_LEN_MAX).contains(&portal.len())));
     }

@@ -234,14 +234,16 @@ impl Advertiser {
         self.multicast = Multicast::started(now, self.multicast.last(), self.spec.config.profile);
     }
 
-    /// Replaces the variables. The same ones change nothing; others are announced at once. A port that was
-    /// ceasing advertises again.
+    /// Replaces the variables. Where what is said, by whom and how often stays the same, nothing is sent and
+    /// every timer goes on; else it is announced at once. Whoever waits for an answer still gets one. A port
+    /// that was ceasing advertises again.
     pub fn reconfigure(&mut self, now: Duration, spec: AdvertiserSpec) {
         let revived = self.phase != Phase::Advertising;
         if spec == self.spec && !revived {
             return;
         }
         let new_link = spec.ifindex != self.spec.ifindex || spec.config.profile != self.spec.config.profile;
+        let addressed = self.addressed();
         self.withdrawn.update(now, &self.spec.config, &spec.config);
         let former = std::mem::replace(&mut self.spec, spec);
         if former.link_local != self.spec.link_local && !revived && self.multicast.last().is_some() {
@@ -249,14 +251,20 @@ impl Advertiser {
             self.former.get_or_insert_with(|| Box::new(former));
         }
         self.former.take_if(|former| former.link_local == self.spec.link_local);
-        self.messages = content::regular(&self.spec, &self.withdrawn);
+        let before = std::mem::replace(&mut self.messages, content::regular(&self.spec, &self.withdrawn));
         self.phase = Phase::Advertising;
         if revived || new_link {
             self.begin(now);
-        } else {
+        } else if addressed != self.addressed() || before != self.messages {
             self.in_flight = None;
             self.multicast.changed(now, self.spec.config.profile);
         }
+    }
+
+    /// What of the variables is not in the messages, but in their frames and times.
+    fn addressed(&self) -> (MacAddr, std::net::Ipv6Addr, Duration, Duration) {
+        let AdvertiserSpec { mac, link_local, config, .. } = &self.spec;
+        (*mac, *link_local, config.min_rtr_adv_interval, config.max_rtr_adv_interval)
     }
 
     /// Stops. [`Cease::Final`] ends after the final advertisements, at once where the link is down;

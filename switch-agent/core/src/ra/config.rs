@@ -30,7 +30,7 @@ pub enum Preference {
 }
 
 /// One route of a Route Information Option (RFC 4191 section 2.3).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RouteInfo {
     pub prefix: Ipv6Net,
     pub preference: Preference,

@@ -10,6 +10,7 @@ use crate::name::{MacAddr, PortName};
 mod advertiser;
 mod answers;
 mod bucket;
+mod compare;
 mod config;
 mod content;
 mod multicast;
@@ -19,6 +20,7 @@ mod withdrawn;
 pub use advertiser::{Advertiser, Destination, Transmit, TransmitKind};
 pub use answers::{Heard, Trigger};
 pub use bucket::TokenBucket;
+pub use compare::{Inconsistency, compare};
 pub use config::{
     AdvPrefix, EncryptedDns, Preference, PrefixVariables, RaConfig, RaProfile, RouteInfo, SvcParams,
 };

@@ -49,7 +49,7 @@ impl Withdrawn {
         withdraw(&mut self.dnr, now, dnr, WITHDRAWN_LARGE_MAX, |gone| {
             new.dnr.iter().any(|resolver| resolver.adn == gone.adn)
         });
-        let routes = old.route_info.iter().map(|route| (route.clone(), route.lifetime_s));
+        let routes = old.route_info.iter().map(|route| (*route, route.lifetime_s));
         withdraw(&mut self.routes, now, routes, WITHDRAWN_MAX, |gone| {
             new.route_info.iter().any(|route| route.prefix == gone.prefix)
         });

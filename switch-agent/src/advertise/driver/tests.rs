@@ -83,6 +83,7 @@ impl Bench {
             metrics: metrics.clone(),
             waker: waker.clone(),
             snapshot: snapshot.clone(),
+            ports: watch::Sender::default(),
         };
         let driver = Driver::new(FakeWire::default(), outputs, 1);
         Bench { driver, inbox: Inbox::default(), snapshot, metrics, waker }
@@ -235,14 +236,20 @@ fn a_foreign_router_is_counted_and_not_believed() {
         source: MACHINE.eui64_link_local(),
         destination: "ff02::1".parse().unwrap(),
     };
-    let advert = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    // Another Cur Hop Limit and M.
+    let advert = [134, 0, 0, 0, 32, 0x80, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     write_frame(&mut frame, &addresses, &advert);
     let received =
         Received { ifindex: 7, frame: &frame, offload: ChecksumOffload::Complete, age: Duration::ZERO };
     bench.driver.frame(ms(10), &received);
     bench.driver.flush(|| ms(10));
     assert!(bench.sent().is_empty());
-    assert!(bench.metrics.encode().contains(r#"switch_agent_foreign_ra_total{port="Ethernet4"} 1"#));
+    let metrics = bench.metrics.encode();
+    assert!(metrics.contains(r#"switch_agent_foreign_ra_total{port="Ethernet4"} 1"#));
+    for field in ["adv_cur_hop_limit", "adv_managed_flag"] {
+        let counter = format!(r#"foreign_ra_inconsistent_total{{port="Ethernet4",field="{field}"}} 1"#);
+        assert!(metrics.contains(&counter), "{metrics}");
+    }
 }
 
 #[test]

@@ -26,15 +26,15 @@ const NETLINK_HEADER_LEN: usize = 16;
 
 /// One message of a datagram, its header reduced to what matters.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
+pub(in crate::backend) struct Message<'a> {
+    pub(in crate::backend) kind: u16,
     flags: u16,
-    sequence: u32,
-    pub(super) payload: &'a [u8],
+    pub(in crate::backend) sequence: u32,
+    pub(in crate::backend) payload: &'a [u8],
 }
 
 /// The messages of one datagram; ends early where a length is wrong.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(in crate::backend) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let u16_at = |at: usize| Some(u16::from_ne_bytes(datagram.get(at..at + 2)?.try_into().ok()?));
         let u32_at = |at: usize| Some(u32::from_ne_bytes(datagram.get(at..at + 4)?.try_into().ok()?));
@@ -192,7 +192,7 @@ impl NetlinkSocket {
 }
 
 /// The error code of an `NLMSG_ERROR` or `NLMSG_DONE`, as a positive errno; 0 is success.
-fn errno(payload: &[u8]) -> Option<i32> {
+pub(in crate::backend) fn errno(payload: &[u8]) -> Option<i32> {
     let code = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
     Some(code.saturating_neg())
 }

@@ -3,7 +3,6 @@
 mod decode;
 mod track;
 
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -15,48 +14,10 @@ use switch_agent_core::ra::LinkEvent;
 use super::socket::messages;
 use super::track::{Report, Tracker};
 use super::*;
+use crate::backend::namespace::{self, ip, ip_output, require_ip};
 
-/// Set in the process that runs inside the namespace.
-const INSIDE: &str = "SWITCH_AGENT_TEST_NAMESPACE";
-
-/// Runs the test `name` in a new network namespace: this test program once more, below `unshare`. Works as
-/// root, and without where user namespaces are allowed.
 fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(body());
-        return;
-    }
-    let mut unshare = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let path = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
-    let output = unshare
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &path, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    print!("{text}");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{path} did not run: {text}");
-}
-
-/// `ip` with these words; whether it succeeded.
-fn ip(words: &str) -> bool {
-    Command::new("ip").args(words.split_whitespace()).status().unwrap().success()
-}
-
-fn require_ip(words: &str) {
-    assert!(ip(words), "ip {words}");
-}
-
-fn ip_output(words: &str) -> String {
-    let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    namespace::in_namespace(module_path!(), name, body);
 }
 
 /// A veth pair, the first end up, the other one down: no carrier.

@@ -66,7 +66,7 @@ async fn feed(mut state: AdminState, frames: &mpsc::Sender<Bytes>) -> Option<()>
     let mut events = state.hub.subscribe();
     let mut told = Arc::clone(&state.snapshots.borrow_and_update());
     send(frames, Bytes::from_static(b"retry: 1000\n\n")).await?;
-    send(frames, event("status", &view::status(&told, &state.hub))).await?;
+    send(frames, event("status", &view::status(&told, &state))).await?;
     loop {
         let idle = Instant::now() + KEEP_ALIVE;
         tokio::select! {
@@ -128,7 +128,7 @@ fn differences(before: &Snapshot, now: &Snapshot, state: &AdminState) -> Vec<Byt
     }
     let acted = now.pass.as_ref().is_some_and(|pass| pass.actions > 0);
     if acted || before.pass.is_none() || before.status != now.status {
-        frames.push(event("status", &view::status(now, &state.hub)));
+        frames.push(event("status", &view::status(now, state)));
     }
     frames
 }

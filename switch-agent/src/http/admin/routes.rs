@@ -125,21 +125,21 @@ impl Router {
     fn api(&self, snapshot: &Snapshot, path: &[&str]) -> Answer {
         let hub = &self.state.hub;
         match path {
-            ["ports"] => ok_json(&view::ports(snapshot, hub)),
-            ["ports", port] => with_port(snapshot, port, |port| ok_json(&view::port(port, hub))),
+            ["ports"] => ok_json(&view::ports(snapshot, &self.state)),
+            ["ports", port] => with_port(snapshot, port, |port| ok_json(&view::port(port, &self.state))),
             ["ports", port, "timeline"] => {
                 with_port(snapshot, port, |port| ok_json(&view::timeline(&port.port, hub)))
             }
-            ["macs"] => ok_json(&view::macs(snapshot, hub)),
+            ["macs"] => ok_json(&view::macs(snapshot, &self.state)),
             ["macs", mac] => match mac.parse::<MacAddr>() {
                 Err(invalid) => error(StatusCode::BAD_REQUEST, "bad-mac", &invalid.to_string()),
-                Ok(mac) => match view::mac(mac, snapshot, hub) {
+                Ok(mac) => match view::mac(mac, snapshot, &self.state) {
                     Some(found) => ok_json(&found),
                     None => not_found(&format!("{mac} is on no boot port")),
                 },
             },
             ["partitions"] => ok_json(&view::partitions(snapshot)),
-            ["status"] => ok_json(&view::status(snapshot, hub)),
+            ["status"] => ok_json(&view::status(snapshot, &self.state)),
             ["plan"] => ok_json(&view::plan(snapshot)),
             _ => not_found("there is no such path; see /openapi.json"),
         }
@@ -171,8 +171,7 @@ impl Router {
     fn page(&self, snapshot: &Snapshot) -> Answer {
         const POLICY: HeaderValue =
             HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
-        let page =
-            page::render(&view::status(snapshot, &self.state.hub), &view::ports(snapshot, &self.state.hub));
+        let page = page::render(&view::status(snapshot, &self.state), &view::ports(snapshot, &self.state));
         let mut answer = answer(StatusCode::OK, "text/html; charset=utf-8", page);
         answer.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
         answer

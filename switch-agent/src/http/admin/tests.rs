@@ -27,6 +27,7 @@ pub(crate) struct Rig {
     pub(crate) socket: PathBuf,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) hub: Hub,
+    pub(crate) metrics: Metrics,
     pub(crate) address: SocketAddr,
     cancel: CancellationToken,
     server: JoinHandle<()>,
@@ -65,14 +66,14 @@ impl Rig {
         let metrics = Metrics::default();
         let hub = Hub::new(metrics.clone(), switch_agent_core::machines::Limits::default());
         let jwks = Arc::new(json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }] }));
-        let state = AdminState { snapshots: receiver, hub: hub.clone(), metrics, jwks };
+        let state = AdminState { snapshots: receiver, hub: hub.clone(), metrics: metrics.clone(), jwks };
         let socket = directory.join("admin.sock");
         let listen = AdminListen { socket: Some(socket.clone()), address: Some(loopback()) };
         let server = AdminServer::bind(&listen, limits, state).await.unwrap();
         let address = server.local_addr().unwrap();
         let cancel = CancellationToken::new();
         let server = tokio::spawn(server.run(cancel.clone()));
-        Rig { socket, snapshots, hub, address, cancel, server, directory }
+        Rig { socket, snapshots, hub, metrics, address, cancel, server, directory }
     }
 
     fn client(&self) -> AdminClient {
@@ -114,6 +115,29 @@ fn port_status(name: &str, phase: Phase) -> PortStatus {
         waiting_on: waiting.then(|| "STATE_DB VRF_TABLE|VrfBoot-p1".to_owned()),
         error: None,
     }
+}
+
+/// What an advertiser on Ethernet0 would have counted.
+pub(crate) fn advertised(metrics: &Metrics) {
+    use switch_agent_core::ra::TransmitKind;
+
+    use crate::metrics::advertise::{NdMode, RaState, SourceKind};
+
+    let port = metrics.advertise.port(&"Ethernet0".parse().unwrap());
+    let at = Duration::from_secs(1_767_323_045);
+    port.set_state(RaState::Advertising);
+    port.sent(TransmitKind::Unicast);
+    port.multicast_at(at);
+    port.first_after_carrier(Duration::from_micros(500));
+    port.solicited(SourceKind::LinkLocal, at + Duration::from_secs(1));
+    port.answered(Duration::from_micros(250));
+    port.dropped("checksum");
+    port.dropped("checksum");
+    port.set_muted(true);
+    port.foreign(&["CurHopLimit"]);
+    port.send_failed(libc::ENETDOWN);
+    let detail = Some("CAP_NET_ADMIN is not held".to_owned());
+    metrics.advertise.set_mode(NdMode { socket: "packet", drop_rule: "unavailable", detail });
 }
 
 /// One port ready, one waiting; the pass ended at a known time.
@@ -197,7 +221,7 @@ fn ready_port() -> Value {
         }],
         "lldp": { "chassis_id": "", "port_id": "", "port_desc": "", "sys_name": "machine", "sys_desc": "",
             "mac": "52:54:00:00:00:01" },
-        "waiting_on": null, "error": null,
+        "ra": null, "waiting_on": null, "error": null,
     })
 }
 
@@ -209,7 +233,7 @@ async fn ports_and_macs_have_the_documented_shape() {
     let waiting = json!({
         "port": "Ethernet4", "alias": "Eth1/2", "index": 2, "partition": "p1", "vrf": "VrfBoot-p1",
         "phase": "waiting", "oper_status": "unknown", "prefix": "2001:db8:0:2::/64", "machines": [],
-        "lldp": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
+        "lldp": null, "ra": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
     });
     // As text: the order of the fields is part of what people see.
     assert_eq!(get("/v1/ports").await.to_string(), json!({ "ports": [ready_port(), waiting] }).to_string());
@@ -240,6 +264,42 @@ async fn ports_and_macs_have_the_documented_shape() {
         json!({
             "stage": "token", "at": "T", "unix_ms": true, "since_start_ms": true, "since_previous_ms": true,
             "count": 1, "detail": "7f3c",
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_port_shows_its_advertiser_and_the_status_its_socket() {
+    let rig = Rig::new(snapshot()).await;
+    advertised(&rig.metrics);
+    let port = rig.client().get("/v1/ports/Ethernet0").await.unwrap();
+    assert_eq!(
+        port["ra"],
+        json!({
+            "state": "advertising",
+            "sent": { "initial": 0, "multicast": 0, "solicited": 0, "unicast": 1, "triggered": 0, "final": 0 },
+            "last_multicast": "2026-01-02T03:04:05Z",
+            "carrier_to_first_ms": 0.5,
+            "solicitations": { "unspecified": 0, "link_local": 1, "global": 0 },
+            "last_solicitation": "2026-01-02T03:04:06Z",
+            "answers": 1,
+            "answer_last_ms": 0.25,
+            "answer_max_ms": 0.25,
+            "suppressed": 0,
+            "dropped": { "checksum": 2 },
+            "muted": true,
+            "mutes": 1,
+            "foreign": 1,
+            "foreign_inconsistent": { "CurHopLimit": 1 },
+            "send_errors": { "ENETDOWN": 1 },
+        })
+    );
+    let status = rig.client().get("/v1/status").await.unwrap();
+    assert_eq!(
+        status["router_discovery"],
+        json!({
+            "mode": "packet", "socket": "packet", "drop_rule": "unavailable",
+            "drop_rule_detail": "CAP_NET_ADMIN is not held",
         })
     );
 }

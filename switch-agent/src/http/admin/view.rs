@@ -1,26 +1,26 @@
 //! JSON of the admin API, computed from a snapshot and the hub.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::status::{Phase, PortStatus, Verdict};
 use switch_agent_core::timeline::{Boot, Entry};
 
-use super::Snapshot;
-use crate::hub::{Hub, PortView, timestamp};
+use super::{AdminState, Snapshot};
+use crate::hub::{Hub, timestamp};
+use crate::metrics::advertise::PortReading;
 
 /// `GET /v1/ports`
-pub(crate) fn ports(snapshot: &Snapshot, hub: &Hub) -> Value {
-    json!({ "ports": snapshot.status.ports.values().map(|status| port(status, hub)).collect::<Vec<_>>() })
+pub(crate) fn ports(snapshot: &Snapshot, state: &AdminState) -> Value {
+    json!({ "ports": snapshot.status.ports.values().map(|status| port(status, state)).collect::<Vec<_>>() })
 }
 
 /// `GET /v1/ports/{port}`
-pub(crate) fn port(status: &PortStatus, hub: &Hub) -> Value {
-    port_entry(status, &hub.port(&status.port))
-}
-
-fn port_entry(status: &PortStatus, view: &PortView) -> Value {
+pub(crate) fn port(status: &PortStatus, state: &AdminState) -> Value {
+    let view = state.hub.port(&status.port);
+    let ra = state.metrics.advertise.read(&status.port);
     json!({
         "port": status.port,
         "alias": status.alias,
@@ -32,8 +32,33 @@ fn port_entry(status: &PortStatus, view: &PortView) -> Value {
         "prefix": status.prefix,
         "machines": view.machines,
         "lldp": view.lldp,
+        "ra": ra.as_ref().map(advertiser),
         "waiting_on": status.waiting_on,
         "error": status.error,
+    })
+}
+
+/// What the advertiser of a port does and has counted since the process started.
+fn advertiser(reading: &PortReading) -> Value {
+    let ms = |us: Option<u64>| us.map(|us| Duration::from_micros(us).as_secs_f64() * 1e3);
+    let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(timestamp);
+    json!({
+        "state": reading.state.as_str(),
+        "sent": reading.sent,
+        "last_multicast": time(reading.last_multicast_ms),
+        "carrier_to_first_ms": ms(reading.carrier_to_first_us),
+        "solicitations": reading.solicited,
+        "last_solicitation": time(reading.last_solicit_ms),
+        "answers": reading.answers,
+        "answer_last_ms": ms(reading.answer_last_us),
+        "answer_max_ms": ms(reading.answer_max_us),
+        "suppressed": reading.suppressed,
+        "dropped": reading.dropped,
+        "muted": reading.muted,
+        "mutes": reading.mutes,
+        "foreign": reading.foreign,
+        "foreign_inconsistent": reading.foreign_inconsistent,
+        "send_errors": reading.send_errors,
     })
 }
 
@@ -73,15 +98,16 @@ fn timeline_entry(entry: &Entry) -> Value {
 }
 
 /// `GET /v1/macs`: machines of boot ports, by MAC, each with the ports it is on.
-pub(crate) fn macs(snapshot: &Snapshot, hub: &Hub) -> Value {
-    let on_boot_ports = hub.homes().into_iter().filter(|(_, port)| snapshot.status.ports.contains_key(port));
-    json!({ "macs": on_boot_ports.filter_map(|(found, _)| mac(found, snapshot, hub)).collect::<Vec<_>>() })
+pub(crate) fn macs(snapshot: &Snapshot, state: &AdminState) -> Value {
+    let on_boot_ports =
+        state.hub.homes().into_iter().filter(|(_, port)| snapshot.status.ports.contains_key(port));
+    json!({ "macs": on_boot_ports.filter_map(|(found, _)| mac(found, snapshot, state)).collect::<Vec<_>>() })
 }
 
 /// `GET /v1/macs/{mac}`: whole port entries.
-pub(crate) fn mac(wanted: MacAddr, snapshot: &Snapshot, hub: &Hub) -> Option<Value> {
-    let status = snapshot.status.ports.get(&hub.lookup(wanted)?)?;
-    Some(json!({ "mac": wanted, "ports": [port(status, hub)] }))
+pub(crate) fn mac(wanted: MacAddr, snapshot: &Snapshot, state: &AdminState) -> Option<Value> {
+    let status = snapshot.status.ports.get(&state.hub.lookup(wanted)?)?;
+    Some(json!({ "mac": wanted, "ports": [port(status, state)] }))
 }
 
 /// `GET /v1/partitions`
@@ -95,8 +121,9 @@ pub(crate) fn plan(snapshot: &Snapshot) -> Value {
 }
 
 /// `GET /v1/status`
-pub(crate) fn status(snapshot: &Snapshot, hub: &Hub) -> Value {
+pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
     let status = &snapshot.status;
+    let nd = state.metrics.advertise.mode();
     let mut by_phase: Map<String, Value> =
         Phase::ALL.iter().map(|phase| (phase.as_str().to_owned(), json!(0))).collect();
     for phase in Phase::ALL {
@@ -120,7 +147,13 @@ pub(crate) fn status(snapshot: &Snapshot, hub: &Hub) -> Value {
         "pass": pass,
         "ports": { "total": status.ports.len(), "by_phase": by_phase },
         "partitions": status.partitions.len(),
-        "machines": machines_by_port(snapshot, hub).values().sum::<usize>(),
+        "machines": machines_by_port(snapshot, &state.hub).values().sum::<usize>(),
+        "router_discovery": {
+            "mode": nd.as_str(),
+            "socket": nd.socket,
+            "drop_rule": nd.drop_rule,
+            "drop_rule_detail": nd.detail,
+        },
         "control_api_error": status.control_api_error,
         "waiting": status.waiting,
         "conflicts": status.conflicts,

@@ -223,6 +223,30 @@ fn reconfigure_keeps_the_timers_of_unchanged_variables() {
     let deadline = advertiser.next_deadline();
     advertiser.reconfigure(ms(20_000), spec(RaProfile::Boot));
     assert_eq!(advertiser.next_deadline(), deadline);
+
+    // What is none of the advertisements' business goes past them.
+    let mut served = spec(RaProfile::Boot);
+    let prefix = served.config.adv_prefix_list[0].prefix;
+    let options = std::sync::Arc::new(crate::dhcp6::Dhcp6Options::default());
+    let router = prefix.addr();
+    let server_mac = MACHINE;
+    served.dhcp6 = Some(crate::dhcp6::Dhcp6Config { server_mac, prefix, router, proxy_port: None, options });
+    advertiser.reconfigure(ms(20_000), served.clone());
+    assert_eq!((advertiser.spec(), advertiser.next_deadline()), (&served, deadline));
+}
+
+#[test]
+fn whoever_waits_while_the_variables_change_is_answered_with_the_new_ones() {
+    let mut advertiser = Advertiser::new(spec(RaProfile::Boot), true, 1, ms(0));
+    run(&mut advertiser, ms(20_000));
+    advertiser.handle_solicit(ms(20_000), &from_link_local(MACHINE));
+    let mut changed = spec(RaProfile::Boot);
+    changed.config.adv_default_lifetime_s = 60;
+    advertiser.reconfigure(ms(20_000), changed);
+    let answer = advertiser.poll_transmit(ms(20_000)).unwrap();
+    assert_eq!((answer.kind, &answer.messages[0][6..8]), (TransmitKind::Unicast, &[0, 60][..]));
+    assert_eq!(advertiser.poll_transmit(ms(20_000)).unwrap().kind, TransmitKind::Initial);
+    assert_eq!(advertiser.poll_transmit(ms(20_000)).map(|transmit| transmit.kind), None);
 }
 
 #[test]
