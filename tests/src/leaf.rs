@@ -34,6 +34,11 @@ impl Leaf {
         Self { ns, root: root.to_owned(), bin: bin.to_owned() }
     }
 
+    /// Directory of the binaries under test.
+    pub(crate) fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     pub(crate) fn run_dir(&self) -> PathBuf {
         PathBuf::from("/run/lab").join(self.ns.0)
     }

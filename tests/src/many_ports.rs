@@ -15,10 +15,10 @@ use crate::ns::Ns;
 use crate::{sys, wait};
 
 /// MAC of every port, as SONiC gives it.
-const SWITCH_MAC: &str = "52:54:00:0f:00:03";
+pub(crate) const SWITCH_MAC: &str = "52:54:00:0f:00:03";
 
 /// What to build. Port `i` is `Ethernet<4i>`, has index `i + 1` and is in partition `s<i mod partitions>`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Plan<'a> {
     pub leaf: Ns,
     pub ports: u16,
@@ -27,8 +27,8 @@ pub(crate) struct Plan<'a> {
     pub rack: Ns,
     /// Machines of their own for the first ports, each with one NIC `eth0`.
     pub machines: &'a [Ns],
-    /// Further fields of every `BOOT_NETWORK_PARTITION` row.
-    pub partition_fields: &'a [(&'a str, &'a str)],
+    /// Further fields of the `BOOT_NETWORK_PARTITION` row of a partition.
+    pub partition_fields: &'a (dyn Fn(u16) -> &'a [(&'a str, &'a str)] + Sync),
     /// Fields of `BOOT_NETWORK|global`.
     pub global_fields: &'a [(&'a str, &'a str)],
 }
@@ -44,7 +44,11 @@ impl Plan<'_> {
 
     /// The port's /64.
     pub(crate) fn prefix(&self, port: u16) -> Ipv6Addr {
-        let subnet = ((port % self.partitions) << 10) + port + 1;
+        Self::prefix_of(port, self.partitions)
+    }
+
+    pub(crate) fn prefix_of(port: u16, partitions: u16) -> Ipv6Addr {
+        let subnet = ((port % partitions) << 10) + port + 1;
         Ipv6Addr::new(0x2001, 0xdb8, 3, subnet, 0, 0, 0, 0)
     }
 
@@ -140,7 +144,7 @@ impl Plan<'_> {
         for partition in 0..self.partitions {
             let key = format!("BOOT_NETWORK_PARTITION|s{partition}");
             pipe.hset(&key, "prefix", format!("2001:db8:3:{:x}::/54", partition << 10));
-            for (field, value) in self.partition_fields {
+            for (field, value) in (self.partition_fields)(partition) {
                 pipe.hset(&key, field, value);
             }
         }
@@ -191,6 +195,18 @@ fn write_database_config(dir: &Path) -> Result<()> {
         "VERSION": "1.0",
     });
     fs::write(dir.join("database_config.json"), config.to_string()).context(|| "database_config.json".into())
+}
+
+/// The agent of such a leaf, without FRR.
+pub(crate) fn agent_command(leaf: &Leaf) -> Command {
+    let dir = leaf.run_dir();
+    let mut command = Command::new(leaf.bin().join("switch-agent"));
+    command.arg("run").args(["--vtysh", "none", "--log-format", "text", "--log-level", "warn"]);
+    command.arg("--database-config").arg(dir.join("database_config.json"));
+    command.arg("--state-dir").arg(dir.join("state"));
+    command.arg("--admin-socket").arg(dir.join("admin.sock"));
+    command.args(["--admin-listen", "127.0.0.1:18091"]);
+    command
 }
 
 fn spell(mac: [u8; 6]) -> String {

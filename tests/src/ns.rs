@@ -1,11 +1,15 @@
 //! Work inside a network namespace of the lab, on a thread of its own instead of a process.
 
 use std::fs::File;
+use std::process::{Child, Command};
 use std::thread;
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::failure::{Context, Result, fail};
+use crate::wire;
 
 /// A node of the lab, named like its network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,21 @@ impl Ns {
                 Ok(result) => result,
                 Err(_) => fail!("the work in namespace {} panicked", self.0),
             }
+        })
+    }
+
+    /// Starts a process in the namespace, with a `/sys` that shows the namespace's interfaces; the time just
+    /// before. Not by nsenter(1) and unshare(1): each of them would count as the start of the process.
+    pub(crate) fn spawn(self, command: &mut Command) -> Result<(Duration, Child)> {
+        self.run(|| {
+            unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare".into())?;
+            let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+            mount(none, "/", none, private, none).context(|| "mount /".into())?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
+                .context(|| "mount /sys".into())?;
+            let started = wire::now();
+            let child = command.spawn().context(|| format!("{command:?}"))?;
+            Ok((started, child))
         })
     }
 

@@ -548,6 +548,7 @@ impl Entry {
             _ if self.advertiser.is_ceasing() => RaState::Ceasing,
             LinkState { carrier: false, .. } => RaState::Down,
             LinkState { link_local: false, .. } => RaState::NoLinkLocal,
+            _ if !self.advertiser.spec().forwarding => RaState::NotForwarding,
             _ => RaState::Advertising,
         });
     }

@@ -58,7 +58,7 @@ fn spec(number: u32) -> AdvertiserSpec {
         mac: port_mac(number),
         link_local: port_mac(number).eui64_link_local(),
         forwarding: true,
-        config: RaConfig::default(),
+        config: RaConfig { min_rtr_adv_interval: Duration::from_secs(3), ..RaConfig::default() },
         dhcp6: None,
     }
 }

@@ -13,6 +13,11 @@ pub(super) fn mode_text(discovery: &Value) -> String {
     }
 }
 
+/// `4 (advertising 3, not forwarding 1)`
+pub(super) fn states_text(states: &Value) -> String {
+    counts(states).replace('_', " ")
+}
+
 /// One line for each port that has an advertiser, or had one.
 pub(super) fn ports_text(ports: &[Value]) -> String {
     let header = [

@@ -162,6 +162,7 @@ pub(super) fn status_text(status: &Value) -> String {
     line("Partitions", field(&status["partitions"]));
     line("Machines", field(&status["machines"]));
     line("RA socket", ra::mode_text(&status["router_discovery"]));
+    line("Advertisers", ra::states_text(&status["router_discovery"]["ports"]));
     if let Some(error) = status["control_api_error"].as_str() {
         line("Control API", printable(error));
     }

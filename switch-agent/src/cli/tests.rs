@@ -70,6 +70,7 @@ Ports        2 (waiting 1, ready 1)
 Partitions   1
 Machines     1
 RA socket    packet; no drop rule: CAP_NET_ADMIN is not held
+Advertisers  1 (advertising 1)
 
 Waiting
 Object               Port       On

@@ -84,6 +84,18 @@ impl AdvertiseMetrics {
         self.ports.lock().get(port).map(|counters| counters.read())
     }
 
+    /// How many ports are in each state, those that do not advertise at all left out.
+    pub fn states(&self) -> BTreeMap<&'static str, usize> {
+        let mut states = BTreeMap::new();
+        for counters in self.ports.lock().values() {
+            match counters.state() {
+                RaState::Off => {}
+                state => *states.entry(state.as_str()).or_default() += 1,
+            }
+        }
+        states
+    }
+
     pub fn mode(&self) -> NdMode {
         self.mode.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

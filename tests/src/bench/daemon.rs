@@ -7,16 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::failure::{Context, Result, ensure};
 use crate::leaf::Leaf;
-use crate::many_ports::Plan;
-use crate::ns::Ns;
-use crate::wire;
+use crate::many_ports::{Plan, agent_command};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -37,7 +33,7 @@ impl Kind {
     }
 
     /// Program and arguments; writes the configuration files that they name.
-    fn command(self, plan: &Plan<'_>, leaf: &Leaf, bin: &Path) -> Result<Command> {
+    fn command(self, plan: &Plan<'_>, leaf: &Leaf) -> Result<Command> {
         let dir = leaf.run_dir();
         match self {
             Kind::Radvd => {
@@ -67,15 +63,7 @@ impl Kind {
                 command.args(["--log", "stdout", "--log-level", "warning", "-f"]).arg(file);
                 Ok(command)
             }
-            Kind::SwitchAgent => {
-                let mut command = Command::new(bin.join("switch-agent"));
-                command.arg("run").args(["--vtysh", "none", "--log-format", "text", "--log-level", "warn"]);
-                command.arg("--database-config").arg(dir.join("database_config.json"));
-                command.arg("--state-dir").arg(dir.join("state"));
-                command.arg("--admin-socket").arg(dir.join("admin.sock"));
-                command.args(["--admin-listen", "127.0.0.1:18091"]);
-                Ok(command)
-            }
+            Kind::SwitchAgent => Ok(agent_command(leaf)),
         }
     }
 
@@ -129,13 +117,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(kind: Kind, plan: &Plan<'_>, leaf: &Leaf, bin: &Path, logs: &Path) -> Result<Self> {
-        let mut command = kind.command(plan, leaf, bin)?;
+    pub(crate) fn start(kind: Kind, plan: &Plan<'_>, leaf: &Leaf, logs: &Path) -> Result<Self> {
+        let mut command = kind.command(plan, leaf)?;
         let log = logs.join(format!("bench-{}-{}", kind.name(), plan.ports));
         let log = File::create(&log).context(|| log.display().to_string())?;
         let copy = log.try_clone().context(|| "log file".into())?;
         command.stdin(Stdio::null()).stdout(copy).stderr(log);
-        let (started, child) = spawn(plan.leaf, &mut command)?;
+        let (started, child) = plan.leaf.spawn(&mut command)?;
         Ok(Self { child, started })
     }
 
@@ -193,19 +181,4 @@ impl Running {
         }
         self.child.wait().context(|| "wait".into()).map(drop)
     }
-}
-
-/// Starts a process in the namespace with a `/sys` that shows the namespace's interfaces. Not by nsenter(1)
-/// and unshare(1): each of them would count as the daemon's start.
-pub(crate) fn spawn(ns: Ns, command: &mut Command) -> Result<(Duration, Child)> {
-    ns.run(|| {
-        unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare".into())?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context(|| "mount /".into())?;
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
-            .context(|| "mount /sys".into())?;
-        let started = wire::now();
-        let child = command.spawn().context(|| format!("{command:?}"))?;
-        Ok((started, child))
-    })
 }

@@ -16,7 +16,7 @@ use crate::wait;
 
 mod clients;
 mod daemon;
-mod flood;
+pub(crate) mod flood;
 mod host_cpu;
 mod measure;
 mod report;
@@ -163,7 +163,7 @@ impl Size<'_> {
             partitions: PARTITIONS,
             rack: Ns("rack"),
             machines,
-            partition_fields: &[("isolate", "disabled")],
+            partition_fields: &|_| &[("isolate", "disabled")],
             global_fields: &[("leak_method", "render-only")],
         };
         let leaf = Leaf::new(plan.leaf, self.root, self.bin);
@@ -194,7 +194,7 @@ impl Size<'_> {
 
     /// The agent binds the ports, and is gone again: VRFs, addresses and rows stay, for all daemons.
     fn converge(&self, plan: &Plan<'_>, leaf: &Leaf) -> Result<()> {
-        let agent = Running::start(Kind::SwitchAgent, plan, leaf, self.bin, self.logs)?;
+        let agent = Running::start(Kind::SwitchAgent, plan, leaf, self.logs)?;
         wait::until(CONVERGENCE, || leaf.converged())?;
         agent.kill()
     }
@@ -216,7 +216,7 @@ impl Size<'_> {
         set_limits(&LARGE_LIMITS)?;
         flood::flush_neighbors(plan.leaf)?;
 
-        let mut daemon = Running::start(kind, plan, leaf, self.bin, self.logs)?;
+        let mut daemon = Running::start(kind, plan, leaf, self.logs)?;
         let first = measure::first_advertisements(&world, daemon.started)?;
         let start_cpu = daemon.cpu()?;
         world.rest(windows.settled / 8)?;
@@ -302,7 +302,7 @@ impl Size<'_> {
         }
         flood::flush_neighbors(plan.leaf)?;
         world.forget();
-        let daemon = Running::start(kind, plan, leaf, self.bin, self.logs)?;
+        let daemon = Running::start(kind, plan, leaf, self.logs)?;
         let heard_in = |span: Duration| -> Result<usize> {
             let mut seen = vec![false; world.nics.len()];
             world.listen(crate::wire::now() + span, |heard| {

@@ -63,21 +63,20 @@ impl World {
                 let port = self.by_interface.get(&(arrival.place, arrival.ifindex)).copied();
                 let port = port.context(|| format!("an advertisement at {}", arrival.ifindex))?;
                 let advert = Advert::parse(&arrival.frame)?;
-                Ok(Some(Heard { port, at: arrival.at, multicast: advert.destination_mac[0] == 0x33 }))
+                Ok(Some(Heard { port, at: arrival.at, multicast: advert.is_multicast_frame() }))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => crate::failure::fail!("the tap ended"),
         }
     }
 
-    /// Everything heard until `deadline`, unless `take` has had enough (`false`) before.
+    /// Everything heard until `deadline`, unless `take` has had enough (`false`) before. What arrived while
+    /// the last was taken is left for the next call.
     pub(crate) fn listen(&self, deadline: Duration, mut take: impl FnMut(Heard) -> bool) -> Result<()> {
         loop {
-            let now = wire::now();
-            let limit = deadline.saturating_sub(now);
+            let limit = deadline.saturating_sub(wire::now());
             match self.hear(limit)? {
-                // What arrived before the deadline counts although it is read after.
-                Some(heard) if heard.at > deadline || !take(heard) => return Ok(()),
+                Some(heard) if !take(heard) || heard.at > deadline => return Ok(()),
                 Some(_) => {}
                 None if limit.is_zero() => return Ok(()),
                 None => {}

@@ -8,9 +8,11 @@ use crate::lab::Lab;
 mod bad_rows;
 mod boot;
 mod cli;
+mod conformance;
 mod dhcp6;
 mod docs;
 mod faults;
+mod floods;
 mod isolation;
 mod moves;
 mod proxy;
@@ -68,6 +70,8 @@ pub(crate) fn all() -> Vec<Case> {
         removal::cases(),
         restart::cases(),
         faults::cases(),
+        floods::cases(),
+        conformance::cases(),
         scale::cases(),
     ]
     .concat()

@@ -20,7 +20,6 @@ pub(crate) struct PrefixInfo {
 }
 
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "of interest to conformance cases, which are next")]
 pub(crate) struct Advert {
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
@@ -109,13 +108,18 @@ impl Advert {
         Ok(())
     }
 
-    #[expect(dead_code, reason = "of interest to conformance cases, which are next")]
+    /// Sent to many, not (RFC 6085) to one.
+    pub(crate) fn is_multicast_frame(&self) -> bool {
+        self.destination_mac[0] & 1 != 0
+    }
+
     /// v6LC.2.2.5, and what every receiver checks (RFC 4861 6.1.2).
     pub(crate) fn check_valid(&self) -> Result<()> {
         ensure!(self.source.is_unicast_link_local(), "the source is {}", self.source);
         ensure!(self.hop_limit == 255, "the hop limit is {}", self.hop_limit);
         ensure!(self.checksum_correct, "the checksum is wrong");
         ensure!(self.code == 0, "the code is {}", self.code);
+        ensure!(!self.options.is_empty(), "there are no options");
         Ok(())
     }
 }

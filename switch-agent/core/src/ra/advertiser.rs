@@ -19,11 +19,14 @@ use super::answers::{Answers, Heard, Pending, Queued, Target, Trigger};
 use super::content::{self, Messages};
 use super::multicast::{BOOT_MIN_DELAY, Multicast};
 use super::rng::SplitMix64;
+use super::transmit::{Destination, Transmit, TransmitKind, frame_addresses};
 use super::withdrawn::Withdrawn;
 use super::{AdvertiserSpec, Cease, RaProfile};
 use crate::name::MacAddr;
-use crate::ndp::{ALL_NODES, ALL_NODES_MAC, FrameAddresses, Solicit};
+use crate::ndp::Solicit;
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -41,48 +44,6 @@ const FINAL_ATTEMPTS: u8 = 6;
 /// First pause after a failed transmission; it doubles up to [`RETRY_DELAY_MAX`].
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(3);
-
-/// Where an advertisement goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination {
-    AllNodes,
-    /// `ff02::1` in a unicast frame (RFC 6085).
-    AllNodesIn(MacAddr),
-    Unicast {
-        address: std::net::Ipv6Addr,
-        mac: MacAddr,
-    },
-}
-
-/// Why an advertisement is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TransmitKind {
-    /// One of the first after the port began to advertise or its content changed.
-    Initial,
-    /// The interval timer expired.
-    Periodic,
-    /// Answer to all nodes.
-    Solicited,
-    /// Answer to one address.
-    Unicast,
-    /// Greeting of a machine that showed itself, see [`Trigger`].
-    Triggered,
-    /// Router Lifetime 0: the port ceases to advertise, or its link-local address was another one.
-    Final,
-}
-
-/// One advertisement to send now.
-#[derive(Debug, Clone)]
-pub struct Transmit {
-    pub kind: TransmitKind,
-    pub destination: Destination,
-    pub addresses: FrameAddresses,
-    /// ICMPv6 messages with checksum 0, see [`crate::ndp::write_frame`]; more than one where the options do
-    /// not fit into one.
-    pub messages: std::sync::Arc<[Vec<u8>]>,
-    /// Arrival of the first solicitation that this answers.
-    pub solicited_at: Option<Duration>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -338,7 +299,7 @@ impl Advertiser {
         Transmit {
             kind,
             destination,
-            addresses: addresses(&self.spec, destination),
+            addresses: frame_addresses(&self.spec, destination),
             messages: self.messages.clone(),
             solicited_at: pending.solicited_at,
         }
@@ -353,7 +314,7 @@ impl Advertiser {
         let transmit = Transmit {
             kind: TransmitKind::Final,
             destination: Destination::AllNodes,
-            addresses: addresses(&former, Destination::AllNodes),
+            addresses: frame_addresses(&former, Destination::AllNodes),
             messages: content::farewell(&former),
             solicited_at: None,
         };
@@ -381,7 +342,7 @@ impl Advertiser {
         Transmit {
             kind,
             destination: Destination::AllNodes,
-            addresses: addresses(&self.spec, Destination::AllNodes),
+            addresses: frame_addresses(&self.spec, Destination::AllNodes),
             messages,
             solicited_at,
         }
@@ -396,7 +357,7 @@ impl Advertiser {
         Transmit {
             kind: TransmitKind::Final,
             destination: Destination::AllNodes,
-            addresses: addresses(&self.spec, Destination::AllNodes),
+            addresses: frame_addresses(&self.spec, Destination::AllNodes),
             messages: self.messages.clone(),
             solicited_at: None,
         }
@@ -424,15 +385,6 @@ impl Advertiser {
         }
         self.failures = self.failures.saturating_add(1);
     }
-}
-
-fn addresses(spec: &AdvertiserSpec, destination: Destination) -> FrameAddresses {
-    let (destination_mac, destination) = match destination {
-        Destination::AllNodes => (ALL_NODES_MAC, ALL_NODES),
-        Destination::AllNodesIn(mac) => (mac, ALL_NODES),
-        Destination::Unicast { address, mac } => (mac, address),
-    };
-    FrameAddresses { source_mac: spec.mac, destination_mac, source: spec.link_local, destination }
 }
 
 fn ceasing(due: Duration, sends_left: u8, attempts_left: u8) -> Phase {

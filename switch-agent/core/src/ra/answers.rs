@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::bucket::TokenBucket;
 use crate::name::MacAddr;
 
-/// Machines (host, BMC on a shared port, their virtual functions) waiting for an answer at a time.
+/// Machines (host, BMC on a shared port, their virtual functions) waiting for an answer at a time, of each
+/// kind of answer: those that wait for the scarce tokens of one do not keep out those of the other.
 const PENDING_MAX: usize = 4;
 /// RTR_SOLICITATION_INTERVAL (RFC 4861 section 10): a machine that still waits has asked again by then.
 const PENDING_AGE_MAX: Duration = Duration::from_secs(4);
@@ -72,6 +73,10 @@ pub(super) enum Target {
 }
 
 impl Target {
+    fn is_unicast(self) -> bool {
+        matches!(self, Target::Unicast { .. })
+    }
+
     fn mac(self) -> MacAddr {
         match self {
             Target::Unicast { mac, .. } | Target::AllNodesIn { mac } => mac,
@@ -90,7 +95,7 @@ pub(super) struct Pending {
 
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
-    /// Holds [`PENDING_MAX`] from the start: answering allocates nothing.
+    /// Has room for all from the start: answering allocates nothing.
     pending: Vec<Pending>,
     /// After a failed transmission.
     not_before: Duration,
@@ -113,7 +118,7 @@ pub(super) enum Queued {
 impl Answers {
     pub(super) fn new() -> Self {
         Answers {
-            pending: Vec::with_capacity(PENDING_MAX),
+            pending: Vec::with_capacity(2 * PENDING_MAX),
             not_before: Duration::ZERO,
             all_nodes_not_before: Duration::ZERO,
             unicast: UNICAST,
@@ -132,7 +137,8 @@ impl Answers {
             pending.solicited_at = pending.solicited_at.or(new.solicited_at);
             return Queued::Merged;
         }
-        if self.pending.len() >= PENDING_MAX {
+        let alike = |pending: &&Pending| pending.target.is_unicast() == new.target.is_unicast();
+        if self.pending.iter().filter(alike).count() >= PENDING_MAX {
             return Queued::Full;
         }
         self.pending.push(new);
@@ -227,7 +233,7 @@ impl Answers {
 
     /// A multicast reached everybody who waits without an address of their own.
     pub(super) fn multicast_sent(&mut self) {
-        self.pending.retain(|pending| matches!(pending.target, Target::Unicast { .. }));
+        self.pending.retain(|pending| pending.target.is_unicast());
     }
 
     pub(super) fn forget_older(&mut self, now: Duration) {
@@ -296,6 +302,18 @@ mod tests {
         let first = answers.pop(ms(7)).unwrap();
         assert_eq!(first, Pending { target: unicast, since: ms(5), solicited_at: Some(ms(5)) });
         assert_eq!(answers.due(), Some(ms(3000)));
+    }
+
+    #[test]
+    fn those_that_wait_for_a_multicast_do_not_keep_out_a_link_local_solicitor() {
+        let machine = |number: u8| MacAddr([2, 0, 0, 0, 0, number]);
+        let mut answers = Answers::new();
+        (0..4).for_each(|_| answers.all_nodes.take(Duration::ZERO));
+        let queued: Vec<Queued> =
+            (0..5).map(|number| answers.push(Target::AllNodesIn { mac: machine(number) }, ms(0))).collect();
+        assert_eq!(queued.last(), Some(&Queued::Full));
+        let unicast = Target::Unicast { address: MAC.eui64_link_local(), mac: MAC };
+        assert_eq!(answers.push(unicast, ms(0)), Queued::New(ms(0)));
     }
 
     #[test]

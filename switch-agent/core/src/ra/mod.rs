@@ -15,15 +15,17 @@ mod config;
 mod content;
 mod multicast;
 mod rng;
+mod transmit;
 mod withdrawn;
 
-pub use advertiser::{Advertiser, Destination, Transmit, TransmitKind};
+pub use advertiser::Advertiser;
 pub use answers::{Heard, Trigger};
 pub use bucket::TokenBucket;
 pub use compare::{Inconsistency, compare};
 pub use config::{
     AdvPrefix, EncryptedDns, Preference, PrefixVariables, RaConfig, RaProfile, RouteInfo, SvcParams,
 };
+pub use transmit::{Destination, Transmit, TransmitKind};
 
 /// Everything an advertiser needs to run on one port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

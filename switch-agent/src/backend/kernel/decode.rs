@@ -17,6 +17,10 @@ use super::socket::Message;
 const IFLA_VRF_TABLE: u16 = 1;
 /// `IFLA_INET6_CONF`, inside `AF_INET6` of `IFLA_AF_SPEC`: an array of i32.
 const IFLA_INET6_CONF: u16 = 2;
+/// A setting of an interface changed (linux/rtnetlink.h, linux/netconf.h).
+const RTM_NEWNETCONF: u16 = 80;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
 /// Index of `forwarding` in that array (`DEVCONF_FORWARDING`, linux/ipv6.h).
 const DEVCONF_FORWARDING: usize = 0;
 /// Flags of an attribute's type that are not part of it (`NLA_TYPE_MASK`).
@@ -71,12 +75,19 @@ pub(super) struct RawRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
     Link(RawLink),
-    LinkGone { ifindex: u32 },
+    LinkGone {
+        ifindex: u32,
+    },
     Address(RawAddress),
     AddressGone(RawAddress),
     Neighbor(RawNeighbor),
     NeighborGone(RawNeighbor),
     Route(RawRoute),
+    /// `net.ipv6.conf.<link>.forwarding` changed.
+    Forwarding {
+        ifindex: u32,
+        on: bool,
+    },
 }
 
 /// The event a message stands for; `None` where it is about something else (IPv4, bridge ports).
@@ -90,6 +101,7 @@ pub(super) fn event(message: Message<'_>) -> Option<Event> {
         libc::RTM_NEWNEIGH => neighbor(payload).map(Event::Neighbor),
         libc::RTM_DELNEIGH => neighbor(payload).map(Event::NeighborGone),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => route(payload).map(Event::Route),
+        RTM_NEWNETCONF => netconf(payload),
         _ => None,
     }
 }
@@ -252,4 +264,18 @@ fn route(payload: &[u8]) -> Option<RawRoute> {
         of_kernel: *payload.get(5)? == libc::RTPROT_KERNEL,
         unreachable: *payload.get(7)? == libc::RTN_UNREACHABLE,
     })
+}
+
+/// `struct netconfmsg` and attributes; IPv6 forwarding of one link only. What is set for `all` or as the
+/// default is told with negative indexes, and then of each link.
+fn netconf(payload: &[u8]) -> Option<Event> {
+    if !is_family(payload, libc::AF_INET6) {
+        return None;
+    }
+    let find = |wanted| {
+        let found = attributes(payload.get(4..)?).find(|(kind, _)| *kind == wanted);
+        found.and_then(|(_, value)| u32_value(value))
+    };
+    let ifindex = find(NETCONFA_IFINDEX).filter(|index| i32::try_from(*index).is_ok())?;
+    Some(Event::Forwarding { ifindex, on: find(NETCONFA_FORWARDING)? != 0 })
 }

@@ -16,7 +16,10 @@ use super::{KernelError, KernelHandle, snapshot};
 use crate::hub::Hub;
 use crate::wake::{Reason, Waker};
 
-const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV6_IFADDR];
+/// Settings of IPv6 on a link, forwarding among them (linux/rtnetlink.h).
+pub(super) const RTNLGRP_IPV6_NETCONF: u32 = 25;
+const GROUPS: [u32; 4] =
+    [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF];
 /// Room for the events of some thousand ports flapping at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Route events come on a socket of their own, so that a converging fabric never delays a carrier.

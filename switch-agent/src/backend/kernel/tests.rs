@@ -11,6 +11,7 @@ use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::PortName;
 use switch_agent_core::ra::LinkEvent;
 
+use super::decode::Event;
 use super::socket::messages;
 use super::track::{Report, Tracker};
 use super::*;
@@ -213,6 +214,31 @@ fn changes_are_followed_as_they_happen() {
         tokio::select! {
             result = follow::session(&mut tracker, &pass_on) => panic!("{result:?}"),
             () = body => {}
+        }
+    });
+}
+
+#[test]
+fn forwarding_switched_off_is_told_of() {
+    in_namespace("forwarding_switched_off_is_told_of", async || {
+        add_port("Ethernet0", "52:54:00:00:00:01");
+        let ifindex = KernelHandle::new().snapshot().await.unwrap().links["Ethernet0"].ifindex;
+        let events = NetlinkSocket::subscribe(&[follow::RTNLGRP_IPV6_NETCONF], 1 << 16).unwrap();
+        let mut buffer = Vec::new();
+        // For one link, and for all of them.
+        for (setting, on) in [("Ethernet0", true), ("Ethernet0", false), ("all", true)] {
+            let value = if on { "1" } else { "0" };
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{setting}/forwarding"), value).unwrap();
+            let told = async {
+                loop {
+                    events.receive(&mut buffer).await.unwrap();
+                    let wanted = Event::Forwarding { ifindex, on };
+                    if messages(&buffer).filter_map(super::decode::event).any(|event| event == wanted) {
+                        return;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), told).await.expect("nothing told");
         }
     });
 }

@@ -77,6 +77,12 @@ impl Tracker {
             Event::AddressGone(address) => self.address(address, false),
             Event::Neighbor(raw) => self.neighbor(raw),
             Event::NeighborGone(raw) => self.neighbor_gone(raw.ifindex, raw.address),
+            Event::Forwarding { ifindex, on } => {
+                if let Some(mut raw) = self.links.get(&ifindex).cloned() {
+                    raw.link.forwarding = Some(on);
+                    self.set_link(ifindex, Some(raw));
+                }
+            }
             Event::Route(_) => {}
         }
     }

@@ -299,7 +299,7 @@ async fn a_port_shows_its_advertiser_and_the_status_its_socket() {
         status["router_discovery"],
         json!({
             "mode": "packet", "socket": "packet", "drop_rule": "unavailable",
-            "drop_rule_detail": "CAP_NET_ADMIN is not held",
+            "drop_rule_detail": "CAP_NET_ADMIN is not held", "ports": { "advertising": 1 },
         })
     );
 }

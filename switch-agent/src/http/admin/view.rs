@@ -153,6 +153,7 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
             "socket": nd.socket,
             "drop_rule": nd.drop_rule,
             "drop_rule_detail": nd.detail,
+            "ports": state.metrics.advertise.states(),
         },
         "control_api_error": status.control_api_error,
         "waiting": status.waiting,

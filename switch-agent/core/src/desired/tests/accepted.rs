@@ -179,8 +179,11 @@ fn every_partition_field_is_read() {
 #[test]
 fn a_port_overrides_router_variables_and_nothing_else() {
     let mut config = base();
-    let of_partition = [("prefix", "2001:db8::/56"), ("rdnss@", "fd00::53"), ("dhcp6", "enabled")];
-    config.insert("BOOT_NETWORK_PARTITION", "p1", row(&of_partition));
+    config.insert(
+        "BOOT_NETWORK_PARTITION",
+        "p1",
+        fields([("prefix", "2001:db8::/56"), ("rdnss@", "fd00::53"), ("dhcp6", "enabled")]),
+    );
     let variables = FULL_PARTITION.iter().filter(|(name, _)| router::FIELDS.contains(name));
     let mut own: Vec<(&str, &str)> = variables.copied().filter(|(name, _)| *name != "rdnss@").collect();
     own.push(("partition", "p1"));
@@ -198,11 +201,16 @@ fn a_port_overrides_router_variables_and_nothing_else() {
     assert_eq!(of_port.ra, RaConfig { rdnss, ..expected.ra.clone() });
     assert!(of_port.ra.adv_managed_flag && of_port.ra.adv_other_config_flag);
     assert_eq!(of_port.adv_prefix, expected.adv_prefix);
-    let dhcp6 = of_port.dhcp6.as_ref().unwrap();
-    assert_eq!((dhcp6.valid_s, &dhcp6.domain_search), (u32::MAX, &expected.ra.dnssl));
-    let (ra, adv_prefix) = (of_partition.ra.clone(), of_partition.adv_prefix);
-    let rest = Partition { ra, adv_prefix, dhcp6: of_partition.dhcp6.clone(), ..of_port.clone() };
-    assert_eq!(rest, *of_partition);
+    let told = of_port.dhcp6.as_ref().unwrap();
+    assert_eq!(
+        (told.valid_s, &told.dns_servers),
+        (expected.adv_prefix.adv_valid_lifetime_s, &of_port.ra.rdnss)
+    );
+    assert_eq!(told.domain_search, expected.ra.dnssl);
+    let of_partition = of_partition.clone();
+    let (ra, adv_prefix, dhcp6) =
+        (of_partition.ra.clone(), of_partition.adv_prefix, of_partition.dhcp6.clone());
+    assert_eq!(Partition { ra, adv_prefix, dhcp6, ..of_port.clone() }, of_partition);
     assert_eq!(desired.ports[&"Ethernet0".parse().unwrap()].own, None);
 }
 

@@ -153,6 +153,8 @@ fn good_config() -> impl Strategy<Value = ConfigDb> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_rows_yield_a_value_and_every_row_is_accounted_for(config in any_config()) {
         let desired = Desired::from_config(&config);

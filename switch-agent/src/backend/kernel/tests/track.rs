@@ -200,3 +200,14 @@ fn a_machine_with_endless_addresses_fills_its_own_share_only() {
     let expected = [format!("lost Ethernet0 {}", address(0)), "neighbor Ethernet0 fe80::ffff".to_owned()];
     assert_eq!(taken(&mut tracker).0, expected);
 }
+
+#[test]
+fn forwarding_switched_off_wakes_the_reconciler_and_nobody_else() {
+    let mut tracker = tracker_with_port();
+    tracker.take();
+    tracker.apply(Event::Forwarding { ifindex: 2, on: false });
+    assert_eq!(taken(&mut tracker), (vec![], true));
+    tracker.apply(Event::Forwarding { ifindex: 2, on: false });
+    tracker.apply(Event::Forwarding { ifindex: 9, on: false });
+    assert_eq!(taken(&mut tracker), (vec![], false));
+}
