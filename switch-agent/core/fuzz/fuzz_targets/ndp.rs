@@ -10,12 +10,16 @@ use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::{
     ChecksumOffload, FrameAddresses, MESSAGE_LEN_MAX, Message, parse_frame, write_frame,
 };
-use switch_agent_core::ra::{Advertiser, AdvertiserSpec, RaConfig, Trigger};
+use switch_agent_core::ra::{
+    AdvPrefix, Advertiser, AdvertiserSpec, PrefixVariables, RaConfig, Trigger, compare,
+};
 
 const MACHINE: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
 const PORT: MacAddr = MacAddr([0x22, 0, 0, 0, 0, 9]);
 /// Advertisements that one input may cause; a bounded number of machines is answered.
 const SENT_MAX: usize = 16;
+/// Differences from one advertisement that are told.
+const DIFFERENCES_MAX: usize = 32;
 
 fn advertiser() -> Advertiser {
     let spec = AdvertiserSpec {
@@ -24,7 +28,18 @@ fn advertiser() -> Advertiser {
         mac: PORT,
         link_local: PORT.eui64_link_local(),
         forwarding: true,
-        config: RaConfig::default(),
+        // Something to compare in each option.
+        config: RaConfig {
+            adv_link_mtu: Some(1500),
+            adv_prefix_list: vec![AdvPrefix {
+                prefix: "2001:db8::/64".parse().unwrap(),
+                variables: PrefixVariables::default(),
+            }],
+            rdnss: vec!["2001:db8::53".parse().unwrap()],
+            dnssl: vec!["example.com".to_owned()],
+            pref64: Some("64:ff9b::/96".parse().unwrap()),
+            ..RaConfig::default()
+        },
         dhcp6: None,
     };
     Advertiser::new(spec, true, 1, Duration::ZERO)
@@ -38,7 +53,10 @@ fn take_in(advertiser: &mut Advertiser, frame: &[u8], offload: ChecksumOffload) 
             assert!(solicit.source.is_some() || solicit.sllao.is_none());
             advertiser.handle_solicit(now, &solicit);
         }
-        Ok(Message::Advert(advert)) => assert!(advert.source.is_unicast_link_local()),
+        Ok(Message::Advert(advert)) => {
+            assert!(advert.source.is_unicast_link_local());
+            assert!(compare(advertiser.spec(), &advert).len() <= DIFFERENCES_MAX);
+        }
         Ok(Message::Probe(probe)) => {
             advertiser.handle_trigger(now, Trigger::Probe, probe.mac);
         }

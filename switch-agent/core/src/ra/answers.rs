@@ -18,8 +18,8 @@ const PENDING_AGE_MAX: Duration = Duration::from_secs(4);
 const UNICAST: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// Answers to all nodes per port; the interval is MIN_DELAY_BETWEEN_RAS.
 const ALL_NODES: TokenBucket = TokenBucket::new(4, Duration::from_secs(3));
-/// Between two answers to all nodes of a port.
-const ALL_NODES_SPACING: Duration = Duration::from_millis(100);
+/// Before a greeting and after the last answer to all nodes of a port. Whoever asks does not wait for that.
+const GREETING_SPACING: Duration = Duration::from_millis(100);
 /// Tokens of [`ALL_NODES`] that a machine which only showed itself leaves to one that asks.
 const KEPT_FOR_SOLICITATIONS: u32 = 1;
 /// A machine that got an advertisement of its own within this time has been greeted: it shows itself several
@@ -99,7 +99,7 @@ pub(super) struct Answers {
     pending: Vec<Pending>,
     /// After a failed transmission.
     not_before: Duration,
-    all_nodes_not_before: Duration,
+    greeting_not_before: Duration,
     unicast: TokenBucket,
     all_nodes: TokenBucket,
     /// Machines that got an answer last, and when.
@@ -120,7 +120,7 @@ impl Answers {
         Answers {
             pending: Vec::with_capacity(2 * PENDING_MAX),
             not_before: Duration::ZERO,
-            all_nodes_not_before: Duration::ZERO,
+            greeting_not_before: Duration::ZERO,
             unicast: UNICAST,
             all_nodes: ALL_NODES,
             greeted: [None; PENDING_MAX],
@@ -179,7 +179,8 @@ impl Answers {
     fn due_of(&self, pending: &Pending) -> Duration {
         let allowed = match pending.target {
             Target::Unicast { .. } => self.unicast.earliest(),
-            Target::AllNodesIn { .. } => self.all_nodes.earliest().max(self.all_nodes_not_before),
+            Target::AllNodesIn { .. } if pending.solicited_at.is_some() => self.all_nodes.earliest(),
+            Target::AllNodesIn { .. } => self.all_nodes.earliest().max(self.greeting_not_before),
         };
         pending.since.max(allowed).max(self.not_before)
     }
@@ -200,7 +201,7 @@ impl Answers {
             Target::Unicast { .. } => self.unicast.take(now),
             Target::AllNodesIn { .. } => {
                 self.all_nodes.take(now);
-                self.all_nodes_not_before = now + ALL_NODES_SPACING;
+                self.greeting_not_before = now + GREETING_SPACING;
             }
         }
         self.remember(pending.target.mac(), now);
@@ -276,7 +277,7 @@ mod tests {
         let sent = sent(Duration::from_secs(12), |answers, now| {
             answers.push(Target::AllNodesIn { mac: MAC }, now);
         });
-        assert_eq!(sent, [0, 100, 200, 300, 3000, 6000, 9000]);
+        assert_eq!(sent, [0, 10, 20, 30, 3000, 6000, 9000]);
     }
 
     #[test]
@@ -336,7 +337,7 @@ mod tests {
         for number in 0..3 {
             assert_eq!(answers.greet(Trigger::Probe, machine(number), now), Heard::Answering);
             answers.pop(now).unwrap();
-            now += ALL_NODES_SPACING;
+            now += GREETING_SPACING;
         }
         assert_eq!(answers.greet(Trigger::MldReport, machine(3), now), Heard::Suppressed);
         assert_eq!(answers.push(Target::AllNodesIn { mac: machine(4) }, now), Queued::New(now));
@@ -347,7 +348,9 @@ mod tests {
         assert_eq!(answers.greet(Trigger::Probe, machine(0), ms(0)), Heard::Answering);
         answers.pop(ms(0)).unwrap();
         assert_eq!(answers.greet(Trigger::Probe, machine(1), ms(1)), Heard::Delayed);
-        assert_eq!(answers.due(), Some(ALL_NODES_SPACING));
+        assert_eq!(answers.due(), Some(GREETING_SPACING));
+        // Whoever asks does not wait for that.
+        assert_eq!(answers.push(Target::AllNodesIn { mac: machine(2) }, ms(2)), Queued::New(ms(2)));
     }
 
     #[test]
@@ -356,5 +359,10 @@ mod tests {
         answers.greet(Trigger::Probe, MAC, ms(0));
         assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(1)), Queued::Merged);
         assert_eq!(answers.pop(ms(1)).unwrap().solicited_at, Some(ms(1)));
+        // And no longer waits for the spacing of greetings.
+        answers.greet(Trigger::Dhcp6Solicit, MAC, ms(50));
+        assert_eq!(answers.pop(ms(50)), None);
+        assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(51)), Queued::Merged);
+        assert_eq!(answers.pop(ms(51)).unwrap().solicited_at, Some(ms(51)));
     }
 }
