@@ -358,6 +358,8 @@ fn machines_and_timelines_know_the_client(lab: &Lab) -> Result<()> {
         };
         ensure!(entry["detail"] == detail, "{stage} is {entry}");
     }
+    let shown = &entry["dhcp6"]["clients"]["x64-uefi-http"];
+    ensure!(shown.as_u64().is_some_and(|count| count >= 1), "the port shows {}", entry["dhcp6"]);
     let clients = leaf.counter("switch_agent_dhcp6_clients_total{client=\"x64-uefi-http\"}")?;
     ensure!(clients >= 1.0, "{clients} clients were counted");
     Ok(())
