@@ -77,19 +77,24 @@ impl Plan<'_> {
         self.set_kernel()?;
         // The ends of a cable must not have the same ifindex: the kernel then takes a veth for a NIC of its
         // own, and reports its carrier up to 1 s late (linkwatch_urgent_event).
-        let mut lines = format!("link add Loopback0 netns {} type dummy\n", self.leaf.0);
-        for port in 0..self.ports {
-            let (ns, nic) = self.far_end(port);
-            let _ = writeln!(
-                lines,
-                "link add {} netns {} address {SWITCH_MAC} type veth peer name {nic} netns {} address {}",
-                Self::port(port),
-                self.leaf.0,
-                ns.0,
-                spell(Self::far_mac(port))
-            );
+        batch(&[], &format!("link add Loopback0 netns {} type dummy\n", self.leaf.0))?;
+        let ports: Vec<u16> = (0..self.ports).collect();
+        // ip(8) keeps a descriptor open for each namespace that it is told.
+        for ports in ports.chunks(128) {
+            let mut lines = String::new();
+            for port in ports.iter().copied() {
+                let (ns, nic) = self.far_end(port);
+                let _ = writeln!(
+                    lines,
+                    "link add {} netns {} address {SWITCH_MAC} type veth peer name {nic} netns {} address {}",
+                    Self::port(port),
+                    self.leaf.0,
+                    ns.0,
+                    spell(Self::far_mac(port))
+                );
+            }
+            batch(&[], &lines)?;
         }
-        batch(&[], &lines)?;
         let up = |name: &str| sys::set_link_up(name, true).context(|| name.to_owned());
         for machine in self.machines {
             machine.run(|| up("lo").and_then(|()| up("eth0")))?;

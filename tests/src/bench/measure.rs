@@ -199,12 +199,18 @@ pub(crate) struct CpuMeter {
 }
 
 impl CpuMeter {
-    /// Watches the machine without a daemon first.
+    /// Watches the machine without a daemon first: until it has come to rest.
     pub(crate) fn new(span: Duration) -> Result<Self> {
         let mut meter = Self { host: HostCpu::from_environment(), base: 0.0 };
-        if meter.host.is_some() {
+        let mut least = f64::INFINITY;
+        while meter.host.is_some() {
             let (ran, used) = meter.window(None, span)?;
-            meter.base = used.as_secs_f64() / ran.as_secs_f64();
+            let used = used.as_secs_f64() / ran.as_secs_f64();
+            if used > least * 0.9 {
+                meter.base = least.min(used);
+                break;
+            }
+            least = used;
         }
         Ok(meter)
     }

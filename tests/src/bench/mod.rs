@@ -35,6 +35,8 @@ const MACHINES: [Ns; 8] = [Ns("c0"), Ns("c1"), Ns("c2"), Ns("c3"), Ns("c4"), Ns(
 const CARRIER_PORTS: usize = 12;
 /// Router Advertisements at a start: MAX_INITIAL_RTR_ADVERTISEMENTS at intervals of at most 10 s.
 const INITIAL_BURST: Duration = Duration::from_secs(22);
+/// No daemon pauses longer between two advertisements on a port: MaxRtrAdvInterval, and some time to wake up.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(10_500);
 const CONVERGENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
@@ -116,8 +118,8 @@ struct Figures {
     client: Samples,
     client_without_dad: Samples,
     flood: flood::Outcome,
-    /// With the limits of an old kernel: ports that advertised in the first 6 s, and in the 12 s after.
-    small_limits: Option<(usize, usize)>,
+    /// With the limits of an old kernel: the first advertisements, and ports that advertised later.
+    small_limits: Option<(Samples, usize)>,
 }
 
 /// Runs everything and prints the tables.
@@ -175,7 +177,7 @@ impl Size<'_> {
         println!("# {} ports are bound after {:.1} s", self.ports, begin.elapsed().as_secs_f32());
         // Let the machines give up soliciting first.
         std::thread::sleep(Windows::of(arguments, usize::from(self.ports)).settled / 2);
-        let mut meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle)?;
+        let mut meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle / 2)?;
         println!("# without any daemon {:.2} % of the CPU is in use", meter.base_percent());
         let mut figures = Vec::new();
         for kind in kinds {
@@ -295,7 +297,7 @@ impl Size<'_> {
         plan: &Plan<'_>,
         leaf: &Leaf,
         world: &World,
-    ) -> Result<Option<(usize, usize)>> {
+    ) -> Result<Option<(Samples, usize)>> {
         // A socket joins 365 groups with optmem_max 20480.
         if self.ports < 400 || !set_limits(&SMALL_LIMITS)? {
             return Ok(None);
@@ -303,19 +305,17 @@ impl Size<'_> {
         flood::flush_neighbors(plan.leaf)?;
         world.forget();
         let daemon = Running::start(kind, plan, leaf, self.logs)?;
-        let heard_in = |span: Duration| -> Result<usize> {
-            let mut seen = vec![false; world.nics.len()];
-            world.listen(crate::wire::now() + span, |heard| {
-                seen[heard.port] = true;
-                true
-            })?;
-            Ok(seen.into_iter().filter(|seen| *seen).count())
-        };
-        let at_start = heard_in(Duration::from_secs(6))?;
-        let later = heard_in(Duration::from_secs(12))?;
+        let first = measure::first_advertisements(world, daemon.started)?;
+        world.rest(LONGEST_INTERVAL)?;
+        let mut seen = vec![false; world.nics.len()];
+        world.listen(crate::wire::now() + LONGEST_INTERVAL, |heard| {
+            seen[heard.port] = true;
+            true
+        })?;
+        let later = seen.into_iter().filter(|seen| *seen).count();
         daemon.kill()?;
         set_limits(&LARGE_LIMITS)?;
-        Ok(Some((at_start, later)))
+        Ok(Some((first, later)))
     }
 }
 

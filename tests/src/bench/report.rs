@@ -203,11 +203,14 @@ pub(super) fn table(ports: u16, figures: &[Figures], arguments: &Arguments) {
         println!();
     }
     for figures in figures {
-        if let Some((start, later)) = figures.small_limits {
+        if let Some((first, later)) = &figures.small_limits {
+            let time = first.sorted.last().map_or(Duration::ZERO, |last| *last);
             println!(
-                "# {} with optmem_max 20480 and gc_thresh3 1024: RAs on {start} of {ports} ports in 6 s, on \
-                 {later} in the 12 s after",
-                figures.kind.name()
+                "# {} with optmem_max 20480 and gc_thresh3 1024: RAs on {} of {ports} ports, the last after \
+                 {:.3} s; later on {later}",
+                figures.kind.name(),
+                first.sorted.len(),
+                time.as_secs_f64(),
             );
         }
         for (what, samples) in figures.samples() {

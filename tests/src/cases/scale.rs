@@ -1,15 +1,13 @@
 //! Many ports on one switch: 128 in 4 partitions, with an agent, Redis, swss and FRR of its own.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Result, ensure};
 use crate::lab::Lab;
-use crate::leaf::{CONFIG_DB, Leaf};
+use crate::leaf::Leaf;
+use crate::many_ports::Plan;
 use crate::ns::Ns;
 use crate::wait;
 
@@ -30,7 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
     let leaf = Leaf::new(Ns("leaf3"), &lab.root, &lab.bin);
-    create_switch(lab, &leaf, "rack3")?;
+    create_switch(&leaf, "rack3")?;
     let started = Instant::now();
     start(&leaf, &["swss", "frr", "agent"])?;
     let result = ready(&leaf, usize::from(PORTS)).and_then(|()| {
@@ -57,7 +55,7 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
 /// swss dies when some ports are ready and others are on their way, and everything is built once more.
 fn they_come_up_though_swss_restarts_half_way(lab: &Lab) -> Result<()> {
     let leaf = Leaf::new(Ns("leaf4"), &lab.root, &lab.bin);
-    create_switch(lab, &leaf, "rack4")?;
+    create_switch(&leaf, "rack4")?;
     start(&leaf, &["swss", "agent"])?;
     let result = [PORTS / 8, PORTS / 2]
         .into_iter()
@@ -116,99 +114,17 @@ fn cpu_ticks(leaf: &Leaf) -> Result<u64> {
     Ok(ticks(11)? + ticks(12)?)
 }
 
-/// Namespaces, veths, Redis and rows of one more leaf. Its far ends are up in the namespace `rack`.
-fn create_switch(lab: &Lab, leaf: &Leaf, rack: &str) -> Result<()> {
-    let name = leaf.ns.0;
-    std::fs::create_dir_all(leaf.run_dir()).context(|| "run directory".into())?;
-    batch(&[], &format!("netns add {name}\nnetns add {rack}\n"))?;
-    for (path, value) in [("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/all/forwarding", "1")] {
-        leaf.ns.run(|| std::fs::write(format!("/proc/sys/net/{path}"), value).context(|| path.into()))?;
-    }
-    let mut links = String::new();
-    for port in 0..PORTS {
-        let number = port * 4;
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            links,
-            "link add Ethernet{number} netns {name} address 52:54:00:0f:00:03 up \
-             type veth peer name r{port} netns {rack}"
-        );
-    }
-    batch(&[], &links)?;
-    let mut peers = String::new();
-    for port in 0..PORTS {
-        let _ = writeln!(peers, "link set r{port} up");
-    }
-    batch(&["-n", rack], &peers)?;
-    leaf.ns.run(|| crate::sys::set_link_up("lo", true).context(|| "lo".into()))?;
-    for port in 0..PORTS {
-        let name = format!("Ethernet{}", port * 4);
-        leaf.ns.run(|| crate::sys::set_link_up(&name, true).context(|| name.clone()))?;
-    }
-
-    let config = lab.leaves[0].run_dir().join("database_config.json");
-    let text = std::fs::read_to_string(&config).context(|| config.display().to_string())?;
-    std::fs::write(
-        leaf.run_dir().join("database_config.json"),
-        text.replace("/leaf1/", &format!("/{name}/")),
-    )
-    .context(|| "database_config.json".into())?;
-    leaf.service("redis", "start")?;
-    wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
-    write_rows(leaf)
-}
-
-fn write_rows(leaf: &Leaf) -> Result<()> {
-    let mut pipe = redis::pipe();
-    pipe.atomic();
-    pipe.hset_multiple(
-        "DEVICE_METADATA|localhost",
-        &[
-            ("hostname", leaf.ns.0),
-            ("mac", "52:54:00:0f:00:03"),
-            ("bgp_asn", "4200000013"),
-            ("type", "LeafRouter"),
-        ],
-    );
-    for partition in 0..PARTITIONS {
-        pipe.hset_multiple(
-            format!("BOOT_NETWORK_PARTITION|s{partition}"),
-            &[
-                ("prefix", format!("2001:db8:3:{:x}::/56", partition << 8)),
-                ("leak_prefix@", "2001:db8:a91::/64".to_owned()),
-            ],
-        );
-    }
-    for port in 0..PORTS {
-        let name = format!("Ethernet{}", port * 4);
-        pipe.hset_multiple(
-            format!("PORT|{name}"),
-            &[
-                ("alias", format!("Eth1/{}", port + 1)),
-                ("index", (port + 1).to_string()),
-                ("lanes", (port * 4 + 1).to_string()),
-                ("speed", "25000".to_owned()),
-                ("admin_status", "up".to_owned()),
-            ],
-        );
-        pipe.hset(format!("BOOT_NETWORK_PORT|{name}"), "partition", format!("s{}", port % PARTITIONS));
-    }
-    pipe.hset("BOOT_NETWORK|global", "leak_method", "vtysh");
-    pipe.set("CONFIG_DB_INITIALIZED", "1");
-    pipe.exec(&mut leaf.redis(CONFIG_DB)?).context(|| "rows".into())
-}
-
-fn batch(options: &[&str], lines: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(options)
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .context(|| "ip -batch".into())?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(lines.as_bytes()).context(|| "ip -batch".into())?;
-    }
-    let status = child.wait().context(|| "ip -batch".into())?;
-    ensure!(status.success(), "ip -batch: {status}");
-    Ok(())
+/// One more leaf, with the far ends of its cables in a namespace called `rack`.
+fn create_switch(leaf: &Leaf, rack: &'static str) -> Result<()> {
+    let plan = Plan {
+        leaf: leaf.ns,
+        ports: PORTS,
+        partitions: PARTITIONS,
+        rack: Ns(rack),
+        machines: &[],
+        partition_fields: &|_| &[("leak_prefix@", "2001:db8:a91::/64")],
+        global_fields: &[("leak_method", "vtysh")],
+    };
+    plan.create_links()?;
+    plan.start_redis(leaf)
 }
