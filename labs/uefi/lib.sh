@@ -4,7 +4,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/../local/lib/env.sh"
 
-UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin)
+UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin ipxe)
 OVMF_CODE=/usr/share/OVMF/OVMF_CODE_4M.fd
 OVMF_VARS=/usr/share/OVMF/OVMF_VARS_4M.fd
 
@@ -14,6 +14,17 @@ UEFI_MAC=52:54:00:00:00:09
 # Where its cable is.
 UEFI_PORT=leaf1:Ethernet8
 # From power-on to power-off; a boot takes about 15 s.
-UEFI_BOOT_SECONDS_MAX=60
+UEFI_BOOT_SECONDS_MAX=90
 
 export UEFI_OUT UEFI_MAC UEFI_PORT
+
+# What this host lacks to boot firmware, in words; nothing when all is there.
+uefi_missing() {
+  local command file
+  for command in qemu-system-x86_64 grub-mkimage; do
+    command -v "$command" >/dev/null || { echo "no $command" && return; }
+  done
+  for file in "$OVMF_CODE" "$OVMF_VARS" /usr/lib/grub/x86_64-efi/halt.mod /usr/lib/ipxe/snponly.efi; do
+    [[ -e $file ]] || { echo "no $file" && return; }
+  done
+}

@@ -63,7 +63,7 @@ impl fmt::Display for Message {
         match self {
             Self::RouterSolicitation => f.write_str("Router Solicitation"),
             Self::RouterAdvertisement => f.write_str("Router Advertisement"),
-            Self::DuplicateProbe(target) => write!(f, "probe for a duplicate of {target}"),
+            Self::DuplicateProbe(_) => f.write_str("probe for a duplicate address"),
             Self::Dhcp6(message) => write!(f, "DHCPv6 {message:?}"),
             Self::HttpRequest(line) | Self::HttpResponse(line) => write!(f, "HTTP {line}"),
         }

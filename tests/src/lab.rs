@@ -103,6 +103,8 @@ pub(crate) struct Lab {
     pub root: PathBuf,
     /// Directory of the binaries under test.
     pub bin: PathBuf,
+    /// Where the remote hands of the machine with firmware (`labs/uefi/bmc`) look, where there is one.
+    pub firmware: Option<PathBuf>,
 }
 
 impl Lab {
@@ -116,7 +118,7 @@ impl Lab {
             Machine::new(Ns("m4"), "52:54:00:00:00:04", SOCKETS[4]),
         ];
         let leaves = [Leaf::new(Ns("leaf1"), &root, &bin), Leaf::new(Ns("leaf2"), &root, &bin)];
-        Ok(Self { leaves, machines, root, bin })
+        Ok(Self { leaves, machines, root, bin, firmware: None })
     }
 
     pub(crate) fn leaf_of(&self, socket: &Socket) -> &Leaf {

@@ -51,6 +51,9 @@ enum Command {
         /// Also write the results as JSON.
         #[arg(long)]
         result: Option<PathBuf>,
+        /// Run the cases about the machine with firmware whose remote hands watch this directory.
+        #[arg(long)]
+        firmware: Option<PathBuf>,
     },
     /// Print the names of the cases.
     List,
@@ -78,9 +81,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { filter, no_settle, result } => {
-            Lab::from_environment().and_then(|lab| runner::run(lab, &filter, !no_settle, result.as_deref()))
-        }
+        Command::Run { filter, no_settle, result, firmware } => Lab::from_environment().and_then(|lab| {
+            let lab = Lab { firmware, ..lab };
+            runner::run(lab, &filter, !no_settle, result.as_deref())
+        }),
         Command::List => {
             runner::list();
             Ok(true)

@@ -18,7 +18,7 @@ struct Outcome {
 }
 
 pub(crate) fn list() {
-    for case in cases::all() {
+    for case in cases::all().into_iter().chain(cases::about_firmware()) {
         println!("{}", case.name());
     }
 }
@@ -26,7 +26,8 @@ pub(crate) fn list() {
 /// Runs the selected cases; `true` when none failed.
 pub(crate) fn run(lab: Lab, filter: &str, settle: bool, result_file: Option<&Path>) -> Result<bool> {
     let wanted = |case: &Case| filter.split(',').any(|part| case.name().contains(part));
-    let selected: Vec<Case> = cases::all().into_iter().filter(wanted).collect();
+    let available = if lab.firmware.is_some() { cases::about_firmware() } else { cases::all() };
+    let selected: Vec<Case> = available.into_iter().filter(wanted).collect();
     if selected.is_empty() {
         return Err(Failure(format!("no case is named like {filter:?}")));
     }

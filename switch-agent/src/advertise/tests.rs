@@ -166,6 +166,46 @@ impl Rig {
     }
 }
 
+/// The report of a machine that joins its solicited-node group, as Linux sends it from `::`.
+#[rustfmt::skip]
+const MLD_REPORT: [u8; 90] = [
+    0x33, 0x33, 0x00, 0x00, 0x00, 0x16, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x86, 0xdd,
+    0x60, 0x00, 0x00, 0x00, 0x00, 0x24, 0x00, 0x01,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16,
+    0x3a, 0x00, 0x05, 0x02, 0x00, 0x00, 0x01, 0x00,
+    0x8f, 0x00, 0x3b, 0x22, 0, 0, 0, 1,
+    0x04, 0, 0, 0, 0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x12, 0x34, 0x56,
+];
+
+#[test]
+fn a_machine_that_reports_its_groups_is_greeted() {
+    in_namespace("a_machine_that_reports_its_groups_is_greeted", || async {
+        let mut rig = Rig::new(SocketChoice::Packet, 1).await;
+        let ifindex = index("m0");
+        // The kernel behind this card says nothing by itself.
+        std::fs::write("/proc/sys/net/ipv6/conf/m0/disable_ipv6", "1").unwrap();
+        require_ip("link set m0 address 52:54:00:12:34:56");
+        // A report just after an advertisement to all is not answered: another one then.
+        let greeted = async {
+            loop {
+                rig.outbox.clear();
+                rig.outbox.push(ifindex, |frame| {
+                    frame.clear();
+                    frame.extend_from_slice(&MLD_REPORT);
+                });
+                rig.cards.send(&mut rig.outbox);
+                let next = timeout(Duration::from_millis(120), rig.advertisement(0)).await;
+                if next == Ok((MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]), "ff02::1".parse().unwrap())) {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, greeted).await.expect("a greeting");
+        rig.metric(r#"switch_agent_ra_sent_total{port="Ethernet0",type="triggered"}"#).await;
+    });
+}
+
 fn neighbors() -> usize {
     ip_output("-6 neigh show nud all dev Ethernet0").lines().filter(|line| line.contains("lladdr")).count()
 }

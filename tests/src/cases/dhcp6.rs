@@ -1,6 +1,6 @@
 //! DHCPv6 as real clients see it: address, DNS, boot file, and what is refused.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use redis::Commands;
 use serde_json::Value;
 
 use crate::cases::{Case, cases};
-use crate::failure::{Context, Result, ensure, fail};
+use crate::failure::{Context, Failure, Result, ensure, fail};
 use crate::lab::{Lab, PROXY_PORT, Socket};
 use crate::leaf::{CONFIG_DB, Leaf};
 use crate::machine::{Machine, NIC};
@@ -99,17 +99,27 @@ fn option(message: &[u8], wanted: u16) -> Option<&[u8]> {
     None
 }
 
+/// What a distribution's script does: waits for the link-local address, and configures what was told.
+const CLIENT_SCRIPT: &str = r#"#!/bin/sh
+case $reason in
+PREINIT6)
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    ip -6 address show dev NIC scope link -tentative | grep -q inet6 && break
+    sleep 0.2
+  done
+  ;;
+*)
+  env | grep '^new_' >TOLD
+  [ -z "$new_ip6_address" ] || ip -6 address replace "$new_ip6_address/128" dev NIC \
+    valid_lft "$new_max_life" preferred_lft "$new_preferred_life" nodad
+  ;;
+esac
+"#;
+
 /// Runs ISC dhclient on the machine; what it told its script when it was done, as `name=value` lines.
-///
-/// The script gives the machine the address, as a script of a distribution would.
 fn dhclient(machine: &Machine, mode: &[&str], config: &str) -> Result<String> {
     let path = |name: &str| format!("/tmp/dhclient-{}.{name}", machine.ns.0);
-    let script = format!(
-        "#!/bin/sh\ncase $reason in\nPREINIT6) ;;\nRELEASE6) ip -6 address del $old_ip6_address/128 dev {NIC} ;;\n\
-         *) env | grep '^new_' >{told}\n[ -z \"$new_ip6_address\" ] || ip -6 address replace \
-         $new_ip6_address/128 dev {NIC} valid_lft $new_max_life preferred_lft $new_preferred_life nodad ;;\nesac\n",
-        told = path("told"),
-    );
+    let script = CLIENT_SCRIPT.replace("NIC", NIC).replace("TOLD", &path("told"));
     fs::write(path("script"), script).context(|| path("script"))?;
     fs::write(path("conf"), config).context(|| path("conf"))?;
     for old in ["told", "leases"] {
@@ -123,7 +133,7 @@ fn dhclient(machine: &Machine, mode: &[&str], config: &str) -> Result<String> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(File::create(path("log")).context(|| path("log"))?)
         .spawn()
         .context(|| "dhclient".into())?;
     let told = wait::until(wait::seconds(25), || {
@@ -134,7 +144,8 @@ fn dhclient(machine: &Machine, mode: &[&str], config: &str) -> Result<String> {
     // It runs in the foreground, so that its end is ours to see.
     child.kill().ok();
     child.wait().context(|| "dhclient".into())?;
-    told
+    let log = fs::read_to_string(path("log")).unwrap_or_default();
+    told.map_err(|reason| Failure(format!("{reason}\n{log}")))
 }
 
 /// A client of this architecture, with everything asked for that a boot needs.

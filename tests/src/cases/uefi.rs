@@ -2,43 +2,138 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use crate::capture::{self, Dhcp6, Event, Message};
 use crate::cases::boot::expect_mac_at;
 use crate::cases::{Case, cases};
-use crate::failure::{Context, Result, ensure};
-use crate::lab::{CONVERGENCE, Lab, SOCKETS, Socket};
+use crate::failure::{Context, Failure, Result, ensure};
+use crate::lab::{API, CONVERGENCE, Lab, SOCKETS, Socket, run};
 use crate::wait;
 
 /// The firmware's network card (`labs/uefi/lib.sh`).
 const MAC: &str = "52:54:00:00:00:09";
 /// Where its cable is.
 const AT: Socket = SOCKETS[2];
-/// `labs/uefi/firmware` ends a boot after 60 s.
-const BOOT_MAX: Duration = Duration::from_secs(70);
+/// What `labs/local/config/leaf1.json` names for this kind of firmware.
+const BOOT_FILE: &str = "/x64.efi";
+/// `labs/uefi/firmware` ends a boot after 90 s.
+const BOOT_MAX: Duration = Duration::from_secs(100);
+
+/// Off for so long, the machine's next boot has a timeline of its own (10 s), however late Linux tells.
+const NEW_BOOT: Duration = Duration::from_secs(12);
+
+const BOOTS_MIN: usize = 3;
+/// With every third draw short enough for the goal, 199 of 200 runs see one.
+const BOOTS_MAX: usize = 13;
+/// From the DHCPv6 Solicit to the request for the boot file.
+const SOLICIT_TO_GET_GOAL: Duration = Duration::from_millis(1200);
+/// The part of it that firmware does not draw by lot (see [`Times`]), as a median. 0.1 s are the Retrans Timer,
+/// and most of the rest is a processor that is emulated on a busy host. A Retrans Timer of a second would
+/// show, and so would an Advertise that has to wait for a better one.
+const NETWORK_MAX: Duration = Duration::from_millis(600);
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("uefi",
-        600 s: firmware_is_seen_and_hears_an_advertisement,
+        400 s: firmware_boots_over_http_through_the_boot_vrf;
+        180 s: firmware_chain_loads_ipxe_and_its_script;
     )
 }
 
 /// One power cycle of the machine.
 struct Boot {
+    /// Its files.
+    directory: PathBuf,
+    /// What passed over its cable.
     events: Vec<Event>,
+    /// What it wrote to its console.
+    console: String,
+    /// Exit status of the machine: 0 when a program has switched it off.
+    status: String,
 }
 
-/// Directory that `labs/uefi/bmc` watches.
-fn bmc_directory() -> Result<PathBuf> {
-    std::env::var_os("LAB_UEFI").map(PathBuf::from).context(|| "LAB_UEFI is not set".into())
+/// How long the machine waited, and what for.
+///
+/// After the Reply, and whatever advertisements say, EDK2 draws two delays before it probes for a duplicate
+/// of its address: 0 to 0.9 s until it joins the group, then 0.2 to 1.0 s until the probe (`Ip6SetAddress`,
+/// `Ip6InitDADProcess`). The rest is what a network can do something about.
+struct Times {
+    total: Duration,
+    firmware: Duration,
 }
 
-/// Powers the machine on and waits until it is off again.
-fn boot(lab: &Lab, number: u32) -> Result<Boot> {
-    let directory = bmc_directory()?.join(format!("boot-{number}"));
-    fs::create_dir(&directory).context(|| directory.display().to_string())?;
-    let appears = |name: &'static str| {
+impl Times {
+    fn network(&self) -> Duration {
+        self.total.saturating_sub(self.firmware)
+    }
+}
+
+fn firmware_boots_over_http_through_the_boot_vrf(lab: &Lab) -> Result<()> {
+    wait::until(CONVERGENCE, || lab.leaf_of(&AT).converged())?;
+    let mut boots: Vec<(Times, Boot)> = Vec::new();
+    while boots.len() < BOOTS_MIN
+        || boots.len() < BOOTS_MAX && boots.iter().all(|(times, _)| times.total > SOLICIT_TO_GET_GOAL)
+    {
+        let boot = power_cycle(lab, &format!("boot-{}", boots.len() + 1))?;
+        let times = boot.explain(boot.check())?;
+        check_timeline(lab, &["carrier", "dhcp6", "boot-url"])?;
+        println!(
+            "boot {}: DHCPv6 Solicit to HTTP GET {:.3} s, of that {:.3} s drawn by the firmware, {:.3} s network",
+            boots.len() + 1,
+            times.total.as_secs_f64(),
+            times.firmware.as_secs_f64(),
+            times.network().as_secs_f64()
+        );
+        boots.push((times, boot));
+        let typical = median(boots.iter().map(|(times, _)| times.network()));
+        ensure!(boots.len() < BOOTS_MIN || typical <= NETWORK_MAX, "the network took {typical:?} of a boot");
+    }
+    boots.sort_by_key(|(times, _)| times.total);
+    let (median, boot) = &boots[boots.len() / 2];
+    println!("the median boot, {:.3} s:", median.total.as_secs_f64());
+    print_timeline(&boot.events);
+    let fastest = boots[0].0.total;
+    ensure!(fastest <= SOLICIT_TO_GET_GOAL, "none of {} boots was faster than {fastest:?}", boots.len());
+    Ok(())
+}
+
+fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// iPXE as the boot file: it takes the address the firmware had, gets its script from the leaf, which knows
+/// the port, and runs the program that the partition names.
+fn firmware_chain_loads_ipxe_and_its_script(lab: &Lab) -> Result<()> {
+    let leaf = lab.leaf_of(&AT);
+    let kernel = format!("http://[{API}]/kernel.efi");
+    let row = format!("BOOT_NETWORK_PARTITION|{}", AT.partition);
+    let first = format!("x64-uefi-http|http://[{API}]/ipxe.efi");
+    leaf.configure(&row, &[("dhcp6_boot_url@", &first), ("boot_kernel_url", &kernel)])?;
+    wait::until(CONVERGENCE, || {
+        let script = lab.machines[0].get("/boot.ipxe")?.expect(200)?;
+        ensure!(script.body.contains(&kernel), "{kernel} is not in {}", script.excerpt());
+        leaf.converged()
+    })?;
+    thread::sleep(NEW_BOOT);
+    let boot = power_cycle(lab, "boot-ipxe")?;
+    boot.explain(boot.check_chain())?;
+    check_timeline(lab, &["carrier", "dhcp6", "boot-url", "config"])?;
+    println!("OVMF, iPXE, the leaf's script, the kernel it names:");
+    print_timeline(&boot.events);
+    println!("$ switch-agent show timeline {}      # on leaf{}", AT.port, AT.leaf);
+    print!("{}", run(&mut lab.agent_command(leaf, &["show", "timeline", AT.port]))?);
+    Ok(())
+}
+
+/// Powers the machine on, and waits until it is off again.
+fn power_cycle(lab: &Lab, name: &str) -> Result<Boot> {
+    let remote_hands = lab.firmware.as_ref().context(|| "this lab has no machine with firmware".into())?;
+    let directory = &remote_hands.join(name);
+    fs::create_dir(directory).context(|| directory.display().to_string())?;
+    let appears = |name: &str| {
         let path = directory.join(name);
         move || {
             ensure!(path.exists(), "no {}", path.display());
@@ -47,50 +142,117 @@ fn boot(lab: &Lab, number: u32) -> Result<Boot> {
     };
     wait::until(wait::seconds(5), appears("on"))?;
     AT.set_carrier(true)?;
-    let outcome = wait::until(wait::seconds(60), || expect_mac_at(lab, MAC, &AT))
-        .and_then(|()| wait::until(BOOT_MAX, appears("off")));
+    let found = wait::until(wait::seconds(30), || expect_mac_at(lab, MAC, &AT));
+    let ended = wait::until(BOOT_MAX, appears("off"));
     AT.set_carrier(false)?;
-    outcome?;
-    // A machine that is off: the next one at this port is a new boot for the agent, not a flap.
-    wait::until(wait::seconds(10), || {
-        let entry = lab.leaf_of(&AT).port(AT.port)?;
-        ensure!(entry["oper_status"] == "down", "{} is {}", AT.port, entry["oper_status"]);
-        Ok(())
-    })?;
-    Ok(Boot { events: capture::read(&directory.join("wire.pcap"))? })
+    found.and(ended)?;
+    let text = |name: &str| -> Result<String> {
+        let path = directory.join(name);
+        let bytes = fs::read(&path).context(|| path.display().to_string())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Boot {
+        directory: directory.clone(),
+        events: capture::read(&directory.join("wire.pcap"))?,
+        console: text("serial.log")?,
+        status: text("off")?.trim().to_owned(),
+    })
 }
 
-/// Time of the first event that is `wanted`.
-fn first(events: &[Event], wanted: impl Fn(&Message) -> bool) -> Option<Duration> {
-    events.iter().find(|event| wanted(&event.message)).map(|event| event.at)
+fn head(path: &str) -> Message {
+    Message::HttpRequest(format!("HEAD {path} HTTP/1.1"))
 }
 
-fn print_timeline(events: &[Event], zero: Duration) {
-    for event in events {
-        let (before, after) = (zero.saturating_sub(event.at), event.at.saturating_sub(zero));
-        let (sign, span) = if before.is_zero() { (' ', after) } else { ('-', before) };
-        println!(
-            "  {sign}{:.3} s  {}  ({} > {})",
-            span.as_secs_f64(),
-            event.message,
-            event.source,
-            event.destination
+fn get(path: &str) -> Message {
+    Message::HttpRequest(format!("GET {path} HTTP/1.1"))
+}
+
+fn ok() -> Message {
+    Message::HttpResponse("HTTP/1.1 200 OK".into())
+}
+
+impl Boot {
+    /// Firmware fetched the boot file over HTTP from its own address, and ran it; how long that took.
+    fn check(&self) -> Result<Times> {
+        let exchange = [Dhcp6::Solicit, Dhcp6::Advertise, Dhcp6::Request, Dhcp6::Reply].map(Message::Dhcp6);
+        let [solicit, _, _, reply] = self.steps(exchange)?;
+        // Firmware looks for a route as soon as it has its address, and then once a second.
+        let advertised = |event: &Event| {
+            event.message == Message::RouterAdvertisement && (solicit.at..=reply.at).contains(&event.at)
+        };
+        ensure!(self.events.iter().any(advertised), "no advertisement between Solicit and Reply");
+        let [first, _, get, _] = self.steps([head(BOOT_FILE), ok(), get(BOOT_FILE), ok()])?;
+        ensure!(first.at > reply.at, "the boot file was known before the Reply");
+        ensure!(AT.prefix().contains(&get.source), "the boot file is asked for from {}", get.source);
+        ensure!(get.destination == API, "the boot file is asked for at {}", get.destination);
+        let [probe] = self.steps([Message::DuplicateProbe(get.source)])?;
+        self.check_end("x64")?;
+        let firmware = probe.at.checked_sub(reply.at).context(|| "an address before the Reply".into())?;
+        Ok(Times { total: get.at - solicit.at, firmware })
+    }
+
+    fn check_chain(&self) -> Result<()> {
+        let [_, _, script, _, kernel, _] =
+            self.steps([get("/ipxe.efi"), ok(), get("/boot.ipxe"), ok(), get("/kernel.efi"), ok()])?;
+        ensure!(script.destination == AT.router(), "iPXE asked {} for its script", script.destination);
+        ensure!(kernel.destination == API, "the kernel came from {}", kernel.destination);
+        let told = format!(
+            "Boot network of leaf{}, port {} ({}), partition {}",
+            AT.leaf, AT.port, AT.alias, AT.partition
         );
+        ensure!(self.console.contains(&told), "the script did not say {told:?}");
+        self.check_end("kernel")
+    }
+
+    /// The program said its words and switched the machine off.
+    fn check_end(&self, program: &str) -> Result<()> {
+        let path = self.directory.with_file_name(format!("{program}.words"));
+        let words = fs::read_to_string(&path).context(|| path.display().to_string())?;
+        let words = words.trim();
+        ensure!(self.console.contains(words), "{words:?} is not on the console: {program}.efi did not run");
+        ensure!(self.status == "0", "the machine ended with status {}", self.status);
+        Ok(())
+    }
+
+    /// The events that these messages first are, in this order; others may come between them.
+    fn steps<const N: usize>(&self, messages: [Message; N]) -> Result<[&Event; N]> {
+        let mut rest = self.events.iter();
+        let mut found = Vec::new();
+        for message in messages {
+            let event = rest.find(|event| event.message == message);
+            found.push(event.context(|| format!("no {message} where it belongs"))?);
+        }
+        found.try_into().map_err(|_| Failure("steps are lost".into()))
+    }
+
+    /// Shows what happened on the wire before a failure is reported.
+    fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            print_timeline(&self.events);
+        }
+        result
     }
 }
 
-fn firmware_is_seen_and_hears_an_advertisement(lab: &Lab) -> Result<()> {
-    wait::until(CONVERGENCE, || lab.leaf_of(&AT).expect_phase(AT.port, "ready"))?;
-    let boot = boot(lab, 1)?;
-    let solicit = first(&boot.events, |message| *message == Message::Dhcp6(Dhcp6::Solicit))
-        .context(|| format!("no Solicit in {:?}", boot.events))?;
-    print_timeline(&boot.events, solicit);
-    // Firmware discards advertisements until it asks for an address, and solicits a second after that.
-    let mut answers = boot.events.iter().filter(|event| event.message == Message::RouterAdvertisement);
-    let answer =
-        answers.find(|event| event.at >= solicit).context(|| "no advertisement".into())?.at - solicit;
-    ensure!(answer <= Duration::from_millis(1500), "the advertisement came {answer:?} after the Solicit");
-    let probe = |message: &Message| matches!(message, Message::DuplicateProbe(target) if AT.prefix().contains(target));
-    ensure!(first(&boot.events, probe).is_some(), "the firmware has made no address of {}", AT.prefix());
+/// The leaf tells of the last boot at the port, with these stages in this order.
+fn check_timeline(lab: &Lab, stages: &[&str]) -> Result<()> {
+    let timeline = lab.leaf_of(&AT).admin_json(&format!("/v1/ports/{}/timeline", AT.port))?;
+    let entries = timeline["boots"][0]["entries"].as_array().context(|| format!("no boot in {timeline}"))?;
+    let mut told = entries.iter();
+    for stage in stages {
+        told.find(|entry| entry["stage"] == *stage)
+            .context(|| format!("no {stage} where it belongs: {timeline}"))?;
+    }
     Ok(())
+}
+
+/// Everything from the first DHCPv6 message on, in seconds since then.
+fn print_timeline(events: &[Event]) {
+    let start = events.iter().position(|event| matches!(event.message, Message::Dhcp6(_))).unwrap_or(0);
+    let Some(zero) = events.get(start).map(|event| event.at) else { return };
+    for event in &events[start..] {
+        let span = event.at.saturating_sub(zero).as_secs_f64();
+        let message = event.message.to_string();
+        println!("  {span:>6.3} s  {message:<38} {} > {}", event.source, event.destination);
+    }
 }

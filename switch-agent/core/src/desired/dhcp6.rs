@@ -10,6 +10,8 @@ use crate::dhcp6::{ANSWER_LEN_MAX, BootUrl, Dhcp6Options, expand, has_unknown_pl
 
 const URLS: &str = "dhcp6_boot_url@";
 const PARAMS: &str = "dhcp6_boot_param@";
+/// Fields that only the role `dhcp6` gives a meaning.
+pub(super) const BOOT_FILE_FIELDS: [&str; 2] = [URLS, PARAMS];
 const URLS_MAX: usize = 32;
 const PARAMS_MAX: usize = 16;
 /// Bytes of a boot URL with its placeholders filled in: firmware has little room for one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 
-use super::dhcp6::{boot_files, dhcp6_options};
+use super::dhcp6::{BOOT_FILE_FIELDS, boot_files, dhcp6_options};
 use super::fields::{Reader, row_name};
 use super::router::{self, router_variables};
 use super::url::{absolute_path, download_url, kernel_cmdline};
@@ -76,6 +76,8 @@ pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap
     }
     keep_apart(&mut accepted, findings);
     for partition in accepted.values() {
+        let fields = config.row(TABLE, partition.id.as_str());
+        findings.warnings.extend(fields.iter().flat_map(|fields| unused_boot_files(fields, partition)));
         findings.warnings.extend(warnings(partition, &accepted));
     }
     accepted
@@ -201,6 +203,17 @@ fn keep_apart(accepted: &mut BTreeMap<PartitionId, Partition>, findings: &mut Fi
         accepted.remove(&id);
         findings.rejected.push(rejection);
     }
+}
+
+/// Boot files that nobody tells.
+fn unused_boot_files(fields: &Fields, partition: &Partition) -> Vec<Rejected> {
+    let row = row_name(TABLE, partition.id.as_str());
+    let unused = BOOT_FILE_FIELDS.iter().filter(|_| partition.dhcp6.is_none());
+    let given = unused.filter_map(|field| Some((field, fields.get(*field)?)));
+    let warn = |(field, value): (&&str, &String)| {
+        Rejected::of_field(&row, field, Some(value), "has no effect while dhcp6 is disabled")
+    };
+    given.map(warn).collect()
 }
 
 /// Legal settings of one partition that an operator should know about.

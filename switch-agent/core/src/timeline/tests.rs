@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::dhcp6::MessageType;
 use crate::name::MacAddr;
 use std::net::Ipv6Addr;
 
@@ -51,6 +52,39 @@ fn boots(events: &[(u64, MachineEvent)]) -> Vec<String> {
         boot.entries.iter().map(|e| format!("{}@{}", e.stage, e.since_start_ms)).collect::<Vec<_>>().join(" ")
     };
     timelines.boots(&port()).map(words).collect()
+}
+
+fn dhcp6(request: MessageType, boot_url: Option<&str>) -> MachineEvent {
+    MachineEvent::Dhcp6 {
+        port: port(),
+        mac: MAC,
+        address: MAC.eui64_link_local(),
+        request,
+        architecture: Some(Architecture(16)),
+        ipxe: false,
+        boot_url: boot_url.map(str::to_owned),
+    }
+}
+
+#[test]
+fn dhcpv6_starts_a_boot_and_its_renewals_do_not() {
+    let url = Some("http://h/x64.efi");
+    let events = [
+        (0, dhcp6(MessageType::Solicit, None)),
+        (10, dhcp6(MessageType::Request, url)),
+        (20, token()),
+        // The system that runs renews its address.
+        (900_000, dhcp6(MessageType::Renew, None)),
+        // Firmware again, the link was kept up.
+        (1_000_000, dhcp6(MessageType::Solicit, None)),
+    ];
+    assert_eq!(boots(&events), ["dhcp6@0 boot-url@10 token@20", "dhcp6@0"]);
+    let mut timelines = Timelines::default();
+    let told = |event: &MachineEvent, timelines: &mut Timelines| {
+        timelines.fold(event, Duration::ZERO, UNIX).and_then(|(_, entry)| entry.detail)
+    };
+    assert_eq!(told(&events[0].1, &mut timelines).as_deref(), Some("x64-uefi-http"));
+    assert_eq!(told(&events[1].1, &mut timelines).as_deref(), url);
 }
 
 #[test]

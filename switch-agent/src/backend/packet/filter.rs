@@ -86,6 +86,26 @@ const DHCPV6: [Instruction; 12] = [
     (RETURN, 0, 0, ACCEPT),
 ];
 
+/// Accepts MLD reports (RFC 2710, RFC 3810) directly behind a Hop-by-Hop Options header of 8 bytes, which holds
+/// their Router Alert and nothing else; goes on behind its end with everything else.
+const MLD: [Instruction; 14] = [
+    (LD_BYTE, 0, 0, PACKET_TYPE),
+    (JUMP_GREATER_OR_EQUAL, 12, 0, PACKET_OTHERHOST),
+    (LD_HALF, 0, 0, ETHERTYPE),
+    (JUMP_EQUAL, 0, 10, 0x86dd),
+    (LD_BYTE, 0, 0, NEXT_HEADER),
+    (JUMP_EQUAL, 0, 8, 0),
+    (LD_BYTE, 0, 0, HOP_LIMIT),
+    (JUMP_EQUAL, 0, 6, 1),
+    // Next header and length of the options.
+    (LD_HALF, 0, 0, 54),
+    (JUMP_EQUAL, 0, 4, 58 << 8),
+    (LD_BYTE, 0, 0, 62),
+    (JUMP_EQUAL, 1, 0, 143),
+    (JUMP_EQUAL, 0, 1, 131),
+    (RETURN, 0, 0, ACCEPT),
+];
+
 /// Accepts Router Solicitations with code 0 and Router Advertisements with hop limit 255, on a raw ICMPv6
 /// socket.
 const ICMPV6_ROUTER_DISCOVERY: [Instruction; 9] = [
@@ -106,7 +126,8 @@ pub(super) fn router_discovery(layer: Layer, muted: &[u32]) -> Vec<SockFilter> {
 }
 
 fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
-    let mut program = Vec::with_capacity(2 * muted.len() + DHCPV6.len() + ROUTER_DISCOVERY.len() + 1);
+    let mut program =
+        Vec::with_capacity(2 * muted.len() + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len() + 1);
     if !muted.is_empty() {
         program.push((LD_WORD, 0, 0, IFINDEX));
     }
@@ -117,6 +138,7 @@ fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
     match layer {
         Layer::Link => {
             program.extend(DHCPV6);
+            program.extend(MLD);
             program.extend(ROUTER_DISCOVERY);
         }
         Layer::Icmpv6 => program.extend(ICMPV6_ROUTER_DISCOVERY),
@@ -223,6 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn mld_reports_wake_the_process_and_queries_do_not() {
+        let mut report = vec![0; 70];
+        report[12..14].copy_from_slice(&[0x86, 0xdd]);
+        report[20..22].copy_from_slice(&[0, 1]);
+        report[54..62].copy_from_slice(&[58, 0, 5, 2, 0, 0, 1, 0]);
+        for kind in 128..=255u8 {
+            report[62] = kind;
+            assert_eq!(accepts(2, &report), [131, 143].contains(&kind), "type {kind}");
+        }
+        report[62] = 143;
+        assert!(!accepts(3, &report) && !accepts(4, &report), "another host's, outgoing");
+        for (at, value) in [(12, 8), (20, 43), (21, 255), (54, 6), (55, 1)] {
+            let mut other = report.clone();
+            other[at] = value;
+            assert!(!accepts(2, &other), "byte {at}");
+        }
+        assert!(!accepts(2, &report[..62]));
+    }
+
+    #[test]
     fn a_muted_port_is_not_heard_and_others_are() {
         let solicitation = frame(133);
         let muted: Vec<u32> = (100..300).chain([PORT]).collect();
@@ -231,7 +273,7 @@ mod tests {
         assert!(!runs(&program(Layer::Link, &muted[..200]), 2, &frame(136)));
         assert_eq!(
             program(Layer::Link, &muted).len(),
-            2 * muted.len() + 1 + DHCPV6.len() + ROUTER_DISCOVERY.len()
+            2 * muted.len() + 1 + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len()
         );
     }
 

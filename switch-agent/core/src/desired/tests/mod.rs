@@ -206,6 +206,17 @@ fn risky_settings_are_warned_about() {
          for a prefix by DHCPv6; the agent delegates none",
         ]
     );
+    let url = ("dhcp6_boot_url@", "default|http://h/x");
+    assert_eq!(
+        warnings(&[prefix, url]),
+        [
+            "BOOT_NETWORK_PARTITION|p2: dhcp6_boot_url@ = \"default|http://h/x\": has no effect while dhcp6 is disabled"
+        ]
+    );
+    assert_eq!(
+        warnings(&[prefix, url, ("dhcp6", "enabled"), ("advertise", "disabled")]),
+        ["BOOT_NETWORK_PARTITION|p2: dhcp6 = \"enabled\": has no effect while advertise is disabled"]
+    );
     let mut config = base();
     let own =
         row(&[("partition", "p1"), ("max_rtr_adv_interval", "1800"), ("adv_autonomous_flag", "disabled")]);

@@ -243,6 +243,37 @@ fn isolation_is_there_before_a_port_and_goes_after_it() {
 }
 
 #[test]
+fn dhcpv6_goes_with_the_advertiser() {
+    use crate::observed::AdvertiserState;
+
+    let served = |rig: &Rig| match &rig.runtime.advertisers[&port("Ethernet0")] {
+        AdvertiserState::Running(spec) => spec.dhcp6.clone(),
+        other => panic!("{other:?}"),
+    };
+    let mut rig = one_port();
+    rig.converge();
+    assert_eq!(served(&rig), None);
+    rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("dhcp6", "enabled")]));
+    rig.converge();
+    let first = served(&rig).unwrap();
+    assert_eq!((first.router.to_string().as_str(), first.proxy_port), ("2001:db8:0:1::1", Some(18090)));
+    let changes = [
+        ("BOOT_NETWORK_PARTITION", "p1", "dhcp6_boot_url@", "default|http://h/x"),
+        ("BOOT_NETWORK_PARTITION", "p1", "rdnss@", "2001:db8:f::53"),
+        ("BOOT_NETWORK", "global", "proxy_port", "8080"),
+        ("DEVICE_METADATA", "localhost", "mac", "52:54:00:ff:00:99"),
+    ];
+    for (table, key, field, value) in changes {
+        let before = served(&rig);
+        rig.switch.config_set(table, key, fields([(field, value)]));
+        rig.converge();
+        assert_ne!(served(&rig), before, "{table}|{key}");
+    }
+    assert_eq!(served(&rig).unwrap().server_mac.to_string(), "52:54:00:ff:00:99");
+    assert_eq!(kinds(&rig), Vec::<&str>::new());
+}
+
+#[test]
 fn whatever_a_machine_is_told_reaches_the_listener() {
     let changes = [
         ("BOOT_NETWORK_PARTITION", "p1", "boot_cmdline", "console=ttyS0"),
