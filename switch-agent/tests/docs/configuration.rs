@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use switch_agent_core::desired::Desired;
+use switch_agent_core::dhcp6::Architecture;
 use switch_agent_core::row::{ConfigDb, Fields, fields};
 
 use super::markdown::{code, read, table, tables};
@@ -124,6 +125,22 @@ fn examples_of_items_hold() {
         let (field, example) = (code(&cells[0]).unwrap(), code(&cells[2]).unwrap());
         assert_eq!(with(ROWS[1], field, example).rejected, [], "{field}");
     }
+}
+
+/// "`word` (number)" in the cells of the table of firmware.
+#[test]
+fn architectures_are_those_that_boot_urls_may_name() {
+    let mut named = BTreeSet::new();
+    for cells in table(&read(REFERENCE), &["firmware", "from TFTP (PXE)", "from HTTP"]) {
+        for pair in cells[1..].iter().flat_map(|cell| cell.split(", ")).filter(|pair| !pair.is_empty()) {
+            let (word, number) = pair.split_once(' ').unwrap();
+            let number = number.trim_matches(['(', ')']).parse().unwrap();
+            let word = code(word).unwrap();
+            assert_eq!(word.parse(), Ok(Architecture(number)), "{word}");
+            named.insert(word.to_owned());
+        }
+    }
+    assert_eq!(named, Architecture::names().map(str::to_owned).collect());
 }
 
 /// A `config_db.json` as the rows it stands for.
