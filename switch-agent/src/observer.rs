@@ -53,7 +53,8 @@ impl Observer {
         }
     }
 
-    fn runtime(&self) -> Runtime {
+    /// What the process itself runs.
+    pub fn runtime(&self) -> Runtime {
         let (services, service_errors) = self.discovery.observed();
         Runtime {
             advertisers: self.advertise.observed(),

@@ -128,7 +128,7 @@ impl Reconciler {
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
         };
-        let observed = self.observer.observe(memory).await;
+        let mut observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
             self.publish_ports(config);
@@ -141,10 +141,11 @@ impl Reconciler {
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
-        let (outcomes, recorded) = self.executor.execute(&actions).await;
+        let (mut outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
         }
+        outcomes.extend(self.advertise(state, &actions, &mut observed).await);
         let now = Instant::now();
         for outcome in &outcomes {
             self.note(state, outcome, now);
@@ -160,6 +161,18 @@ impl Reconciler {
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
         self.publish(state, actions, status, reasons, started).await;
         passed
+    }
+
+    /// Advertisements follow listeners in the same pass. What became of a listener is known without asking
+    /// anybody outside; after a restart of the process all ports wait for exactly this.
+    async fn advertise(&self, state: &State, done: &[Action], observed: &mut Observed) -> Vec<Outcome> {
+        if !done.iter().any(|action| matches!(action, Action::SetService(_))) {
+            return Vec::new();
+        }
+        observed.runtime = self.observer.runtime();
+        let mut actions = plan(&state.desired, observed).actions;
+        actions.retain(|action| matches!(action, Action::SetAdvertiser(_)));
+        self.executor.execute(&actions).await.0
     }
 
     fn backing_off(&self, state: &State, now: Instant) -> std::collections::BTreeMap<String, String> {

@@ -77,7 +77,8 @@ impl Plan<'_> {
         self.set_kernel()?;
         // The ends of a cable must not have the same ifindex: the kernel then takes a veth for a NIC of its
         // own, and reports its carrier up to 1 s late (linkwatch_urgent_event).
-        batch(&[], &format!("link add Loopback0 netns {} type dummy\n", self.leaf.0))?;
+        let leaf = self.leaf.0;
+        batch(&[], &format!("link add spare0 netns {leaf} type veth peer name spare1 netns {leaf}\n"))?;
         let ports: Vec<u16> = (0..self.ports).collect();
         // ip(8) keeps a descriptor open for each namespace that it is told.
         for ports in ports.chunks(128) {
@@ -88,7 +89,7 @@ impl Plan<'_> {
                     lines,
                     "link add {} netns {} address {SWITCH_MAC} type veth peer name {nic} netns {} address {}",
                     Self::port(port),
-                    self.leaf.0,
+                    leaf,
                     ns.0,
                     spell(Self::far_mac(port))
                 );
@@ -123,6 +124,34 @@ impl Plan<'_> {
             set("default/accept_dad", "0")?;
             set("default/router_solicitations", "0")
         })
+    }
+
+    /// What the agent and swss would have done, without them and without VRFs: the router's address on each
+    /// port. And the rows as a `config_db.json`, as far as advertisers need them.
+    pub(crate) fn bind_without_vrf(&self, leaf: &Leaf) -> Result<()> {
+        fs::create_dir_all(leaf.run_dir()).context(|| "run directory".into())?;
+        let mut lines = String::new();
+        let (mut ports, mut boot_ports) = (serde_json::Map::new(), serde_json::Map::new());
+        for port in 0..self.ports {
+            let name = Self::port(port);
+            let _ = writeln!(lines, "address add {}1/64 dev {name}", self.prefix(port));
+            boot_ports.insert(name.clone(), json!({"partition": format!("s{}", port % self.partitions)}));
+            ports.insert(name, json!({"index": (port + 1).to_string()}));
+        }
+        batch(&["-n", self.leaf.0], &lines)?;
+        let partitions: serde_json::Map<String, Value> = (0..self.partitions)
+            .map(|partition| {
+                let prefix = format!("2001:db8:3:{:x}::/54", partition << 10);
+                (format!("s{partition}"), json!({"prefix": prefix}))
+            })
+            .collect();
+        let config = json!({
+            "BOOT_NETWORK_PARTITION": partitions,
+            "BOOT_NETWORK_PORT": boot_ports,
+            "PORT": ports,
+        });
+        fs::write(leaf.run_dir().join("config_db.json"), config.to_string())
+            .context(|| "config_db.json".into())
     }
 
     /// Redis with the rows of the plan.

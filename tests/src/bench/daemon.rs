@@ -33,7 +33,7 @@ impl Kind {
     }
 
     /// Program and arguments; writes the configuration files that they name.
-    fn command(self, plan: &Plan<'_>, leaf: &Leaf) -> Result<Command> {
+    fn command(self, plan: &Plan<'_>, leaf: &Leaf, vrfs: bool) -> Result<Command> {
         let dir = leaf.run_dir();
         match self {
             Kind::Radvd => {
@@ -57,13 +57,18 @@ impl Kind {
                     nix::unistd::chown(Path::new(&directory), Some(owner.uid), Some(owner.gid))
                         .context(|| directory.clone())?;
                 }
-                fs::write(&file, zebra_conf(plan)).context(|| file.display().to_string())?;
+                fs::write(&file, zebra_conf(plan, vrfs)).context(|| file.display().to_string())?;
                 let mut command = Command::new("/usr/lib/frr/zebra");
                 command.args(["-N", name, "-P", "0", "-s", "4194304"]);
                 command.args(["--log", "stdout", "--log-level", "warning", "-f"]).arg(file);
                 Ok(command)
             }
-            Kind::SwitchAgent => Ok(agent_command(leaf)),
+            Kind::SwitchAgent if vrfs => Ok(agent_command(leaf)),
+            Kind::SwitchAgent => {
+                let mut command = Command::new(leaf.bin().join("examples/advertise"));
+                command.arg(dir.join("config_db.json"));
+                Ok(command)
+            }
         }
     }
 
@@ -96,14 +101,14 @@ fn radvd_conf(plan: &Plan<'_>) -> String {
 }
 
 /// zebra advertises the prefix of the port's address by itself, and always every 10 s.
-fn zebra_conf(plan: &Plan<'_>) -> String {
+fn zebra_conf(plan: &Plan<'_>, vrfs: bool) -> String {
     let mut text = String::new();
     for port in 0..plan.ports {
+        let vrf = if vrfs { format!(" vrf {}", plan.vrf(port)) } else { String::new() };
         let _ = writeln!(
             text,
-            "interface {} vrf {}\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 10\nexit\n!",
-            Plan::port(port),
-            plan.vrf(port)
+            "interface {}{vrf}\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 10\nexit\n!",
+            Plan::port(port)
         );
     }
     text
@@ -117,8 +122,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(kind: Kind, plan: &Plan<'_>, leaf: &Leaf, logs: &Path) -> Result<Self> {
-        let mut command = kind.command(plan, leaf)?;
+    pub(crate) fn start(kind: Kind, plan: &Plan<'_>, leaf: &Leaf, vrfs: bool, logs: &Path) -> Result<Self> {
+        let mut command = kind.command(plan, leaf, vrfs)?;
         let log = logs.join(format!("bench-{}-{}", kind.name(), plan.ports));
         let log = File::create(&log).context(|| log.display().to_string())?;
         let copy = log.try_clone().context(|| "log file".into())?;

@@ -27,30 +27,50 @@ pub(crate) fn serve(directory: &Path, mark: &str) -> Result<()> {
             }
             thread::sleep(POLL);
         }
+        if number == 0 {
+            prefer(mark);
+        }
         let answer = directory.join(format!("cpu-{number}"));
         let draft = answer.with_extension("draft");
-        fs::write(&draft, cpu_of(mark)?.to_string()).context(|| draft.display().to_string())?;
+        fs::write(&draft, cpu_of(mark).to_string()).context(|| draft.display().to_string())?;
         fs::rename(&draft, &answer).context(|| answer.display().to_string())?;
     }
     Ok(())
 }
 
-/// Nanoseconds that all threads of the processes have run (`/proc/<pid>/task/<tid>/schedstat`).
-fn cpu_of(mark: &str) -> Result<u64> {
-    let mut total = 0;
-    for process in fs::read_dir("/proc").context(|| "/proc".into())?.flatten() {
+/// Whatever else this machine does is not what is measured: where the scheduler groups processes by session,
+/// their nice values count among themselves only, and the group has one of its own (sched(7)).
+fn prefer(mark: &str) {
+    for process in processes(mark) {
+        // Without autogroups there is no such file, and the processes' own values count.
+        let _ = fs::write(process.join("autogroup"), "-15");
+    }
+}
+
+/// Those with the argument on their command line, as directories of `/proc`.
+fn processes(mark: &str) -> Vec<PathBuf> {
+    let marked = |process: &PathBuf| {
         // Processes come and go, and not every entry is one.
-        let command_line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if !command_line.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes()) {
-            continue;
-        }
-        for task in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+        let command_line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let mut arguments = command_line.split(|byte| *byte == 0);
+        arguments.next().is_some_and(|program| program.ends_with(b"linux.uml"))
+            && arguments.any(|argument| argument == mark.as_bytes())
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.map(|entry| entry.path()).filter(marked).collect()
+}
+
+/// Nanoseconds that all threads of the processes have run (`/proc/<pid>/task/<tid>/schedstat`).
+fn cpu_of(mark: &str) -> u64 {
+    let mut total = 0;
+    for process in processes(mark) {
+        for task in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
             let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             let ran = text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok());
             total += ran.unwrap_or_default();
         }
     }
-    Ok(total)
+    total
 }
 
 /// Inside: asks the helper, where there is one.

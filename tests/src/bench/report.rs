@@ -13,7 +13,7 @@ use crate::bench::measure::Samples;
 use crate::failure::{Context, Result};
 
 /// Prints under which conditions everything below was measured.
-pub(super) fn conditions(kinds: &[Kind], bin: &Path, flood_rate: u32) {
+pub(super) fn conditions(kinds: &[Kind], bin: &Path, arguments: &Arguments) {
     let kernel = uname().map(|name| {
         let text = |value: &std::ffi::OsStr| value.to_string_lossy().into_owned();
         (text(name.release()), text(name.machine()))
@@ -40,10 +40,14 @@ pub(super) fn conditions(kinds: &[Kind], bin: &Path, flood_rate: u32) {
              figures are the lab kernel's, in ticks of 10 ms"
         );
     }
+    let place = if arguments.no_vrf {
+        "no VRF; of switch-agent its advertisers alone, without databases, proxy and reconciler".to_owned()
+    } else {
+        format!("{} VRFs", super::PARTITIONS)
+    };
     println!(
-        "# ports are veths in {} VRFs; 3/10 s, one /64 for each port; optmem_max and gc_thresh as in SONiC; \
-         flood {flood_rate}/s from {} sources",
-        super::PARTITIONS,
+        "# ports are veths in {place}; 3/10 s, one /64 for each port; flood {}/s from {} sources",
+        arguments.flood_rate,
         super::flood::SOURCES
     );
 }
