@@ -34,8 +34,10 @@ use crate::metrics::advertise::{PortCounters, RaState, SourceKind};
 use crate::wake::{Reason, Waker};
 
 mod dhcp6;
+mod entry;
 #[cfg(test)]
 mod tests;
+mod transmit;
 
 /// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
 /// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
@@ -407,118 +409,6 @@ impl<W: Wire> Driver<W> {
             Ok(Message::Advert(advert)) => entry.foreign(now, &advert),
         }
     }
-
-    /// Sends everything that is due, ends mutes that are over, and tells of the machines that were heard.
-    pub(super) fn flush(&mut self, clock: impl Fn() -> Duration) {
-        let now = clock();
-        self.unmute(now);
-        self.send_answers(&clock);
-        loop {
-            self.collect(now);
-            if self.sending.is_empty() {
-                break;
-            }
-            self.wire.send(&mut self.outbox);
-            self.report(now, &clock);
-        }
-        self.mute();
-        self.tell();
-        self.tell_dhcp6();
-    }
-
-    /// Fills the outbox with one advertisement each of the ports that are due.
-    fn collect(&mut self, now: Duration) {
-        self.outbox.clear();
-        self.sending.clear();
-        while !self.outbox.is_full()
-            && let Some(slot) = self.schedule.pop(now)
-        {
-            let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { continue };
-            if !entry.may_transmit(now) {
-                self.schedule.set(slot, Some(now + FAULT_PAUSE));
-                continue;
-            }
-            let Some(transmit) = entry.advertiser.poll_transmit(now) else {
-                self.schedule.set(slot, entry.advertiser.next_deadline());
-                continue;
-            };
-            let ifindex = entry.advertiser.spec().ifindex;
-            let first = self.outbox.len();
-            for message in transmit.messages.iter() {
-                self.outbox.push(ifindex, |frame| write_frame(frame, &transmit.addresses, message));
-            }
-            self.sending.push(Sending { slot, transmit, frames: first..self.outbox.len() });
-        }
-    }
-
-    fn report(&mut self, now: Duration, clock: &impl Fn() -> Duration) {
-        let after = clock();
-        let unix_time = unix_time();
-        let mut left = false;
-        let mut sending = std::mem::take(&mut self.sending);
-        for Sending { slot, transmit, frames } in sending.drain(..) {
-            let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) else { continue };
-            match self.outbox.error(frames) {
-                Some(errno) => entry.failed(now, errno),
-                None => {
-                    if let Some(solicited_at) = transmit.solicited_at {
-                        let answered_after = after.saturating_sub(solicited_at);
-                        entry.counters.answered(answered_after);
-                        self.outputs.metrics.advertise.answered(answered_after);
-                    }
-                    if entry.sent(after, unix_time, &transmit) {
-                        self.sightings.push(Sighting::Advertised { slot });
-                    }
-                }
-            }
-            self.schedule.set(slot, entry.advertiser.next_deadline());
-            if entry.advertiser.is_done() {
-                self.settle(slot);
-                left = true;
-            }
-        }
-        self.sending = sending;
-        if left {
-            self.show_ports();
-        }
-    }
-
-    fn mute(&mut self) {
-        if let Some(muted) = self.guard.take_change()
-            && let Err(error) = self.wire.set_muted(muted)
-        {
-            tracing::debug!(error = %error, "ports cannot be muted; their frames are dropped one by one");
-        }
-    }
-
-    fn unmute(&mut self, now: Duration) {
-        if self.guard.next().is_none_or(|due| due > now) {
-            return;
-        }
-        let (entries, by_ifindex) = (&self.entries, &self.by_ifindex);
-        self.guard.expire(now, |ifindex| {
-            let slot = by_ifindex.get(&ifindex);
-            if let Some(entry) = slot.and_then(|slot| entries.get(*slot)?.as_ref()) {
-                entry.counters.set_muted(false);
-            }
-        });
-    }
-
-    fn tell(&mut self) {
-        for sighting in self.sightings.drain(..) {
-            let port = |slot: usize| Some(self.entries.get(slot)?.as_ref()?.port.clone());
-            let event = match sighting {
-                Sighting::Solicit { slot, mac, address } => {
-                    port(slot).map(|port| MachineEvent::Solicit { port, mac, address })
-                }
-                Sighting::Probe { slot, mac } => port(slot).map(|port| MachineEvent::Probe { port, mac }),
-                Sighting::Advertised { slot } => port(slot).map(|port| MachineEvent::Advertised { port }),
-            };
-            if let Some(event) = event {
-                self.outputs.hub.observe(event);
-            }
-        }
-    }
 }
 
 fn unix_time() -> Duration {
@@ -530,74 +420,5 @@ fn source_kind(solicit: &Solicit) -> SourceKind {
         None => SourceKind::Unspecified,
         Some(address) if address.is_unicast_link_local() => SourceKind::LinkLocal,
         Some(_) => SourceKind::Global,
-    }
-}
-
-impl Entry {
-    /// Counts an advertisement; `false` where the port has sent too many at one moment.
-    fn may_transmit(&mut self, now: Duration) -> bool {
-        if self.moment.0 != now {
-            self.moment = (now, 0);
-        }
-        self.moment.1 += 1;
-        self.moment.1 <= TRANSMITS_MAX
-    }
-
-    fn show_state(&self) {
-        self.counters.set_state(match self.link {
-            _ if self.advertiser.is_ceasing() => RaState::Ceasing,
-            LinkState { carrier: false, .. } => RaState::Down,
-            LinkState { link_local: false, .. } => RaState::NoLinkLocal,
-            _ if !self.advertiser.spec().forwarding => RaState::NotForwarding,
-            _ => RaState::Advertising,
-        });
-    }
-
-    fn failed(&mut self, now: Duration, errno: i32) {
-        self.advertiser.transmit_failed(now);
-        self.counters.send_failed(errno);
-        if !std::mem::replace(&mut self.failing, true) {
-            let error = Errno::from_raw(errno);
-            tracing::warn!(port = %self.port, error = %error, "cannot send advertisements, trying again");
-        }
-    }
-
-    /// Notes that an advertisement has left. Returns whether it is the first since carrier came.
-    fn sent(&mut self, now: Duration, unix_time: Duration, transmit: &Transmit) -> bool {
-        if std::mem::replace(&mut self.failing, false) {
-            tracing::info!(port = %self.port, "advertisements leave again");
-        }
-        self.counters.sent(transmit.kind);
-        if transmit.destination == Destination::AllNodes {
-            self.counters.multicast_at(unix_time);
-        }
-        match self.unannounced.take() {
-            Some(carrier) if !self.advertiser.is_ceasing() => {
-                self.counters.first_after_carrier(now.saturating_sub(carrier));
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn foreign(&mut self, now: Duration, advert: &Advert<'_>) {
-        let differences = compare(self.advertiser.spec(), advert);
-        let mut fields: Vec<&'static str> = differences.iter().map(|difference| difference.field).collect();
-        fields.dedup();
-        self.counters.foreign(&fields);
-        let logged = self.foreign.is_some_and(|(source, at)| {
-            source == advert.source && now.saturating_sub(at) < FOREIGN_LOG_INTERVAL
-        });
-        if !logged {
-            self.foreign = Some((advert.source, now));
-            tracing::warn!(
-                port = %self.port,
-                source = %advert.source,
-                mac = %advert.mac,
-                router_lifetime_s = advert.router_lifetime_s,
-                differences = ?differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "another router advertises on the port"
-            );
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! Following the kernel: subscribe, dump, then take events until they are lost, and dump again.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use nix::libc;
 use switch_agent_core::ra::LinkEvent;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::decode::{self, Event, RawRoute};
@@ -24,6 +25,10 @@ const GROUPS: [u32; 4] =
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Route events come on a socket of their own, so that a converging fabric never delays a carrier.
 const ROUTE_RECEIVE_BUFFER: usize = 1 << 20;
+/// A link whose neighbours flood, as they do for invented sources where the kernel hears them, is not heard of
+/// for this long: at most so many links at a time, for the program in the kernel is as long as they are many.
+const QUIET_TIME: Duration = Duration::from_secs(2);
+const QUIET_MAX: usize = 64;
 /// Pause after an error, and after lost events: a dump costs more than the events it replaces. It doubles
 /// while sessions end sooner than the longest pause.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
@@ -96,15 +101,31 @@ pub(super) async fn session(
     tracker.replace(links, neighbors);
     pass_on(tracker.take());
     let mut buffer = Vec::new();
+    // Links that flood, and until when nobody listens to word of their neighbours.
+    let mut quiet: BTreeMap<u32, Instant> = BTreeMap::new();
     loop {
-        events
-            .receive(&mut buffer)
-            .await
-            .map_err(|source| KernelError::Socket { step: "receive from", source })?;
-        for event in messages(&buffer).filter_map(decode::event) {
-            tracker.apply(event);
+        let loud_again = quiet.values().min().copied();
+        let before = quiet.len();
+        tokio::select! {
+            received = events.receive(&mut buffer) => {
+                received.map_err(|source| KernelError::Socket { step: "receive from", source })?;
+                for event in messages(&buffer).filter_map(decode::event) {
+                    tracker.apply(event);
+                }
+                pass_on(tracker.take());
+                let until = Instant::now() + QUIET_TIME;
+                let room = QUIET_MAX.saturating_sub(quiet.len());
+                quiet.extend(tracker.take_flooded().into_iter().map(|link| (link, until)).take(room));
+            }
+            () = sleep_until(loud_again.unwrap_or_else(Instant::now)), if loud_again.is_some() => {
+                let now = Instant::now();
+                quiet.retain(|_, until| *until > now);
+            }
         }
-        pass_on(tracker.take());
+        if quiet.len() != before {
+            // Refused, every event is looked at: slower, no worse.
+            events.quiet_neighbors(quiet.keys().copied()).ok();
+        }
     }
 }
 

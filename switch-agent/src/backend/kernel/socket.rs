@@ -10,7 +10,9 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
 
 use super::KernelError;
 
@@ -86,6 +88,33 @@ impl NetlinkSocket {
             socket.add_membership(*group).map_err(failed("subscribe"))?;
         }
         Ok(subscribed)
+    }
+
+    /// Keeps events about the neighbours of these links from the socket, and of no others: a classic BPF
+    /// program that looks at one message, as events come.
+    pub(super) fn quiet_neighbors(&self, links: impl Iterator<Item = u32>) -> io::Result<()> {
+        const LOAD_HALF: u16 = 0x28;
+        const LOAD_WORD: u16 = 0x20;
+        const JUMP_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        /// `nlmsg_type`, and `ndm_ifindex` behind the netlink header.
+        const TYPE: u32 = 4;
+        const IFINDEX: u32 = 20;
+        // Netlink is in host order, and the program loads big-endian.
+        let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
+        let mut program = vec![
+            SockFilter::new(LOAD_HALF, 0, 0, TYPE),
+            SockFilter::new(JUMP_EQUAL, 2, 0, kind(libc::RTM_NEWNEIGH)),
+            SockFilter::new(JUMP_EQUAL, 1, 0, kind(libc::RTM_DELNEIGH)),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+            SockFilter::new(LOAD_WORD, 0, 0, IFINDEX),
+        ];
+        for ifindex in links {
+            program.push(SockFilter::new(JUMP_EQUAL, 0, 1, u32::from_be_bytes(ifindex.to_ne_bytes())));
+            program.push(SockFilter::new(RETURN, 0, 0, 0));
+        }
+        program.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+        SockRef::from(self.socket.socket_ref()).attach_filter(&program)
     }
 
     /// The next datagram from the kernel; waits without limit. `ENOBUFS` means that events were lost.

@@ -244,6 +244,43 @@ fn forwarding_switched_off_is_told_of() {
 }
 
 #[test]
+fn neighbours_of_a_quiet_link_are_not_told_of_and_everything_else_is() {
+    in_namespace("neighbours_of_a_quiet_link_are_not_told_of_and_everything_else_is", async || {
+        add_port("Ethernet0", "52:54:00:00:00:01");
+        add_port("Ethernet4", "52:54:00:00:00:05");
+        let links = KernelHandle::new().snapshot().await.unwrap().links;
+        let (flooded, other) = (links["Ethernet0"].ifindex, links["Ethernet4"].ifindex);
+        let events = NetlinkSocket::subscribe(&[libc::RTNLGRP_NEIGH, libc::RTNLGRP_LINK], 1 << 16).unwrap();
+        events.quiet_neighbors([9999, flooded].into_iter()).unwrap();
+        require_ip("neigh add fe80::2 lladdr 52:54:00:00:00:02 nud stale dev Ethernet0");
+        require_ip("neigh del fe80::2 dev Ethernet0");
+        require_ip("neigh add fe80::3 lladdr 52:54:00:00:00:02 nud stale dev Ethernet4");
+        require_ip("link set Ethernet0 mtu 1400");
+        let mut buffer = Vec::new();
+        let (mut neighbor, mut link) = (false, false);
+        let told = async {
+            while !neighbor || !link {
+                events.receive(&mut buffer).await.unwrap();
+                for event in messages(&buffer).filter_map(super::decode::event) {
+                    match event {
+                        Event::Neighbor(raw) | Event::NeighborGone(raw) => {
+                            assert_eq!(raw.ifindex, other, "{raw:?}");
+                            neighbor = true;
+                        }
+                        Event::Link(raw) => link |= raw.name == "Ethernet0",
+                        _ => {}
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), told).await.expect("nothing told");
+        events.quiet_neighbors(std::iter::empty()).unwrap();
+        require_ip("neigh add fe80::4 lladdr 52:54:00:00:00:02 nud stale dev Ethernet0");
+        tokio::time::timeout(Duration::from_secs(5), events.receive(&mut buffer)).await.unwrap().unwrap();
+    });
+}
+
+#[test]
 fn lost_events_are_noticed() {
     in_namespace("lost_events_are_noticed", async || {
         add_port("Ethernet0", "52:54:00:00:00:01");

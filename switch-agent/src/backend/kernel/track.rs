@@ -34,6 +34,8 @@ pub(super) struct Tracker {
     changed: bool,
     /// Neighbours that each link may still add to what is known.
     budgets: BTreeMap<u32, TokenBucket>,
+    /// Links that have exceeded that since [`Tracker::take_flooded`].
+    flooded: BTreeSet<u32>,
     started: Instant,
 }
 
@@ -45,6 +47,7 @@ impl Tracker {
             reports: Vec::new(),
             changed: false,
             budgets: BTreeMap::new(),
+            flooded: BTreeSet::new(),
             started: Instant::now(),
         }
     }
@@ -52,6 +55,11 @@ impl Tracker {
     /// The reports since the last call, and whether the reconciler should look.
     pub(super) fn take(&mut self) -> (Vec<Report>, bool) {
         (std::mem::take(&mut self.reports), std::mem::take(&mut self.changed))
+    }
+
+    /// Links whose neighbours come faster than they are taken in. Their number is that of the links.
+    pub(super) fn take_flooded(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.flooded)
     }
 
     /// Replaces everything by what dumps show, reporting the differences. Lost events are made up for so.
@@ -163,6 +171,7 @@ impl Tracker {
             && self.cache(|cache| cache.mac(raw.ifindex, raw.address)).is_none()
             && !self.may_add(raw.ifindex)
         {
+            self.flooded.insert(raw.ifindex);
             return;
         }
         match raw.state {

@@ -222,6 +222,8 @@ fn a_machine_that_invents_addresses_is_told_of_within_bounds() {
     let (reports, _) = taken(&mut tracker);
     let told = reports.iter().filter(|report| report.starts_with("neighbor ")).count();
     assert!((128..300).contains(&told), "{told} of 4095");
+    assert_eq!(tracker.take_flooded(), [2].into());
+    assert!(tracker.take_flooded().is_empty());
     // What is known goes on to be told of.
     tracker.apply(neighbor("fe80::7f", NeighborState::Confirmed(MAC)));
     assert_eq!(taken(&mut tracker).0, ["neighbor Ethernet0 fe80::7f"]);
