@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
             a_solicit_is_answered_by_an_advertisement_as_well,
             relays_and_foreign_servers_get_no_answer,
             a_flood_is_bounded_and_another_port_is_served,
+            a_fuzzer_of_servers_breaks_nothing,
             machines_and_timelines_know_the_client,
             the_role_goes_on_and_off_at_run_time;
     )
@@ -332,6 +333,35 @@ fn a_flood_is_bounded_and_another_port_is_served(lab: &Lab) -> Result<()> {
     drop(socket);
     // The port recovers by itself.
     wait::until(wait::seconds(15), || solicit(flooder).map(drop))
+}
+
+/// thc-ipv6's fuzzer of DHCPv6 servers for a while, every type of message.
+fn a_fuzzer_of_servers_breaks_nothing(lab: &Lab) -> Result<()> {
+    let [fuzzer, other, ..] = &lab.machines;
+    let leaf = lab.leaf_of(&fuzzer.home);
+    let heard = format!("switch_agent_dhcp6_received_total{{port=\"{}\"", fuzzer.home.port);
+    let (pid, before, (_, memory)) = (leaf.agent_pid()?, leaf.counter(&heard)?, leaf.agent_memory_kib()?);
+    // It sends faster than a port may, so most of one round is dropped in the kernel.
+    wait::until(wait::seconds(30), || {
+        let status = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", fuzzer.ns.0))
+            .args(["timeout", "5", "atk6-fuzz_dhcps6", "-1", "-2", "-3", "-4", "-5", "-6", "-7", "-8", NIC])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .context(|| "atk6-fuzz_dhcps6".into())?;
+        ensure!(status.code() != Some(127), "atk6-fuzz_dhcps6 (thc-ipv6) is not installed");
+        let heard = leaf.counter(&heard)? - before;
+        ensure!(heard >= 200.0, "only {heard} messages of the fuzzer were heard");
+        Ok(())
+    })?;
+    solicit(other)?;
+    ensure!(leaf.agent_pid()? == pid, "the agent was restarted");
+    leaf.converged()?;
+    let grown = leaf.agent_memory_kib()?.1.saturating_sub(memory);
+    ensure!(grown <= 2048, "the agent grew by {grown} KiB");
+    wait::until(wait::seconds(15), || solicit(fuzzer).map(drop))
 }
 
 fn machines_and_timelines_know_the_client(lab: &Lab) -> Result<()> {
