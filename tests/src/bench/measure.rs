@@ -173,7 +173,7 @@ pub(crate) struct Idle {
     pub rss_kib: u64,
 }
 
-pub(crate) fn idle(plan: &Plan<'_>, daemon: &Running, cpu: &mut CpuMeter, span: Duration) -> Result<Idle> {
+pub(crate) fn idle(plan: &Plan<'_>, daemon: &Running, cpu: &CpuMeter, span: Duration) -> Result<Idle> {
     let sent = advertisements_received(plan)?;
     let (ran, used) = cpu.window(Some(daemon), span)?;
     let sent = advertisements_received(plan)? - sent;
@@ -220,8 +220,8 @@ impl CpuMeter {
     }
 
     /// Length of the window, and the CPU time used in it.
-    fn window(&mut self, daemon: Option<&Running>, span: Duration) -> Result<(Duration, Duration)> {
-        let mut read = || match (&mut self.host, daemon) {
+    fn window(&self, daemon: Option<&Running>, span: Duration) -> Result<(Duration, Duration)> {
+        let read = || match (&self.host, daemon) {
             (Some(host), _) => host.read(),
             (None, Some(daemon)) => daemon.cpu(),
             (None, None) => Ok(Duration::ZERO),

@@ -190,12 +190,12 @@ impl Size<'_> {
         println!("# {} ports are bound after {:.1} s", self.ports, begin.elapsed().as_secs_f32());
         // Let the machines give up soliciting first.
         std::thread::sleep(Windows::of(arguments, usize::from(self.ports)).settled / 2);
-        let mut meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle / 2)?;
+        let meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle / 2)?;
         println!("# without any daemon {:.2} % of the CPU is in use", meter.base_percent());
         let mut figures = Vec::new();
         for kind in kinds {
             let begin = Instant::now();
-            figures.push(self.measure(*kind, arguments, &plan, &leaf, &mut meter)?);
+            figures.push(self.measure(*kind, arguments, &plan, &leaf, &meter)?);
             println!("# {}: {:.1} s", kind.name(), begin.elapsed().as_secs_f32());
         }
         for part in ["swss", "redis"].into_iter().filter(|_| self.vrfs) {
@@ -220,7 +220,7 @@ impl Size<'_> {
         arguments: &Arguments,
         plan: &Plan<'_>,
         leaf: &Leaf,
-        meter: &mut CpuMeter,
+        meter: &CpuMeter,
     ) -> Result<Figures> {
         let ports = usize::from(self.ports);
         let windows = Windows::of(arguments, ports);
