@@ -1,5 +1,7 @@
 //! Maps each action to one backend call and its typed outcome. The order is the plan's, not this file's.
 
+use std::collections::BTreeSet;
+
 use switch_agent_core::action::Action;
 use switch_agent_core::name::PortName;
 use switch_agent_core::ownership::Ledger;
@@ -41,12 +43,13 @@ impl Executor {
         let mut outcomes = Vec::with_capacity(actions.len());
         let mut recorded = None;
         let mut ledger_ok = true;
+        let mut not_listening = BTreeSet::new();
         let mut rest = actions;
         while let Some(action) = rest.first() {
             let rows: Vec<RowChange> = rest.iter().map_while(row_change).collect();
             let taken = rows.len().max(1);
             let result = if rows.is_empty() {
-                self.single(action).await
+                self.single(action, &mut not_listening).await
             } else if ledger_ok {
                 // One transaction: SONiC sees the batch as one change.
                 self.config.write(&rows).await.map_err(|failure| chain(&failure))
@@ -68,8 +71,8 @@ impl Executor {
         (outcomes, recorded)
     }
 
-    /// Actions that are no CONFIG_DB row.
-    async fn single(&self, action: &Action) -> Result<(), String> {
+    /// Actions that are no CONFIG_DB row. A port whose listener did not open is not advertised on.
+    async fn single(&self, action: &Action, not_listening: &mut BTreeSet<PortName>) -> Result<(), String> {
         match action {
             Action::RecordLedger(ledger) => {
                 // fsync on a switch's flash takes its time; advertisements must not wait for it.
@@ -88,6 +91,9 @@ impl Executor {
                 self.advertise.cease(port.clone(), *cease);
                 Ok(())
             }
+            Action::SetAdvertiser(spec) if not_listening.contains(&spec.port) => {
+                Err("its listener did not open".to_owned())
+            }
             Action::SetAdvertiser(spec) => {
                 self.advertise.set((**spec).clone());
                 Ok(())
@@ -97,7 +103,11 @@ impl Executor {
                 Ok(())
             }
             Action::SetService(service) => {
-                self.discovery.set((**service).clone()).await.map_err(|failure| chain(&failure))
+                let opened = self.discovery.set((**service).clone()).await;
+                opened.map_err(|failure| {
+                    not_listening.insert(service.listener.port.clone());
+                    chain(&failure)
+                })
             }
             Action::SetUpstream(spec) => {
                 self.discovery.set_upstream(spec.clone()).await;

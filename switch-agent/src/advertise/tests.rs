@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::backend::namespace::{self, ip_output, require_ip};
-use crate::backend::nftables::{self, NftError};
+use crate::backend::nftables::{self, tests::supported};
 use crate::backend::packet::{Batch, Outbox};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -217,23 +217,13 @@ fn spoofed(number: u32) -> (MacAddr, Ipv6Addr) {
     (mac, mac.eui64_link_local())
 }
 
-async fn has_nf_tables() -> bool {
-    match nftables::read().await {
-        Err(error @ (NftError::NotSupported | NftError::NotPermitted)) => {
-            println!("skipped: {error}");
-            false
-        }
-        _ => true,
-    }
-}
-
 #[test]
 fn spoofed_solicitations_leave_no_neighbours_and_are_answered() {
     in_namespace("spoofed_solicitations_leave_no_neighbours_and_are_answered", || async {
-        let mut rig = Rig::new(SocketChoice::Packet, 2).await;
-        if !has_nf_tables().await {
+        if !supported().await {
             return;
         }
+        let mut rig = Rig::new(SocketChoice::Packet, 2).await;
         rig.metric(r#"switch_agent_nd_socket_info{socket="packet",drop_rule="active"} 1"#).await;
         let before = neighbors();
         for number in 0..100 {
@@ -307,8 +297,9 @@ fn the_raw_socket_answers_too() {
 
 /// A flood as fast as this thread can send, from 4095 sources, while another port solicits.
 async fn flood(choice: SocketChoice) {
+    let rule = choice == SocketChoice::Packet && supported().await;
     let mut rig = Rig::new(choice, 2).await;
-    if choice == SocketChoice::Packet && has_nf_tables().await {
+    if rule {
         rig.metric(r#"switch_agent_nd_socket_info{socket="packet",drop_rule="active"} 1"#).await;
     }
     let flooding = Arc::new(std::sync::atomic::AtomicBool::new(true));

@@ -85,6 +85,14 @@ pub(super) fn port_text(port: &Value) -> String {
     line("Foreign RAs", field(&ra["foreign"]));
     line("Inconsistent", counts(&ra["foreign_inconsistent"]));
     line("Send errors", counts(&ra["send_errors"]));
+    let dhcp6 = &port["dhcp6"];
+    if !dhcp6.is_null() {
+        line("DHCPv6 received", counts(&dhcp6["received"]));
+        line("DHCPv6 clients", counts(&dhcp6["clients"]));
+        line("DHCPv6 answers", counts(&dhcp6["sent"]));
+        line("DHCPv6 refused", counts(&dhcp6["refused"]));
+        line("Last DHCPv6 answer", time(&dhcp6["last_sent"]));
+    }
     text
 }
 

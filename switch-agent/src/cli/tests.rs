@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use serde_json::{Value, json};
+use switch_agent_core::dhcp6::{MessageType, Refusal};
 use switch_agent_core::status::{Phase, Verdict};
 
 use super::*;
@@ -117,6 +118,14 @@ Inconsistent       1 (CurHopLimit 1)
 Send errors        1 (ENETDOWN 1)
 "
     );
+    let port = "Ethernet0".parse().unwrap();
+    rig.metrics.dhcp6.received(&port, MessageType::Solicit);
+    rig.metrics.dhcp6.refused(&port, Refusal::Relay);
+    let ran = show_with(&rig.socket, &["ra", "Eth1/1"]).await;
+    for line in ["DHCPv6 received    1 (solicit 1)", "DHCPv6 answers     0", "DHCPv6 refused     1 (relay 1)"]
+    {
+        assert!(ran.out.lines().any(|printed| printed == line), "{line}\n{}", ran.out);
+    }
     let ran = show_with(&rig.socket, &["ra", "Ethernet4"]).await;
     assert_eq!(ran.out, "Ethernet4 has not advertised since the agent started.\n");
     assert_eq!(show_with(&rig.socket, &["ra", "Ethernet48"]).await.outcome, Outcome::Failed);

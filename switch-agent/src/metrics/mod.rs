@@ -3,6 +3,7 @@
 //! Ports are labels (bounded by the switch); MAC addresses and machine ids never are.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 
@@ -59,4 +60,10 @@ impl Metrics {
         prometheus_client::encoding::text::encode(&mut text, &self.registry).ok();
         text
     }
+}
+
+/// Unix time in milliseconds.
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

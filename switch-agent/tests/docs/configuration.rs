@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use switch_agent_core::desired::Desired;
+use switch_agent_core::dhcp6::Architecture;
 use switch_agent_core::row::{ConfigDb, Fields, fields};
 
 use super::markdown::{code, read, table, tables};
@@ -126,14 +127,27 @@ fn examples_of_items_hold() {
     }
 }
 
+/// "`word` (number)" in the cells of the table of firmware.
 #[test]
-fn the_example_of_the_readme_is_a_good_configuration() {
-    let text = read("README.md");
-    let blocks = super::markdown::blocks(&text);
-    let json = blocks.iter().find(|block| block.info == ["json"]).unwrap();
-    let example: serde_json::Value = serde_json::from_str(&json.text).unwrap();
+fn architectures_are_those_that_boot_urls_may_name() {
+    let mut named = BTreeSet::new();
+    for cells in table(&read(REFERENCE), &["firmware", "from TFTP (PXE)", "from HTTP"]) {
+        for pair in cells[1..].iter().flat_map(|cell| cell.split(", ")).filter(|pair| !pair.is_empty()) {
+            let (word, number) = pair.split_once(' ').unwrap();
+            let number = number.trim_matches(['(', ')']).parse().unwrap();
+            let word = code(word).unwrap();
+            assert_eq!(word.parse(), Ok(Architecture(number)), "{word}");
+            named.insert(word.to_owned());
+        }
+    }
+    assert_eq!(named, Architecture::names().map(str::to_owned).collect());
+}
+
+/// A `config_db.json` as the rows it stands for.
+fn config_db(json: &str) -> ConfigDb {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
     let mut config = ConfigDb::default();
-    for (table, rows) in example.as_object().unwrap() {
+    for (table, rows) in json.as_object().unwrap() {
         for (key, row) in rows.as_object().unwrap() {
             let mut fields = Fields::new();
             for (name, value) in row.as_object().unwrap() {
@@ -150,10 +164,28 @@ fn the_example_of_the_readme_is_a_good_configuration() {
             config.insert(table, key, fields);
         }
     }
+    config
+}
+
+#[test]
+fn the_example_of_the_readme_is_a_good_configuration() {
+    let text = read("README.md");
+    let blocks = super::markdown::blocks(&text);
+    let mut config = config_db(&blocks.iter().find(|block| block.info == ["json"]).unwrap().text);
     for (port, index) in [("Ethernet0", "1"), ("Ethernet4", "2")] {
         config.insert("PORT", port, fields([("index", index)]));
     }
     let desired = Desired::from_config(&config);
     assert_eq!((desired.rejected, desired.warnings), (vec![], vec![]));
     assert_eq!(desired.ports.len(), 2);
+}
+
+/// The sample that comes with the YANG module.
+#[test]
+fn the_sample_is_a_good_configuration() {
+    let desired = Desired::from_config(&config_db(&read("sonic-package/yang/samples/config_db.json")));
+    assert_eq!((&desired.rejected, &desired.warnings), (&vec![], &vec![]));
+    let of_port = &desired.ports[&"Ethernet0".parse().unwrap()];
+    assert_eq!(desired.partition_of(of_port).unwrap().ra.rdnss.len(), 1, "its own");
+    assert_eq!(desired.ports.len(), 3);
 }

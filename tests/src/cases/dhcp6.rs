@@ -64,7 +64,9 @@ fn socket(machine: &Machine) -> Result<(UdpSocket, SocketAddrV6)> {
     machine.ns.run(|| {
         let index = nix::net::if_::if_nametoindex(NIC).context(|| NIC.into())?;
         let own = SocketAddrV6::new(machine.link_local()?, 546, 0, index);
-        let socket = UdpSocket::bind(own).context(|| format!("bind to {own}"))?;
+        // The address may still be probed for duplicates after a boot.
+        let bind = || UdpSocket::bind(own).context(|| format!("bind to {own}"));
+        let socket = wait::until(wait::seconds(5), bind)?;
         socket.set_read_timeout(Some(Duration::from_millis(500))).context(|| "timeout".into())?;
         Ok((socket, SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2), 547, 0, index)))
     })
@@ -356,6 +358,8 @@ fn machines_and_timelines_know_the_client(lab: &Lab) -> Result<()> {
         };
         ensure!(entry["detail"] == detail, "{stage} is {entry}");
     }
+    let shown = &entry["dhcp6"]["clients"]["x64-uefi-http"];
+    ensure!(shown.as_u64().is_some_and(|count| count >= 1), "the port shows {}", entry["dhcp6"]);
     let clients = leaf.counter("switch_agent_dhcp6_clients_total{client=\"x64-uefi-http\"}")?;
     ensure!(clients >= 1.0, "{clients} clients were counted");
     Ok(())

@@ -32,7 +32,8 @@ pub(super) fn boot_files(reader: &mut Reader, proxy: bool) -> BootFiles {
             reader.reject_item(URLS, &url.client.to_string(), "has two URLs");
         }
         if !proxy && url.url.contains("{proxy_port}") {
-            reader.reject_item(URLS, &url.url, "names the discovery proxy, but proxy is disabled");
+            let item = format!("{}|{}", url.client, url.url);
+            reader.reject_item(URLS, &item, "names the discovery proxy, but proxy is disabled");
         }
     }
     BootFiles { urls, params: reader.list(PARAMS, PARAMS_MAX, boot_param) }

@@ -189,7 +189,9 @@ fn service(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>, link: &Link) -
 
 /// The advertiser; returns whether it runs as wanted (or is not wanted).
 ///
-/// It waits for the listener: a machine that gets an address asks for its configuration once and at once.
+/// It comes after the listener: a machine that gets an address asks for its configuration once and at once.
+/// Both may be in one plan, whose executor leaves the advertiser out where the listener did not open; so a
+/// restarted agent advertises in its first pass.
 fn advertiser(
     view: &View<'_>,
     port: &PortName,
@@ -220,7 +222,7 @@ fn advertiser(
     let opening = step.actions.iter().any(|action| matches!(action, Action::SetService(_)));
     if !proxy_ready && !opening && !view.runtime.services.contains_key(port) {
         step.waiting.get_or_insert_with(|| format!("listener {port}"));
-    } else if view.free(&format!("advertiser {port}")) && !opening {
+    } else if view.free(&format!("advertiser {port}")) {
         step.actions.push(Action::SetAdvertiser(Box::new(spec)));
     }
     false

@@ -110,7 +110,7 @@ impl<W: Wire> Driver<W> {
                 return;
             }
         };
-        metrics.client(&answer);
+        metrics.client(&entry.port, &answer);
         if answer.request.opens() {
             entry.advertiser.handle_trigger(now, Trigger::Dhcp6Solicit, answer.addresses.destination_mac);
             self.schedule.set(slot, entry.advertiser.next_deadline());

@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortKind, PortName};
-use switch_agent_core::ra::LinkEvent;
+use switch_agent_core::ra::{LinkEvent, TokenBucket};
 
 use super::decode::{Event, NeighborState, RawAddress, RawLink, RawNeighbor};
 use super::neighbors::{Inserted, NeighborCache};
 use super::snapshot::Neighbor;
+
+/// New neighbours of one link that events may add at once, and one per this time after that. A boot port has
+/// one machine with a handful of addresses.
+const NEW_NEIGHBORS: TokenBucket = TokenBucket::new(128, Duration::from_millis(100));
 
 /// Something to pass on at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +32,21 @@ pub(super) struct Tracker {
     reports: Vec<Report>,
     /// A link, address or deny route changed since [`Tracker::take`].
     changed: bool,
+    /// Neighbours that each link may still add to what is known.
+    budgets: BTreeMap<u32, TokenBucket>,
+    started: Instant,
 }
 
 impl Tracker {
     pub(super) fn new(neighbors: Arc<Mutex<NeighborCache>>) -> Tracker {
-        Tracker { links: BTreeMap::new(), neighbors, reports: Vec::new(), changed: false }
+        Tracker {
+            links: BTreeMap::new(),
+            neighbors,
+            reports: Vec::new(),
+            changed: false,
+            budgets: BTreeMap::new(),
+            started: Instant::now(),
+        }
     }
 
     /// The reports since the last call, and whether the reconciler should look.
@@ -121,6 +136,7 @@ impl Tracker {
             let gone = LinkEvent { carrier: false, link_local: None, gone: true, ..seen.clone() };
             self.report_carrier(&gone);
             self.reports.push(Report::Link(gone));
+            self.budgets.remove(&ifindex);
             let addresses = self.cache(|cache| cache.remove_link(ifindex));
             for address in addresses {
                 self.report_neighbor_gone(&seen.name, address);
@@ -143,12 +159,24 @@ impl Tracker {
     }
 
     fn neighbor(&mut self, raw: RawNeighbor) {
+        if matches!(raw.state, NeighborState::Confirmed(_) | NeighborState::Known(_))
+            && self.cache(|cache| cache.mac(raw.ifindex, raw.address)).is_none()
+            && !self.may_add(raw.ifindex)
+        {
+            return;
+        }
         match raw.state {
             NeighborState::Confirmed(mac) => self.neighbor_present(raw.ifindex, raw.address, mac, true),
             NeighborState::Known(mac) => self.neighbor_present(raw.ifindex, raw.address, mac, false),
             NeighborState::Unresolved => self.neighbor_gone(raw.ifindex, raw.address),
             NeighborState::Irrelevant => {}
         }
+    }
+
+    /// Whoever invents addresses makes the kernel tell of each: one link's share of that is bounded.
+    fn may_add(&mut self, ifindex: u32) -> bool {
+        let now = self.started.elapsed();
+        self.budgets.entry(ifindex).or_insert(NEW_NEIGHBORS).try_take(now)
     }
 
     /// `confirmed`: reported even when it was known, for the neighbour was seen alive.

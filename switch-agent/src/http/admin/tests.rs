@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use switch_agent_core::dhcp6::{AnswerType, MessageType, Refusal};
 use switch_agent_core::machines::{LldpNeighbor, MachineEvent, ProxyStep};
 use switch_agent_core::status::{LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -221,7 +222,7 @@ fn ready_port() -> Value {
         }],
         "lldp": { "chassis_id": "", "port_id": "", "port_desc": "", "sys_name": "machine", "sys_desc": "",
             "mac": "52:54:00:00:00:01" },
-        "ra": null, "waiting_on": null, "error": null,
+        "ra": null, "dhcp6": null, "waiting_on": null, "error": null,
     })
 }
 
@@ -233,7 +234,7 @@ async fn ports_and_macs_have_the_documented_shape() {
     let waiting = json!({
         "port": "Ethernet4", "alias": "Eth1/2", "index": 2, "partition": "p1", "vrf": "VrfBoot-p1",
         "phase": "waiting", "oper_status": "unknown", "prefix": "2001:db8:0:2::/64", "machines": [],
-        "lldp": null, "ra": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
+        "lldp": null, "ra": null, "dhcp6": null, "waiting_on": "STATE_DB VRF_TABLE|VrfBoot-p1", "error": null,
     });
     // As text: the order of the fields is part of what people see.
     assert_eq!(get("/v1/ports").await.to_string(), json!({ "ports": [ready_port(), waiting] }).to_string());
@@ -266,6 +267,26 @@ async fn ports_and_macs_have_the_documented_shape() {
             "count": 1, "detail": "7f3c",
         })
     );
+}
+
+#[tokio::test]
+async fn a_port_shows_its_dhcpv6() {
+    let rig = Rig::new(snapshot()).await;
+    let port = "Ethernet0".parse().unwrap();
+    rig.metrics.dhcp6.received(&port, MessageType::Solicit);
+    rig.metrics.dhcp6.refused(&port, Refusal::Relay);
+    rig.metrics.dhcp6.sent(&port, AnswerType::Advertise, Duration::from_millis(1));
+    let mut shown = rig.client().get("/v1/ports/Ethernet0").await.unwrap()["dhcp6"].take();
+    assert!(shown["last_sent"].take().as_str().is_some_and(|time| time.ends_with('Z')));
+    assert_eq!(
+        shown,
+        json!({
+            "received": { "solicit": 1 }, "sent": { "advertise": 1 }, "refused": { "relay": 1 }, "clients": {},
+            "last_sent": null,
+        })
+    );
+    let other = rig.client().get("/v1/ports/Ethernet4").await.unwrap();
+    assert_eq!(other["dhcp6"], Value::Null);
 }
 
 #[tokio::test]

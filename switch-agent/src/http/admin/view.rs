@@ -11,6 +11,7 @@ use switch_agent_core::timeline::{Boot, Entry};
 use super::{AdminState, Snapshot};
 use crate::hub::{Hub, timestamp};
 use crate::metrics::advertise::PortReading;
+use crate::metrics::dhcp6::Dhcp6Reading;
 
 /// `GET /v1/ports`
 pub(crate) fn ports(snapshot: &Snapshot, state: &AdminState) -> Value {
@@ -33,6 +34,7 @@ pub(crate) fn port(status: &PortStatus, state: &AdminState) -> Value {
         "machines": view.machines,
         "lldp": view.lldp,
         "ra": ra.as_ref().map(advertiser),
+        "dhcp6": state.metrics.dhcp6.read(&status.port).as_ref().map(dhcp6),
         "waiting_on": status.waiting_on,
         "error": status.error,
     })
@@ -59,6 +61,18 @@ fn advertiser(reading: &PortReading) -> Value {
         "foreign": reading.foreign,
         "foreign_inconsistent": reading.foreign_inconsistent,
         "send_errors": reading.send_errors,
+    })
+}
+
+/// What the port's DHCPv6 has counted since the process started.
+fn dhcp6(reading: &Dhcp6Reading) -> Value {
+    let last = reading.last_sent_ms.and_then(|ms| i64::try_from(ms).ok()).map(timestamp);
+    json!({
+        "received": reading.received,
+        "sent": reading.sent,
+        "refused": reading.refused,
+        "clients": reading.clients,
+        "last_sent": last,
     })
 }
 

@@ -247,6 +247,32 @@ fn unknown_fields() {
 }
 
 #[test]
+fn boot_files_that_do_not_hold_together() {
+    let rejections = |extra: &[(&str, &str)]| {
+        let mut fields = row(&[("prefix", "2001:db8:9::/56"), ("dhcp6", "enabled")]);
+        fields.extend(row(extra));
+        messages(|config| config.insert("BOOT_NETWORK_PARTITION", "p2", fields))
+    };
+    const ROW: &str = "BOOT_NETWORK_PARTITION|p2";
+    assert_eq!(
+        rejections(&[("dhcp6_boot_url@", "16|http://h/a,x64-uefi-http|http://h/b")]),
+        [format!("{ROW}: dhcp6_boot_url@ = \"x64-uefi-http\": has two URLs")]
+    );
+    let proxy = ("dhcp6_boot_url@", "ipxe|http://[{router}]:{proxy_port}/boot.ipxe");
+    assert_eq!(rejections(&[proxy]), [""; 0]);
+    assert_eq!(
+        rejections(&[proxy, ("proxy", "disabled")]),
+        [format!("{ROW}: dhcp6_boot_url@ = {:?}: names the discovery proxy, but proxy is disabled", proxy.1)]
+    );
+    let (url, param) = (format!("default|http://h/{}", "x".repeat(490)), "y".repeat(256));
+    let params = format!("{param}1,{param}2").replace("yy1", "1").replace("yy2", "2");
+    let long = rejections(&[("dhcp6_boot_url@", &url), ("dhcp6_boot_param@", &params)]);
+    assert_eq!(long.len(), 1, "{long:?}");
+    assert!(long[0].starts_with(&format!("{ROW}: its DHCPv6 answers could have ")), "{long:?}");
+    assert_eq!(rejections(&[("dhcp6_boot_url@", &url)]), [""; 0]);
+}
+
+#[test]
 fn all_faults_of_a_row_are_reported_at_once() {
     let messages = messages(|config| {
         let fields =

@@ -42,6 +42,16 @@ fn both_know_the_same_fields() {
     }
 }
 
+/// RFC 7950 section 6.1.3: anything else behind a backslash makes libyang refuse the module.
+#[test]
+fn escapes_are_those_of_yang() {
+    let mut rest = MODULE;
+    while let Some((_, behind)) = rest.split_once('\\') {
+        assert!(behind.starts_with(['\\', 'n', 't', '"']), "\\{}", &behind[..behind.len().min(40)]);
+        rest = &behind[1..];
+    }
+}
+
 #[test]
 fn defaults_of_the_module_change_nothing_when_written_out() {
     let section = section("list BOOT_NETWORK_PARTITION_LIST");

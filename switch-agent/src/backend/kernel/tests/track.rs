@@ -211,3 +211,18 @@ fn forwarding_switched_off_wakes_the_reconciler_and_nobody_else() {
     tracker.apply(Event::Forwarding { ifindex: 9, on: false });
     assert_eq!(taken(&mut tracker), (vec![], false));
 }
+
+#[test]
+fn a_machine_that_invents_addresses_is_told_of_within_bounds() {
+    let mut tracker = tracker_with_port();
+    tracker.take();
+    for number in 0..4095 {
+        tracker.apply(neighbor(&format!("fe80::{number:x}"), NeighborState::Known(MAC)));
+    }
+    let (reports, _) = taken(&mut tracker);
+    let told = reports.iter().filter(|report| report.starts_with("neighbor ")).count();
+    assert!((128..300).contains(&told), "{told} of 4095");
+    // What is known goes on to be told of.
+    tracker.apply(neighbor("fe80::7f", NeighborState::Confirmed(MAC)));
+    assert_eq!(taken(&mut tracker).0, ["neighbor Ethernet0 fe80::7f"]);
+}
