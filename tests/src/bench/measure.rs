@@ -20,6 +20,9 @@ const BURST_PAUSE: Duration = Duration::from_millis(500);
 const CARRIER_DOWN: Duration = Duration::from_millis(1500);
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
 
+const SETTLE_WINDOW: Duration = Duration::from_secs(2);
+const SETTLE_TRIES: u32 = 30;
+
 /// A set of durations that were measured, and how many should have been.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples {
@@ -213,6 +216,18 @@ impl CpuMeter {
             least = used;
         }
         Ok(meter)
+    }
+
+    /// Waits until the machine has come to rest again: what watches the neighbour table has a lot to read
+    /// after a flood.
+    pub(crate) fn settle(&self) -> Result<()> {
+        for _ in 0..SETTLE_TRIES {
+            let (ran, used) = self.window(None, SETTLE_WINDOW)?;
+            if used <= ran.mul_f64(0.01) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn base_percent(&self) -> f64 {

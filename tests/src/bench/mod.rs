@@ -131,10 +131,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         |name: &str| std::env::var_os(name).map(PathBuf::from).context(|| format!("{name} is not set"));
     let (root, bin) = (variable("LAB_REPO")?, variable("LAB_BIN")?);
     let logs = variable("LAB_OUT")?.join("logs");
-    // A session of its own is a group of its own for the scheduler, which may then prefer it. Where it cannot
-    // be had, the rest of the machine disturbs the figures more.
-    let _ = nix::unistd::setsid();
-    let _ = fs::write("/proc/self/autogroup", "-15");
+    if arguments.no_vrf {
+        // A session of its own is a group of its own for the scheduler, which may then prefer it. Where it
+        // cannot be had, the rest of the machine disturbs the figures more.
+        let _ = nix::unistd::setsid();
+        let _ = fs::write("/proc/self/autogroup", "-15");
+    }
     let kinds = if arguments.daemon.is_empty() { Kind::ALL.to_vec() } else { arguments.daemon.clone() };
     report::conditions(&kinds, &bin, arguments);
     let mut sizes = Vec::new();
@@ -231,6 +233,10 @@ impl Size<'_> {
         set_limits(&LARGE_LIMITS)?;
         flood::flush_neighbors(plan.leaf)?;
 
+        if !arguments.smoke {
+            meter.settle()?;
+            world.forget();
+        }
         let mut daemon = Running::start(kind, plan, leaf, self.vrfs, self.logs)?;
         let first = measure::first_advertisements(&world, daemon.started)?;
         let start_cpu = daemon.cpu()?;
