@@ -20,6 +20,9 @@ const BURST_PAUSE: Duration = Duration::from_millis(500);
 const CARRIER_DOWN: Duration = Duration::from_millis(1500);
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
 
+const SETTLE_WINDOW: Duration = Duration::from_secs(2);
+const SETTLE_TRIES: u32 = 30;
+
 /// A set of durations that were measured, and how many should have been.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples {
@@ -173,7 +176,7 @@ pub(crate) struct Idle {
     pub rss_kib: u64,
 }
 
-pub(crate) fn idle(plan: &Plan<'_>, daemon: &Running, cpu: &mut CpuMeter, span: Duration) -> Result<Idle> {
+pub(crate) fn idle(plan: &Plan<'_>, daemon: &Running, cpu: &CpuMeter, span: Duration) -> Result<Idle> {
     let sent = advertisements_received(plan)?;
     let (ran, used) = cpu.window(Some(daemon), span)?;
     let sent = advertisements_received(plan)? - sent;
@@ -215,13 +218,25 @@ impl CpuMeter {
         Ok(meter)
     }
 
+    /// Waits until the machine has come to rest again: what watches the neighbour table has a lot to read
+    /// after a flood.
+    pub(crate) fn settle(&self) -> Result<()> {
+        for _ in 0..SETTLE_TRIES {
+            let (ran, used) = self.window(None, SETTLE_WINDOW)?;
+            if used <= ran.mul_f64(0.01) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn base_percent(&self) -> f64 {
         self.base * 100.0
     }
 
     /// Length of the window, and the CPU time used in it.
-    fn window(&mut self, daemon: Option<&Running>, span: Duration) -> Result<(Duration, Duration)> {
-        let mut read = || match (&mut self.host, daemon) {
+    fn window(&self, daemon: Option<&Running>, span: Duration) -> Result<(Duration, Duration)> {
+        let read = || match (&self.host, daemon) {
             (Some(host), _) => host.read(),
             (None, Some(daemon)) => daemon.cpu(),
             (None, None) => Ok(Duration::ZERO),

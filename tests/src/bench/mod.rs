@@ -131,10 +131,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         |name: &str| std::env::var_os(name).map(PathBuf::from).context(|| format!("{name} is not set"));
     let (root, bin) = (variable("LAB_REPO")?, variable("LAB_BIN")?);
     let logs = variable("LAB_OUT")?.join("logs");
-    // A session of its own is a group of its own for the scheduler, which may then prefer it. Where it cannot
-    // be had, the rest of the machine disturbs the figures more.
-    let _ = nix::unistd::setsid();
-    let _ = fs::write("/proc/self/autogroup", "-15");
+    if arguments.no_vrf {
+        // A session of its own is a group of its own for the scheduler, which may then prefer it. Where it
+        // cannot be had, the rest of the machine disturbs the figures more.
+        let _ = nix::unistd::setsid();
+        let _ = fs::write("/proc/self/autogroup", "-15");
+    }
     let kinds = if arguments.daemon.is_empty() { Kind::ALL.to_vec() } else { arguments.daemon.clone() };
     report::conditions(&kinds, &bin, arguments);
     let mut sizes = Vec::new();
@@ -190,12 +192,12 @@ impl Size<'_> {
         println!("# {} ports are bound after {:.1} s", self.ports, begin.elapsed().as_secs_f32());
         // Let the machines give up soliciting first.
         std::thread::sleep(Windows::of(arguments, usize::from(self.ports)).settled / 2);
-        let mut meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle / 2)?;
+        let meter = CpuMeter::new(Windows::of(arguments, usize::from(self.ports)).idle / 2)?;
         println!("# without any daemon {:.2} % of the CPU is in use", meter.base_percent());
         let mut figures = Vec::new();
         for kind in kinds {
             let begin = Instant::now();
-            figures.push(self.measure(*kind, arguments, &plan, &leaf, &mut meter)?);
+            figures.push(self.measure(*kind, arguments, &plan, &leaf, &meter)?);
             println!("# {}: {:.1} s", kind.name(), begin.elapsed().as_secs_f32());
         }
         for part in ["swss", "redis"].into_iter().filter(|_| self.vrfs) {
@@ -220,7 +222,7 @@ impl Size<'_> {
         arguments: &Arguments,
         plan: &Plan<'_>,
         leaf: &Leaf,
-        meter: &mut CpuMeter,
+        meter: &CpuMeter,
     ) -> Result<Figures> {
         let ports = usize::from(self.ports);
         let windows = Windows::of(arguments, ports);
@@ -231,6 +233,10 @@ impl Size<'_> {
         set_limits(&LARGE_LIMITS)?;
         flood::flush_neighbors(plan.leaf)?;
 
+        if !arguments.smoke {
+            meter.settle()?;
+            world.forget();
+        }
         let mut daemon = Running::start(kind, plan, leaf, self.vrfs, self.logs)?;
         let first = measure::first_advertisements(&world, daemon.started)?;
         let start_cpu = daemon.cpu()?;
