@@ -28,7 +28,7 @@ const IPPROTO_UDP: &str = "17";
 const IPPROTO_ICMPV6: &str = "58";
 
 /// ICMPv6 types that a machine needs towards its link: errors (RFC 4443), multicast listener reports (RFC
-/// 2710, RFC 3810), Neighbor Discovery without Router Advertisement and Redirect, which machines never send.
+/// 2710, RFC 3810), Neighbor Discovery without Redirect, which machines never send.
 const LINK_TYPES: [(&str, &str); 10] = [
     ("UNREACHABLE", "1"),
     ("TOO_BIG", "2"),
@@ -42,6 +42,8 @@ const LINK_TYPES: [(&str, &str); 10] = [
     ("MLDV2_REPORT", "143"),
 ];
 
+/// All nodes, and this link alone: no router forwards it.
+const ALL_NODES: &str = "ff02::1/128";
 /// RFC 4291 section 2.4.
 const LINK_LOCAL: &str = "fe80::/10";
 
@@ -85,6 +87,10 @@ pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, pro
     for (name, kind) in LINK_TYPES {
         forward(format!("LINK_{name}"), [protocol(IPPROTO_ICMPV6), icmp(kind), None]);
     }
+    // A machine that plays router harms nobody on a link of its own; dropped by the ASIC, it would never be
+    // noticed (RFC 4861 section 6.2.7).
+    let foreign = [protocol(IPPROTO_ICMPV6), icmp("134"), destination(ALL_NODES.into())];
+    forward("LINK_ROUTER_ADVERTISEMENT".to_owned(), foreign);
     // "Is the switch there": answered by the port's link-local address, which only this link reaches.
     let ping = [protocol(IPPROTO_ICMPV6), icmp("128"), destination(LINK_LOCAL.into())];
     forward("LINK_PING".to_owned(), ping);
@@ -163,8 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn machines_may_not_advertise_routers() {
+    fn advertisements_of_machines_leave_the_link_no_more_than_others() {
         let table = table(&partition(&[]));
-        assert!(table.rules.values().all(|rule| rule.get("ICMPV6_TYPE").is_none_or(|t| t != "134")));
+        let foreign = table.rules.values().filter(|rule| rule.get("ICMPV6_TYPE").is_some_and(|t| t == "134"));
+        let reach: Vec<_> = foreign.map(|rule| rule["DST_IPV6"].as_ref()).collect();
+        assert_eq!(reach, ["ff02::1/128"]);
     }
 }

@@ -9,8 +9,9 @@ use crate::failure::{Context, Result, ensure, fail};
 use crate::http::Request;
 use crate::lab::{CONVERGENCE, Lab, Socket};
 use crate::leaf::{CONFIG_DB, STATE_DB};
-use crate::machine::Machine;
+use crate::machine::{Machine, NIC};
 use crate::wait;
+use crate::wire::{self, Injector, RsFrame};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("boot",
@@ -181,6 +182,7 @@ fn timeline_tells_the_boot_in_order(lab: &Lab) -> Result<()> {
     machine.token()?;
     machine.reboot()?;
     wait::until(wait::seconds(15), || machine.address())?;
+    solicit(machine)?;
     machine.boot_document()?;
     let token = machine.token()?;
     machine.send(&Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}")))?;
@@ -202,6 +204,14 @@ fn timeline_tells_the_boot_in_order(lab: &Lab) -> Result<()> {
     let times: Option<Vec<u64>> = entries.iter().map(|entry| entry["since_start_ms"].as_u64()).collect();
     ensure!(times.is_some_and(|times| times.is_sorted()), "durations are missing or go back: {timeline}");
     Ok(())
+}
+
+/// Linux does not ask for a router that has told of itself already; firmware may.
+fn solicit(machine: &Machine) -> Result<()> {
+    let bytes: Vec<u8> =
+        machine.mac.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mac: [u8; 6] = bytes.try_into().ok().context(|| machine.mac.to_owned())?;
+    Injector::open(machine.ns)?.send(wire::ifindex(machine.ns, NIC)?, &RsFrame::link_local(mac).bytes())
 }
 
 fn sonic_rows_are_as_the_command_line_writes_them(lab: &Lab) -> Result<()> {

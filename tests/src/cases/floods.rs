@@ -52,10 +52,20 @@ fn thc_flood_router26(lab: &Lab) -> Result<()> {
     survive(lab, &["atk6-flood_router26", NIC], 1000)
 }
 
-/// A steady second router, with a prefix of its own.
+/// A steady second router, with a prefix of its own: it is counted, and where it contradicts ours by variable.
 fn thc_fake_router26(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[0];
+    let port = lab.machines[0].home.port;
+    let counters = ["switch_agent_foreign_ra_total", "switch_agent_foreign_ra_inconsistent_total"]
+        .map(|name| format!("{name}{{port=\"{port}\""));
+    let counted = || counters.iter().map(|counter| leaf.counter(counter)).collect::<Result<Vec<f64>>>();
+    let before = counted()?;
     let tool = ["atk6-fake_router26", "-A", "2001:db8:bad::/64", "-i", "1", NIC];
-    survive(lab, &tool, 5)
+    survive(lab, &tool, 5)?;
+    let after = counted()?;
+    let grown = before.iter().zip(&after).all(|(before, after)| after > before);
+    ensure!(grown, "{counters:?}: {before:?}, then {after:?}");
+    Ok(())
 }
 
 fn thc_flood_solicitate6(lab: &Lab) -> Result<()> {
