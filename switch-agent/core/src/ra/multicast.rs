@@ -24,14 +24,8 @@ const BURST: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 
 /// Periodic deadlines of all ports are rounded down to this grid where MinRtrAdvInterval allows it: waking
-/// up costs more than sending. In the strict profile the grid is finer, so that intervals are spread evenly
-/// between the two limits (RFC 4861 section 6.2.4).
-fn slot(profile: RaProfile) -> Duration {
-    match profile {
-        RaProfile::Boot => Duration::from_secs(1),
-        RaProfile::Strict => Duration::from_millis(250),
-    }
-}
+/// up costs more than sending.
+const SLOT: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 pub(super) struct Multicast {
@@ -145,12 +139,12 @@ impl Multicast {
             interval = interval.min(MAX_INITIAL_RTR_ADVERT_INTERVAL);
         }
         let due = last + interval;
-        let shared = floor_to(slot(config.profile), due);
-        if shared >= last + min.min(interval) { shared } else { due }
+        let slot = floor_to_slot(due);
+        if slot >= last + min.min(interval) { slot } else { due }
     }
 }
 
-fn floor_to(slot: Duration, time: Duration) -> Duration {
-    let millis = u64::try_from(time.as_millis() / slot.as_millis() * slot.as_millis()).unwrap_or(u64::MAX);
+fn floor_to_slot(time: Duration) -> Duration {
+    let millis = u64::try_from(time.as_millis() / SLOT.as_millis() * SLOT.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis)
 }
