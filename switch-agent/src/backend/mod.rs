@@ -7,6 +7,7 @@ pub mod keys;
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod namespace;
+mod netlink;
 pub mod nftables;
 pub mod packet;
 pub mod redis;

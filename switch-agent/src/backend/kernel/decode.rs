@@ -12,6 +12,7 @@ use switch_agent_core::name::MacAddr;
 use switch_agent_core::observed::Link;
 
 use super::socket::Message;
+use crate::backend::netlink::attributes;
 
 /// `IFLA_VRF_TABLE`, inside `IFLA_INFO_DATA` of a VRF device (linux/if_link.h).
 const IFLA_VRF_TABLE: u16 = 1;
@@ -23,8 +24,6 @@ const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
 /// Index of `forwarding` in that array (`DEVCONF_FORWARDING`, linux/ipv6.h).
 const DEVCONF_FORWARDING: usize = 0;
-/// Flags of an attribute's type that are not part of it (`NLA_TYPE_MASK`).
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A link as one message shows it: no addresses, and its master by index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,16 +103,6 @@ pub(super) fn event(message: Message<'_>) -> Option<Event> {
         RTM_NEWNETCONF => netconf(payload),
         _ => None,
     }
-}
-
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
 }
 
 fn u32_value(value: &[u8]) -> Option<u32> {

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::backend::netlink;
+
 /// Message types are `NFNL_SUBSYS_NFTABLES << 8` and one of these.
 const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = 0;
@@ -28,7 +30,6 @@ const HEADER_LEN: usize = 16;
 /// `struct nfgenmsg`: family, version, resource.
 const FAMILY_HEADER_LEN: usize = 4;
 const NLA_F_NESTED: u16 = 0x8000;
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// IFNAMSIZ: names are compared with their padding.
 const NAME_LEN: usize = 16;
@@ -246,18 +247,8 @@ pub(super) mod request {
     }
 }
 
-fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
 fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    read(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+    netlink::attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 /// The comment of a rule, from the payload of the message that shows it.
@@ -277,7 +268,7 @@ pub(super) fn comment(payload: &[u8]) -> Option<String> {
 pub(super) fn element_names(payload: &[u8]) -> Vec<String> {
     let list = payload.get(FAMILY_HEADER_LEN..).and_then(|body| find(body, 3)).unwrap_or_default();
     let key = |element| find(find(element, 1)?, 1);
-    read(list)
+    netlink::attributes(list)
         .filter_map(|(_, element)| {
             let name = key(element)?;
             let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());

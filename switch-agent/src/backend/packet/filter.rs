@@ -24,12 +24,15 @@ const IFINDEX: u32 = 0xffff_f000 + 8;
 const HOP_LIMIT_BEFORE: u32 = 0xfff0_0000 + 7;
 
 const ETHERTYPE: u32 = 12;
+const ETHERTYPE_IPV6: u32 = 0x86dd;
 const NEXT_HEADER: u32 = 20;
 const HOP_LIMIT: u32 = 21;
 /// First of the four words of the source address.
 const SOURCE: u32 = 22;
 const DESTINATION: u32 = 38;
 const UDP_DESTINATION_PORT: u32 = 56;
+/// Hop-by-Hop Options header, where there is one.
+const HOP_BY_HOP: u32 = 54;
 const ICMPV6_TYPE: u32 = 54;
 const ICMPV6_CODE: u32 = 55;
 
@@ -39,14 +42,18 @@ const DROP: u32 = 0;
 /// Code, jump if true, jump if false, operand; jumps count from the next instruction.
 type Instruction = (u16, u8, u8, u32);
 
-/// Accepts Router Solicitations with code 0, Router Advertisements, and Neighbor Solicitations with code 0
-/// from the unspecified address, all with hop limit 255 and directly behind the IPv6 header, that were sent
-/// to this host.
-const ROUTER_DISCOVERY: [Instruction; 24] = [
+/// Goes on with IPv6 that was sent to this host, and drops everything else.
+const TO_THIS_HOST: [Instruction; 5] = [
     (LD_BYTE, 0, 0, PACKET_TYPE),
-    (JUMP_GREATER_OR_EQUAL, 21, 0, PACKET_OTHERHOST),
+    (JUMP_GREATER_OR_EQUAL, 2, 0, PACKET_OTHERHOST),
     (LD_HALF, 0, 0, ETHERTYPE),
-    (JUMP_EQUAL, 0, 19, 0x86dd),
+    (JUMP_EQUAL, 1, 0, ETHERTYPE_IPV6),
+    (RETURN, 0, 0, DROP),
+];
+
+/// Accepts Router Solicitations with code 0, Router Advertisements, and Neighbor Solicitations with code 0
+/// from the unspecified address, all with hop limit 255 and directly behind the IPv6 header.
+const ROUTER_DISCOVERY: [Instruction; 20] = [
     (LD_BYTE, 0, 0, NEXT_HEADER),
     (JUMP_EQUAL, 0, 17, 58),
     (LD_BYTE, 0, 0, HOP_LIMIT),
@@ -69,13 +76,9 @@ const ROUTER_DISCOVERY: [Instruction; 24] = [
     (RETURN, 0, 0, DROP),
 ];
 
-/// Accepts UDP to port 547 of a multicast group or a link-local address, directly behind the IPv6 header, that
-/// was sent to this host (RFC 8415 section 7); goes on behind its end with everything else.
-const DHCPV6: [Instruction; 12] = [
-    (LD_BYTE, 0, 0, PACKET_TYPE),
-    (JUMP_GREATER_OR_EQUAL, 10, 0, PACKET_OTHERHOST),
-    (LD_HALF, 0, 0, ETHERTYPE),
-    (JUMP_EQUAL, 0, 8, 0x86dd),
+/// Accepts UDP to port 547 of a multicast group or a link-local address, directly behind the IPv6 header
+/// (RFC 8415 section 7); goes on behind its end with everything else.
+const DHCPV6: [Instruction; 8] = [
     (LD_BYTE, 0, 0, NEXT_HEADER),
     (JUMP_EQUAL, 0, 6, 17),
     (LD_HALF, 0, 0, UDP_DESTINATION_PORT),
@@ -88,19 +91,15 @@ const DHCPV6: [Instruction; 12] = [
 
 /// Accepts MLD reports (RFC 2710, RFC 3810) directly behind a Hop-by-Hop Options header of 8 bytes, which holds
 /// their Router Alert and nothing else; goes on behind its end with everything else.
-const MLD: [Instruction; 14] = [
-    (LD_BYTE, 0, 0, PACKET_TYPE),
-    (JUMP_GREATER_OR_EQUAL, 12, 0, PACKET_OTHERHOST),
-    (LD_HALF, 0, 0, ETHERTYPE),
-    (JUMP_EQUAL, 0, 10, 0x86dd),
+const MLD: [Instruction; 10] = [
     (LD_BYTE, 0, 0, NEXT_HEADER),
     (JUMP_EQUAL, 0, 8, 0),
     (LD_BYTE, 0, 0, HOP_LIMIT),
     (JUMP_EQUAL, 0, 6, 1),
     // Next header and length of the options.
-    (LD_HALF, 0, 0, 54),
+    (LD_HALF, 0, 0, HOP_BY_HOP),
     (JUMP_EQUAL, 0, 4, 58 << 8),
-    (LD_BYTE, 0, 0, 62),
+    (LD_BYTE, 0, 0, HOP_BY_HOP + 8),
     (JUMP_EQUAL, 1, 0, 143),
     (JUMP_EQUAL, 0, 1, 131),
     (RETURN, 0, 0, ACCEPT),
@@ -126,8 +125,9 @@ pub(super) fn router_discovery(layer: Layer, muted: &[u32]) -> Vec<SockFilter> {
 }
 
 fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
-    let mut program =
-        Vec::with_capacity(2 * muted.len() + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len() + 1);
+    let mut program = Vec::with_capacity(
+        2 * muted.len() + 1 + TO_THIS_HOST.len() + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len(),
+    );
     if !muted.is_empty() {
         program.push((LD_WORD, 0, 0, IFINDEX));
     }
@@ -137,6 +137,7 @@ fn program(layer: Layer, muted: &[u32]) -> Vec<Instruction> {
     }
     match layer {
         Layer::Link => {
+            program.extend(TO_THIS_HOST);
             program.extend(DHCPV6);
             program.extend(MLD);
             program.extend(ROUTER_DISCOVERY);
@@ -273,7 +274,7 @@ mod tests {
         assert!(!runs(&program(Layer::Link, &muted[..200]), 2, &frame(136)));
         assert_eq!(
             program(Layer::Link, &muted).len(),
-            2 * muted.len() + 1 + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len()
+            2 * muted.len() + 1 + TO_THIS_HOST.len() + DHCPV6.len() + MLD.len() + ROUTER_DISCOVERY.len()
         );
     }
 
