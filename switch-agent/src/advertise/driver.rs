@@ -39,11 +39,8 @@ mod entry;
 mod tests;
 mod transmit;
 
-/// Probes count as sightings once in this time per port, whatever a machine sends. It is less than the
-/// shortest pause between two probes of one machine (Retrans Timer of profile `boot`).
-const PROBE_SPACING: Duration = Duration::from_millis(50);
-/// Sightings per port by solicitations that share their answer with others; an answer of its own is
-/// bounded by the limits of the advertiser.
+/// Sightings per port by probes and by solicitations that share their answer with others; an answer of its
+/// own is bounded by the limits of the advertiser.
 const SIGHTINGS: TokenBucket = TokenBucket::new(20, Duration::from_millis(100));
 /// A foreign router on a port is logged once in this time, and when it is another one.
 const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
@@ -111,8 +108,6 @@ struct Entry {
     failing: bool,
     /// The foreign router that was logged last, and when.
     foreign: Option<(Ipv6Addr, Duration)>,
-    /// When a probe last counted as a sighting.
-    probed: Option<Duration>,
     sightings: TokenBucket,
     dhcp6: Option<dhcp6::Dhcp6>,
     /// Advertisements since this moment.
@@ -287,7 +282,6 @@ impl<W: Wire> Driver<W> {
                     unannounced: Some(now),
                     failing: false,
                     foreign: None,
-                    probed: None,
                     sightings: SIGHTINGS,
                     dhcp6: None,
                     moment: (Duration::ZERO, 0),
@@ -401,8 +395,7 @@ impl<W: Wire> Driver<W> {
             Ok(Message::Probe(probe)) => {
                 entry.advertiser.handle_trigger(now, Trigger::Probe, probe.mac);
                 self.schedule.set(slot, entry.advertiser.next_deadline());
-                if entry.probed.is_none_or(|at| now.saturating_sub(at) >= PROBE_SPACING) {
-                    entry.probed = Some(now);
+                if entry.sightings.try_take(now) {
                     self.sightings.push(Sighting::Probe { slot, mac: probe.mac });
                 }
             }
