@@ -4,5 +4,6 @@ mod control_api;
 mod forwarding;
 mod limits;
 mod local;
+mod sessions;
 mod support;
 mod wire;
