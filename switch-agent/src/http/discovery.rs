@@ -360,7 +360,9 @@ impl Discovery {
             None => None,
             Some(spec) => {
                 let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits))).await.ok()
+                let metrics = shared.metrics.clone();
+                let make = move || Arc::new(Upstream::new(spec, policy, limits, metrics));
+                tokio::task::spawn_blocking(make).await.ok()
             }
         };
         let made = made.map(|upstream| {
