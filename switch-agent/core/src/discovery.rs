@@ -5,9 +5,12 @@
 //! fields may pass ([`headers`]). What it answers itself is built by [`boot`] and [`ipxe`].
 
 pub mod boot;
+pub mod breaker;
 pub mod bucket;
+pub mod frames;
 pub mod head;
 pub mod headers;
+pub mod ingress;
 pub mod ipxe;
 pub mod limits;
 pub mod rules;

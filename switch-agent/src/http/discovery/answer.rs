@@ -9,6 +9,11 @@ use switch_agent_core::name::PortName;
 
 use super::body::{BodyFailure, ReplyBody, full};
 
+/// Extension of a response that holds a secret of this machine alone: the connection's packets are not
+/// forwarded from then on (hop limit 1).
+#[derive(Clone, Copy, Debug)]
+pub struct TokenBearing;
+
 /// A request that is not served, and what the machine is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

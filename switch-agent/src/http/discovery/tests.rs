@@ -2,7 +2,13 @@
 
 mod control_api;
 mod forwarding;
+mod http2;
 mod limits;
 mod local;
+mod raw_api;
+mod recovery;
+mod sessions;
+mod smuggling;
 mod support;
+mod tls;
 mod wire;
