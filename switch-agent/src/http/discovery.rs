@@ -7,7 +7,9 @@
 pub mod answer;
 pub mod api;
 pub mod body;
+pub mod ending;
 pub mod files;
+pub mod reach;
 pub mod routes;
 
 #[cfg(test)]
@@ -23,7 +25,7 @@ use std::time::Duration;
 use ::http::{Request, Response};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
-use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::name::{MacAddr, PortName};
@@ -36,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::body::{Held, ReplyBody};
 use self::files::LastGood;
+use self::reach::Reach;
 use crate::backend::keys::Signer;
 use crate::http::listener::connection::serve;
 use crate::http::listener::wire::{Activity, Wire};
@@ -99,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
+    pub(crate) reach: Reach,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
@@ -123,6 +127,8 @@ pub struct PortState {
     pub(crate) listener: ListenerSpec,
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
+    /// One token of the port is made at a time.
+    pub(crate) minting: tokio::sync::Mutex<()>,
     requests: Mutex<Bucket>,
 }
 
@@ -168,6 +174,7 @@ impl Discovery {
             hub: parts.hub,
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
+            reach: Reach::default(),
             configs: LastGood::default(),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
@@ -236,6 +243,7 @@ impl Discovery {
             listener: service.listener,
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
+            minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
         });
         let cancel = self.shared.cancel.child_token();
@@ -324,6 +332,9 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
+        if self.shared.current_upstream().is_some_and(|old| other_tokens(old.spec(), spec.as_ref())) {
+            drop(shared.tokens.revoke_all());
+        }
         let made = match spec {
             None => None,
             Some(spec) => {
@@ -352,6 +363,15 @@ impl Discovery {
     pub fn upstream(&self) -> Option<UpstreamState> {
         self.shared.current_upstream().map(|upstream| upstream.state())
     }
+}
+
+/// Whether tokens of the one control API are nothing for the other.
+fn other_tokens(old: &UpstreamSpec, new: Option<&UpstreamSpec>) -> bool {
+    let kind = |spec: &UpstreamSpec| (spec.dialect, spec.machine_token);
+    let place = |spec: &UpstreamSpec| (spec.host.clone(), spec.port, spec.base.clone());
+    new.is_none_or(|new| {
+        kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
+    })
 }
 
 /// Serves one accepted connection to its end.

@@ -81,6 +81,16 @@ pub fn text(status: StatusCode, text: String) -> Response<ReplyBody> {
     reply(status, "text/plain; charset=utf-8", text.into_bytes())
 }
 
+/// Mark in the extensions of a reply that bears a secret: it is for the machine alone, one hop away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBearing;
+
+/// Marks a reply as [`TokenBearing`].
+pub fn token_bearing(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    response.extensions_mut().insert(TokenBearing);
+    response
+}
+
 fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<ReplyBody> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;

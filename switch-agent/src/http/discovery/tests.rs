@@ -2,6 +2,7 @@
 
 mod control_api;
 mod forwarding;
+mod handles;
 mod limits;
 mod local;
 mod support;
