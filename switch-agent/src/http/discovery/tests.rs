@@ -2,6 +2,7 @@
 
 mod control_api;
 mod forwarding;
+mod handles;
 mod http2;
 mod limits;
 mod local;
