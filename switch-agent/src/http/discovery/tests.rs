@@ -6,6 +6,7 @@ mod handles;
 mod http2;
 mod limits;
 mod local;
+mod profiles;
 mod raw_api;
 mod recovery;
 mod sessions;
