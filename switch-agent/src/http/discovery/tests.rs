@@ -1,5 +1,6 @@
 //! The proxy on real sockets: machines on the loopback interface, a TLS control API in this process.
 
+mod cancel;
 mod control_api;
 mod forwarding;
 mod http2;
@@ -7,6 +8,7 @@ mod limits;
 mod local;
 mod raw_api;
 mod recovery;
+mod secrets;
 mod sessions;
 mod smuggling;
 mod support;

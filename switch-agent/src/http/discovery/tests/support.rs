@@ -88,6 +88,7 @@ impl Proxy {
     }
 
     pub(super) fn with(limits: Limits) -> Proxy {
+        super::secrets::watch_logs();
         let directory = Directory::new();
         let signer = Arc::new(Signer::load_or_create(&directory.0.join("state")).unwrap());
         let neighbors = Arc::new(Neighbors::default());
@@ -126,6 +127,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.cancel.cancel();
+        if !std::thread::panicking() {
+            super::secrets::expect_none_logged();
+        }
     }
 }
 
