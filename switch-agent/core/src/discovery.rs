@@ -13,6 +13,7 @@ pub mod headers;
 pub mod ingress;
 pub mod ipxe;
 pub mod limits;
+pub mod metal_stack_v1;
 pub mod rules;
 pub mod target;
 pub mod upstream;

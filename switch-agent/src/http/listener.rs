@@ -9,6 +9,7 @@
 //! without it the port is cut off when rtnetlink tells of the change ([`Ingress::Watched`]).
 
 pub mod connection;
+pub mod stream;
 pub mod wire;
 
 #[cfg(test)]

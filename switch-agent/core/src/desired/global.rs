@@ -5,14 +5,15 @@
 //! that is bad takes its safe value:
 //! - `admin_status`: up, so that a misspelt word never takes machines off the network;
 //! - `leak_method`: `render-only`, so that FRR is not touched;
-//! - any `control_api_*`: no upstream, so that no request goes out with less protection than asked for;
+//! - any `control_api_*` or `metal_stack_*`: no upstream, so that no request goes out with less protection than asked for;
 //! - `proxy_port`, `switch_id`: their defaults.
 //!
-//! `leak_method` and `control_api_*` also take their safe value where an unknown field looks like a
+//! `leak_method`, `control_api_*` and `metal_stack_*` also take their safe value where an unknown field looks like a
 //! misspelling of them.
 
 use super::Findings;
 use super::fields::{Reader, Rule, choice, number, row_name};
+use super::metal_stack_v1;
 use super::url::{absolute_path, control_api_url};
 use super::values::default_or_vrf;
 use crate::desired::{Dialect, Global, LeakMethod, Rejected, UpstreamSpec};
@@ -49,7 +50,7 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     }
     let none = crate::row::Fields::new();
     let fields = config.row(TABLE, KEY).unwrap_or(&none);
-    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &[&FIELDS]);
+    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &[&FIELDS, &metal_stack_v1::FIELDS]);
     let admin_up = reader.or("admin_status", true, admin_status());
     let switch_id = reader.optional("switch_id", switch_id);
     let upstream = upstream(&mut reader);
@@ -119,7 +120,8 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
             reader.reject(one, format!("needs {other} as well"));
         }
     }
-    let bad = reader.is_any_bad_with_prefix("control_api");
+    let metal_stack_v1 = metal_stack_v1::read(reader, dialect);
+    let bad = reader.is_any_bad_with_prefix("control_api") || reader.is_any_bad_with_prefix("metal_stack");
     let url = url.filter(|_| !bad)?;
     Some(UpstreamSpec {
         host: url.host,
@@ -131,6 +133,7 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
         client_cert_file,
         client_key_file,
         token_file,
+        metal_stack_v1,
     })
 }
 

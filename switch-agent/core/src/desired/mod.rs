@@ -8,6 +8,7 @@ mod dhcp6;
 mod fields;
 mod global;
 mod in_use;
+mod metal_stack_v1;
 mod partition;
 mod port;
 mod router;
@@ -32,6 +33,7 @@ use crate::row::ConfigDb;
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
 pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
+pub use metal_stack_v1::MetalStackV1Spec;
 pub use port::membership;
 
 /// Role switches and modes of the `global` row.
@@ -72,6 +74,8 @@ pub struct UpstreamSpec {
     pub client_cert_file: Option<String>,
     pub client_key_file: Option<String>,
     pub token_file: Option<String>,
+    /// Present exactly where the dialect is `metal-stack-v1`.
+    pub metal_stack_v1: Option<MetalStackV1Spec>,
 }
 
 /// How the FRR configuration gets applied (`leak_method`).

@@ -44,6 +44,14 @@ fn without_query(rest: &str) -> Result<(), Rule> {
     Ok(())
 }
 
+/// `host[:port]`, as the authority of a URL.
+pub(super) fn authority(value: &str) -> Result<(String, Option<u16>), Rule> {
+    if value.len() > URL_LEN_MAX {
+        return Err("must be at most 1024 bytes".into());
+    }
+    split_authority(value)
+}
+
 fn split_authority(authority: &str) -> Result<(String, Option<u16>), Rule> {
     if authority.contains('@') {
         return Err("must not carry a user name or password".into());

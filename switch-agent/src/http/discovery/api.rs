@@ -304,6 +304,7 @@ mod tests {
             client_cert_file: None,
             client_key_file: None,
             token_file: None,
+            metal_stack_v1: None,
         };
         let rules: Vec<PathRule> = vec!["!GET /secret/**".parse().unwrap(), "GET /**".parse().unwrap()];
         let of =

@@ -18,8 +18,9 @@ use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::frames::Frames;
 use switch_agent_core::discovery::head::{self, Framing, HeadRefusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::stream::Stream;
 
 /// What a refused header block is replaced by: no parser takes it, so the library answers 400 and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";
@@ -83,9 +84,9 @@ enum Phase {
     Through,
 }
 
-/// A connection's socket with its guards.
+/// A connection's stream with its guards.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     phase: Phase,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that the library may have.
@@ -116,13 +117,13 @@ pub enum Protocol {
 impl Wire {
     /// `refused` is told of each header block that was refused, and of a flood of frames, by a label.
     pub fn new(
-        stream: TcpStream,
+        stream: impl Into<Stream>,
         limits: &Limits,
         activity: Arc<Activity>,
         refused: impl Fn(&'static str) + Send + Sync + 'static,
     ) -> Wire {
         Wire {
-            stream,
+            stream: stream.into(),
             phase: Phase::Head,
             buffer: Vec::new(),
             released: 0,
@@ -138,6 +139,11 @@ impl Wire {
             activity,
             on_link: false,
         }
+    }
+
+    /// Whether the peer speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     /// Reads enough to know the protocol; nothing is lost for the reader after.
@@ -337,8 +343,10 @@ impl AsyncWrite for Wire {
         self.stream.is_write_vectored()
     }
 
+    /// TLS takes more bytes than the socket: a peer that takes none is noticed here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.is_tls() { self.poll_write_deadline(cx, flushed) } else { flushed }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -172,6 +172,7 @@ impl Api {
             client_cert_file: None,
             client_key_file: None,
             token_file: None,
+            metal_stack_v1: None,
         }
     }
 
