@@ -28,6 +28,8 @@ fn limits() -> ProxyLimits {
     ProxyLimits {
         request_rate: 1_000_000,
         request_burst: 1_000_000,
+        connection_rate: 1_000_000,
+        connection_burst: 1_000_000,
         port_connections: 4096,
         connections: 4096,
         response_body_bytes: u64::MAX,
@@ -47,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new(metrics.clone(), Limits::default());
     tokio::spawn(hub.clone().run(stop.clone()));
     let kernel = KernelHandle::new();
-    tokio::spawn(kernel.clone().follow(|_| {}, |_| {}, hub.clone(), waker.clone(), stop.clone()));
+    tokio::spawn(kernel.clone().follow(|_| {}, |_| {}, |_| {}, hub.clone(), waker.clone(), stop.clone()));
     let discovery = Discovery::new(Parts {
         signer: Arc::new(Signer::load_or_create(&state_dir)?),
         neighbors: Arc::new(kernel.clone()),

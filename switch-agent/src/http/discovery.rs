@@ -7,7 +7,9 @@
 pub mod answer;
 pub mod api;
 pub mod body;
+pub mod ending;
 pub mod files;
+pub mod reach;
 pub mod routes;
 mod session;
 
@@ -22,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::machines::MachineEvent;
@@ -35,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
+use self::reach::Reach;
 use self::session::{Sessions, connection};
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
@@ -113,6 +116,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
+    pub(crate) reach: Reach,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
@@ -137,6 +141,8 @@ pub struct PortState {
     pub(crate) listener: ListenerSpec,
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
+    /// One token of the port is made at a time.
+    pub(crate) minting: tokio::sync::Mutex<()>,
     requests: Mutex<Bucket>,
     sessions: Sessions,
 }
@@ -183,6 +189,7 @@ impl Discovery {
             hub: parts.hub,
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
+            reach: Reach::default(),
             configs: LastGood::default(),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
@@ -252,6 +259,7 @@ impl Discovery {
             listener: service.listener,
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
+            minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
             sessions: Sessions::default(),
         });
@@ -356,6 +364,9 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
+        if self.shared.current_upstream().is_some_and(|old| other_tokens(old.spec(), spec.as_ref())) {
+            drop(shared.tokens.revoke_all());
+        }
         let made = match spec {
             None => None,
             Some(spec) => {
@@ -386,4 +397,13 @@ impl Discovery {
     pub fn upstream(&self) -> Option<UpstreamState> {
         self.shared.current_upstream().map(|upstream| upstream.state())
     }
+}
+
+/// Whether tokens of the one control API are nothing for the other.
+fn other_tokens(old: &UpstreamSpec, new: Option<&UpstreamSpec>) -> bool {
+    let kind = |spec: &UpstreamSpec| (spec.dialect, spec.machine_token);
+    let place = |spec: &UpstreamSpec| (spec.host.clone(), spec.port, spec.base.clone());
+    new.is_none_or(|new| {
+        kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
+    })
 }

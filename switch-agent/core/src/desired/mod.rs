@@ -59,6 +59,30 @@ pub enum Dialect {
     MetalStackV1,
 }
 
+/// What a machine is given to present (`machine_token`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineToken {
+    /// A random text that is worth something on its own port only; the token itself stays on the switch.
+    #[default]
+    Handle,
+    /// The token itself.
+    Token,
+}
+
+/// Kind of a component, as the metal-stack API v2 lists them (`metalstack.api.v2.ComponentType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ComponentType {
+    #[default]
+    Pixiecore,
+    MetalCore,
+    MetalBmc,
+    MetalImageCacheSync,
+    MetalConsole,
+    MetalMetricsExporter,
+}
+
 /// Where and how the proxy reaches the control API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamSpec {
@@ -68,6 +92,9 @@ pub struct UpstreamSpec {
     /// Path prefix of the URL, without a trailing slash; empty or `/base`.
     pub base: String,
     pub dialect: Dialect,
+    pub machine_token: MachineToken,
+    /// As what the agent reports to a control API that keeps a list of components.
+    pub component_type: ComponentType,
     /// `default`, `mgmt`, or a VRF that upstream sockets are bound to.
     pub vrf: String,
     pub ca_file: Option<String>,

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use serde::Deserialize;
+use switch_agent_core::desired::Dialect;
 use switch_agent_core::discovery::boot::{self, MachineConfig, MachineFacts, parse_machine_config};
 use switch_agent_core::discovery::headers::tells_of_forwarding;
 use switch_agent_core::discovery::{Target, TargetRefusal, ipxe};
+use switch_agent_core::identity::MintRefusal;
 use switch_agent_core::machines::{MachineEvent, ProxyStep};
 use switch_agent_core::name::MacAddr;
 
 use super::PortState;
-use super::answer::{Refusal, json, text};
+use super::answer::{Refusal, json, text, token_bearing};
 use super::api;
 use super::body::{self, ReplyBody};
-use crate::http::tokens::MintError;
+use crate::http::tokens::{MintError, Minted};
 
 const TOKEN_BODY_MAX: u64 = 4 << 10;
 const EVENT_BODY_MAX: u64 = 16 << 10;
@@ -231,9 +233,9 @@ async fn token(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
 async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     let port = incomer.port;
     check_token_headers(request.headers())?;
-    if let Some(upstream) = port.shared.current_upstream()
-        && upstream.spec().dialect != switch_agent_core::desired::Dialect::Generic
-    {
+    let upstream = port.shared.current_upstream();
+    let spec = upstream.as_ref().map(|upstream| upstream.spec());
+    if spec.is_some_and(|spec| spec.dialect == Dialect::MetalStackV1) {
         let message = "this control API mints its own tokens; see its own paths";
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "dialect-without-tokens", message));
     }
@@ -248,25 +250,60 @@ async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     };
     let mac = incomer.known_mac().await?;
     let machine_id = asked.machine_id.map(|id| id.to_string());
-    let context = port.context();
-    let minted = port.shared.tokens.mint(&port.listener, &context, mac, machine_id.clone());
-    let minted = minted.map_err(|error| match error {
-        MintError::Rate(refusal) => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tokens", refusal.to_string())
-                .retry_after(refusal.retry_after)
+    let mode = spec.map(|spec| spec.machine_token).unwrap_or_default();
+    let minted = {
+        let _one = port.minting.try_lock().map_err(|_| mint_in_flight())?;
+        if let Some(upstream) = &upstream {
+            port.shared.reach.check(upstream).await?;
         }
-        MintError::Sign(_) => {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "token-unsigned", "the token cannot be signed")
-        }
-    })?;
+        let context = port.context();
+        port.shared.tokens.mint(&port.listener, &context, mac, machine_id.clone(), mode)?
+    };
     port.shared.metrics.proxy.token_minted();
     incomer.report(Some(mac), ProxyStep::Token { machine_id });
+    Ok(token_reply(&minted))
+}
+
+/// The reply of `POST /v1/token`.
+pub fn token_reply(minted: &Minted) -> Response<ReplyBody> {
     let seconds = i64::try_from(minted.expires_at).unwrap_or(i64::MAX);
     let expires_at = jiff::Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default();
     let reply = serde_json::json!({
-        "token": minted.token, "token_type": "Bearer", "expires_at": expires_at, "handle": false
+        "token": minted.token.expose(), "token_type": "Bearer", "expires_at": expires_at,
+        "handle": minted.handle
     });
-    Ok(json(StatusCode::OK, &reply))
+    token_bearing(json(StatusCode::OK, &reply))
+}
+
+pub fn mint_in_flight() -> Refusal {
+    let message = "a token of this port is being made already";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "mint-in-flight", message)
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+impl From<MintRefusal> for Refusal {
+    fn from(refusal: MintRefusal) -> Refusal {
+        let message = refusal.to_string();
+        match refusal {
+            MintRefusal::Rate { retry_after } => {
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tokens", message)
+                    .retry_after(retry_after)
+            }
+            MintRefusal::Outdated => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "port-changed", message)
+                .retry_after(std::time::Duration::from_secs(1)),
+        }
+    }
+}
+
+impl From<MintError> for Refusal {
+    fn from(error: MintError) -> Refusal {
+        let internal = |code| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, code, error.to_string());
+        match &error {
+            MintError::Refused(refusal) => (*refusal).into(),
+            MintError::Sign(_) => internal("token-unsigned"),
+            MintError::Random => internal("token-unmade"),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 mod cancel;
 mod control_api;
 mod forwarding;
+mod handles;
 mod http2;
 mod limits;
 mod local;

@@ -42,6 +42,14 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Looks at the first byte and, where the peer opens TLS, makes the handshake. Waits `timeout` for the
     /// byte and as long for the handshake.
     pub async fn detect(

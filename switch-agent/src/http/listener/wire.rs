@@ -228,7 +228,7 @@ impl Wire {
     /// Keeps a secret on the link. Fails rather than to send one further.
     fn stay_on_link(&mut self) -> io::Result<()> {
         if !self.on_link && self.activity.token_bearing.load(Ordering::Acquire) {
-            SockRef::from(&self.stream).set_unicast_hops_v6(1)?;
+            SockRef::from(self.stream.socket()).set_unicast_hops_v6(1)?;
             self.on_link = true;
         }
         Ok(())

@@ -18,7 +18,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use switch_agent_core::desired::{Dialect, UpstreamSpec};
+use switch_agent_core::desired::{ComponentType, Dialect, MachineToken, UpstreamSpec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -167,6 +167,8 @@ impl Api {
             port: self.address.port(),
             base: "/base".to_owned(),
             dialect: Dialect::Generic,
+            machine_token: MachineToken::Token,
+            component_type: ComponentType::Pixiecore,
             vrf: "default".to_owned(),
             ca_file: Some(ca_file.to_owned()),
             client_cert_file: None,
@@ -203,6 +205,10 @@ async fn answer(
         return Ok(Response::new(body));
     }
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // The proxy's own question whether anybody is there.
+    if parts.method == ::http::Method::HEAD {
+        return Ok(Response::new(fixed("")));
+    }
     seen.lock().unwrap().push(Seen { line, headers: parts.headers, body });
     let mut response = match path.as_str() {
         "/base/endless" => {
