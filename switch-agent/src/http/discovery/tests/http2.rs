@@ -130,7 +130,8 @@ async fn ambiguous_requests_never_reach_the_api() {
         fields
     };
     let served = "POST /base/x HTTP/1.1 [content-length: 3] abc";
-    let good: [(&str, Vec<(&str, &str)>, &str); 6] = [
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+    let good: [Case<'_>; 6] = [
         (
             "a fragment, which no parser passes on",
             path("/api/x#y"),
