@@ -15,6 +15,7 @@ pub mod ipxe;
 pub mod limits;
 pub mod metal_stack_v1;
 pub mod rules;
+pub mod scan;
 pub mod target;
 pub mod upstream;
 pub mod validity;
