@@ -120,6 +120,9 @@ pub(crate) struct Shared {
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
+    /// The control API that the live tokens are for. Kept while none is configured, so that a slip in its
+    /// row ends no stream.
+    tokens_for: Mutex<Option<UpstreamSpec>>,
     policy: Arc<AddressPolicy>,
     waker: Waker,
     cancel: CancellationToken,
@@ -193,6 +196,7 @@ impl Discovery {
             configs: LastGood::default(),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
+            tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
             cancel: parts.cancel,
@@ -364,8 +368,11 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
-        if self.shared.current_upstream().is_some_and(|old| other_tokens(old.spec(), spec.as_ref())) {
-            drop(shared.tokens.revoke_all());
+        if let Some(new) = &spec {
+            let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
+            if old.is_some_and(|old| other_tokens(&old, new)) {
+                drop(shared.tokens.revoke_all());
+            }
         }
         let made = match spec {
             None => None,
@@ -400,10 +407,8 @@ impl Discovery {
 }
 
 /// Whether tokens of the one control API are nothing for the other.
-fn other_tokens(old: &UpstreamSpec, new: Option<&UpstreamSpec>) -> bool {
+fn other_tokens(old: &UpstreamSpec, new: &UpstreamSpec) -> bool {
     let kind = |spec: &UpstreamSpec| (spec.dialect, spec.machine_token);
     let place = |spec: &UpstreamSpec| (spec.host.clone(), spec.port, spec.base.clone());
-    new.is_none_or(|new| {
-        kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
-    })
+    kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
 }

@@ -215,6 +215,8 @@ mod tests {
 
     fn binding(port: &str) -> Binding {
         Binding {
+            switch_id: "leaf1".to_owned(),
+            partition: "p1".parse().unwrap(),
             port: port.parse().unwrap(),
             vrf: "VrfBoot-p1".parse().unwrap(),
             ifindex: 7,

@@ -58,8 +58,8 @@ impl RawApi {
                             end => buffer.drain(..end).collect(),
                         };
                         // The proxy's own question whether anybody is there.
-                        if request.starts_with(b"HEAD ") {
-                            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.ok();
+                        if request.starts_with(b"HEAD /base/ HTTP/1.1\r\nhost:") {
+                            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok();
                             continue;
                         }
                         sink.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
