@@ -2,11 +2,13 @@
 
 mod cancel;
 mod control_api;
+mod flood;
 mod forwarding;
 mod handles;
 mod http2;
 mod limits;
 mod local;
+mod long_streams;
 mod raw_api;
 mod recovery;
 mod secrets;
