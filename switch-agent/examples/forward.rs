@@ -57,6 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         metrics,
         waker,
         limits: limits(),
+        state_dir: None,
         cancel: stop.clone(),
     });
     let global = &desired.global;

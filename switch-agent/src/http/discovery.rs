@@ -9,6 +9,7 @@ pub mod api;
 pub mod body;
 pub mod ending;
 pub mod files;
+pub mod once;
 pub mod reach;
 pub mod routes;
 mod session;
@@ -37,10 +38,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
+use self::once::OnceProfiles;
 use self::reach::Reach;
 use self::session::{Sessions, connection};
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
+use crate::backend::state_dir::StateDir;
 use crate::http::listener::{Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::resolve::AddressPolicy;
@@ -105,6 +108,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub waker: Waker,
     pub limits: Limits,
+    /// Where the control API's last good answers are kept; `None` keeps them in memory only.
+    pub state_dir: Option<StateDir>,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -118,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) reach: Reach,
     pub(crate) configs: LastGood<Map<String, Value>>,
+    pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
     /// The control API that the live tokens are for. Kept while none is configured, so that a slip in its
@@ -194,6 +200,7 @@ impl Discovery {
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
             configs: LastGood::default(),
+            once: OnceProfiles::new(parts.state_dir.clone()),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
             tokens_for: Mutex::new(None),
@@ -220,6 +227,8 @@ impl Discovery {
         if self.shared.cancel.is_cancelled() {
             return Err(ServiceError::Stopping);
         }
+        let once = service.context.settings.boot_once.as_deref();
+        self.shared.once.wanted(&port, once).await;
         let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
         match same_listener {
             Some(true) => self.update(service.context),

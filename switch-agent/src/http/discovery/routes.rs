@@ -13,6 +13,7 @@ use switch_agent_core::discovery::{Target, TargetRefusal, ipxe};
 use switch_agent_core::identity::MintRefusal;
 use switch_agent_core::machines::{MachineEvent, ProxyStep};
 use switch_agent_core::name::MacAddr;
+use switch_agent_core::service::PortContext;
 
 use super::PortState;
 use super::answer::{Refusal, json, text, token_bearing};
@@ -178,6 +179,30 @@ fn unusable_file(code: &'static str, message: &str) -> Refusal {
 async fn script(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
     let context = port.context();
+    let mac = incomer.mac().await;
+    let mut script = None;
+    if let Some(once) = &context.settings.boot_once
+        && port.shared.once.is_due(&port.listener.port, once).await
+    {
+        let mut context = PortContext::clone(&context);
+        once.profile.apply(&mut context.settings);
+        let made = rendered(port, &context, mac).await?;
+        // Used up only now: a template that cannot be rendered leaves it for the next try.
+        if port.shared.once.take(&port.listener.port, once).await {
+            tracing::info!(port = %port.listener.port, profile = once.profile.name, "one-shot boot profile handed out");
+            script = Some(made);
+        }
+    }
+    let script = match script {
+        Some(script) => script,
+        None => rendered(port, &context, mac).await?,
+    };
+    incomer.report(mac, ProxyStep::Config);
+    Ok(text(StatusCode::OK, script))
+}
+
+/// The script of a port as `context` has it.
+async fn rendered(port: &PortState, context: &PortContext, mac: Option<MacAddr>) -> Result<String, Refusal> {
     let unusable = |error: String| {
         tracing::warn!(port = %port.listener.port, error, "boot template cannot be used");
         unusable_file("boot-template-unusable", "the partition's boot template cannot be used")
@@ -190,12 +215,11 @@ async fn script(incomer: &Incomer<'_>) -> Outcome {
             Some(template)
         }
     };
-    let mac = incomer.mac().await;
-    let script = ipxe::render(template.as_deref(), &context, mac).map_err(|error| {
+    let upstream = port.shared.current_upstream();
+    let dialect = upstream.map(|upstream| upstream.spec().dialect).unwrap_or_default();
+    ipxe::render(template.as_deref(), context, mac, dialect).map_err(|error| {
         unusable(std::error::Error::source(&error).map_or(error.to_string(), |why| format!("{error}: {why}")))
-    })?;
-    incomer.report(mac, ProxyStep::Config);
-    Ok(text(StatusCode::OK, script))
+    })
 }
 
 #[derive(Default, Deserialize)]

@@ -9,6 +9,7 @@ mod http2;
 mod limits;
 mod local;
 mod long_streams;
+mod profiles;
 mod raw_api;
 mod recovery;
 mod secrets;

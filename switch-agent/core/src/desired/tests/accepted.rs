@@ -91,7 +91,7 @@ fn every_field_of_metal_stack_v1_is_read() {
     }
 }
 
-const FULL_PARTITION: [(&str, &str); 40] = [
+const FULL_PARTITION: [(&str, &str); 41] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -137,6 +137,7 @@ const FULL_PARTITION: [(&str, &str); 40] = [
     ("boot_initrd_url@", "https://images.example.com/i1,https://images.example.com/i2"),
     ("boot_cmdline", "console=ttyS0 ip=off"),
     ("boot_template_file", "/etc/boot.ipxe"),
+    ("boot_root_path@", "iscsi:[2001:db8::9]::::iqn.2026-11.example:a,nvme+tcp://[2001:db8::9]:4420/nqn/1"),
     ("machine_config_file", "/etc/machine.json"),
 ];
 

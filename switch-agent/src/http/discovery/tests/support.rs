@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::keys::Signer;
+use crate::backend::state_dir::StateDir;
 use crate::http::discovery::{Discovery, LinkFuture, NeighborTable, Parts};
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::hub::Hub;
@@ -88,8 +89,22 @@ impl Proxy {
     }
 
     pub(super) fn with(limits: Limits) -> Proxy {
-        super::secrets::watch_logs();
+        Proxy::over(Directory::new(), limits)
+    }
+
+    /// A process that starts with what another one left behind.
+    pub(super) fn after(other: &Proxy) -> Proxy {
         let directory = Directory::new();
+        let state = directory.0.join("state");
+        fs::create_dir_all(&state).unwrap();
+        for entry in fs::read_dir(other.directory.0.join("state")).unwrap().flatten() {
+            fs::copy(entry.path(), state.join(entry.file_name())).unwrap();
+        }
+        Proxy::over(directory, fast())
+    }
+
+    fn over(directory: Directory, limits: Limits) -> Proxy {
+        super::secrets::watch_logs();
         let signer = Arc::new(Signer::load_or_create(&directory.0.join("state")).unwrap());
         let neighbors = Arc::new(Neighbors::default());
         neighbors.0.lock().unwrap().insert((LOOPBACK_IFINDEX, Ipv6Addr::LOCALHOST), MAC.parse().unwrap());
@@ -102,6 +117,7 @@ impl Proxy {
             metrics: metrics.clone(),
             waker: waker.clone(),
             limits,
+            state_dir: Some(StateDir::open(&directory.0.join("state")).unwrap()),
             cancel: cancel.clone(),
         };
         let mut policy = AddressPolicy::default();
