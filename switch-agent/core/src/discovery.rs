@@ -16,6 +16,7 @@ pub mod limits;
 pub mod metal_stack_v1;
 pub mod once;
 pub mod rules;
+pub mod scan;
 pub mod target;
 pub mod upstream;
 pub mod validity;

@@ -19,6 +19,7 @@ mod proxy;
 mod removal;
 mod restart;
 mod scale;
+mod sessions;
 mod uefi;
 
 pub(crate) type Run = fn(&Lab) -> Result<()>;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         isolation::cases(),
         bad_rows::cases(),
+        sessions::cases(),
         moves::cases(),
         removal::cases(),
         restart::cases(),
