@@ -10,6 +10,7 @@ pub mod head;
 pub mod headers;
 pub mod ipxe;
 pub mod limits;
+pub mod metal_stack_v2;
 pub mod rules;
 pub mod target;
 pub mod upstream;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::metal_stack_v2;
 use super::target::Target;
 use crate::desired::{Dialect, quoted};
 
@@ -116,8 +117,8 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 /// The rules of a dialect, for partitions that configure none.
 ///
 /// `generic`: every path below the API base with the methods that REST APIs use
-/// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity. The
-/// metal-stack dialects forward nothing under `/api`; their own paths carry their own list.
+/// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity.
+/// `metal-stack-v2`: the procedures that booting takes.
 pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
         Dialect::Generic => vec![PathRule {
@@ -125,7 +126,8 @@ pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
             verbs: ["GET", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
             pattern: "/**".to_owned(),
         }],
-        Dialect::MetalStackV2 | Dialect::MetalStackV1 => Vec::new(),
+        Dialect::MetalStackV2 => metal_stack_v2::default_rules(),
+        Dialect::MetalStackV1 => Vec::new(),
     }
 }
 
