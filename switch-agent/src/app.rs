@@ -82,6 +82,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         metrics: metrics.clone(),
         waker: waker.clone(),
         limits: ProxyLimits::default(),
+        state_dir: Some(state_dir.clone()),
         cancel: stop.clone(),
     });
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));

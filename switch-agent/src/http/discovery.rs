@@ -9,6 +9,7 @@ pub mod api;
 pub mod body;
 pub mod ending;
 pub mod files;
+pub mod metal_stack_v2;
 pub mod reach;
 pub mod routes;
 
@@ -38,8 +39,11 @@ use tokio_util::task::TaskTracker;
 
 use self::body::{Held, ReplyBody};
 use self::files::LastGood;
+use self::metal_stack_v2::MetalStackV2;
+use self::metal_stack_v2::refresh::{self, Served};
 use self::reach::Reach;
 use crate::backend::keys::Signer;
+use crate::backend::state_dir::StateDir;
 use crate::http::listener::connection::serve;
 use crate::http::listener::wire::{Activity, Wire};
 use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
@@ -91,6 +95,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub waker: Waker,
     pub limits: Limits,
+    /// Where the control API's last good answers are kept; `None` keeps them in memory only.
+    pub state_dir: Option<StateDir>,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -103,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
     pub(crate) reach: Reach,
+    pub(crate) metal_stack_v2: MetalStackV2,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
@@ -175,6 +182,7 @@ impl Discovery {
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
+            metal_stack_v2: MetalStackV2::new(parts.state_dir),
             configs: LastGood::default(),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
@@ -222,7 +230,7 @@ impl Discovery {
         let moved = open.state.context().partition != context.partition;
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
-            self.shared.tokens.revoke(&open.state.listener.port);
+            self.shared.release(&open.state.listener.port);
         }
     }
 
@@ -270,7 +278,7 @@ impl Discovery {
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
-            self.shared.tokens.revoke(&port);
+            self.shared.release(&port);
         }
         let mut ports = self.ports();
         let left = ports.open.get(&port).is_some_and(|open| !through_vrf(&open.state.listener, event));
@@ -281,7 +289,7 @@ impl Discovery {
             open.cancel.cancel();
         }
         drop(ports);
-        self.shared.tokens.revoke(&port);
+        self.shared.release(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -294,7 +302,7 @@ impl Discovery {
             ports.errors.remove(port);
             ports.open.remove(port)
         };
-        self.shared.tokens.revoke(port);
+        self.shared.release(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -316,6 +324,17 @@ impl Discovery {
         (services.collect(), ports.errors.clone())
     }
 
+    fn served(&self) -> Served {
+        let ports = self.ports();
+        let contexts: Vec<_> = ports.open.values().map(|open| open.state.context()).collect();
+        let partitions: BTreeMap<_, _> =
+            contexts.iter().map(|context| (context.partition.clone(), context.mac)).collect();
+        Served {
+            switch_id: contexts.first().map(|context| context.switch_id.clone()),
+            partitions: partitions.into_iter().collect(),
+        }
+    }
+
     fn refresh_boot_prefixes(&self) {
         let ports = self.ports();
         let mut prefixes: Vec<_> =
@@ -334,6 +353,8 @@ impl Discovery {
         let shared = self.shared.clone();
         if self.shared.current_upstream().is_some_and(|old| other_tokens(old.spec(), spec.as_ref())) {
             drop(shared.tokens.revoke_all());
+            shared.metal_stack_v2.reset();
+            shared.metrics.metal_stack_v2.forget();
         }
         let made = match spec {
             None => None,
@@ -351,6 +372,12 @@ impl Discovery {
                 cancel.clone(),
             );
             tokio::spawn(watching);
+            if upstream.spec().dialect == Dialect::MetalStackV2 {
+                let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
+                tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+                    refresh::run(&shared, &upstream, || discovery.served()).await;
+                }));
+            }
             (upstream, cancel)
         });
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);

@@ -5,5 +5,7 @@ mod forwarding;
 mod handles;
 mod limits;
 mod local;
+mod metal_apiserver;
+mod metal_stack_v2;
 mod support;
 mod wire;

@@ -40,7 +40,7 @@ impl Ca {
         Ca { pem, issuer: Issuer::new(params, key) }
     }
 
-    fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+    pub(super) fn server(&self, names: &[&str]) -> rustls::ServerConfig {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();

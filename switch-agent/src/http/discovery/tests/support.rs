@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::keys::Signer;
+use crate::backend::state_dir::StateDir;
 use crate::http::discovery::{Discovery, NeighborTable, Parts};
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::hub::Hub;
@@ -92,6 +93,7 @@ impl Proxy {
             metrics: metrics.clone(),
             waker: waker.clone(),
             limits,
+            state_dir: Some(StateDir::open(&directory.0.join("state")).unwrap()),
             cancel: cancel.clone(),
         };
         let mut policy = AddressPolicy::default();
