@@ -104,8 +104,9 @@ impl MetalStackV2 {
         lock(&self.pins).pin(at.clone(), uuid, self.now());
     }
 
-    fn pinned(&self, at: &Binding) -> Option<String> {
-        lock(&self.pins).get(at, self.now()).map(str::to_owned)
+    /// The machine of a place that was heard of just now, where it is known.
+    fn heard(&self, at: &Binding) -> Option<String> {
+        lock(&self.pins).heard(at, self.now()).map(str::to_owned)
     }
 
     fn set_switch(&self, switch: Option<Switch>) {
@@ -184,7 +185,7 @@ pub fn relay(port: &PortState, mac: Option<MacAddr>, stage: &str, message: Optio
     };
     let context = port.context();
     let at = mac.map(|mac| binding(&port.listener, &context, mac));
-    let Some(uuid) = at.and_then(|at| shared.metal_stack_v2.pinned(&at)) else {
+    let Some(uuid) = at.and_then(|at| shared.metal_stack_v2.heard(&at)) else {
         return shared.metrics.metal_stack_v2.told("event", "unknown-machine");
     };
     let message = message.unwrap_or_default().chars().take(MESSAGE_LEN_MAX).collect();

@@ -99,6 +99,13 @@ impl Pins {
         self.live(at, now).map(|pin| pin.uuid.as_str())
     }
 
+    /// The machine of a place, which was heard of just now.
+    pub fn heard(&mut self, at: &Binding, now: Duration) -> Option<&str> {
+        let pin = self.0.get_mut(&at.port).filter(|pin| pin.at == *at && now < pin.until)?;
+        pin.until = now + PIN_TTL;
+        Some(&pin.uuid)
+    }
+
     /// Whether `uuid` is to be believed at a place, as far as the API's facts (`None`: it knows nothing of
     /// the switch) and what was seen so far tell.
     pub fn judge(
@@ -230,7 +237,7 @@ mod tests {
         assert!(pins.pin(at.clone(), "m1", HOUR), "new");
         assert!(!pins.pin(at.clone(), "m1", HOUR), "known");
         let mismatch = Err(ClaimRefusal::OtherMachine { known: "m1".to_owned() });
-        assert_eq!(pins.judge(&at, "m2", None, HOUR), mismatch);
+        assert_eq!(pins.judge(&at, "m2", None, HOUR), mismatch.clone());
         let there = Err(ClaimRefusal::OtherPort { port: Some(at.port.clone()) });
         assert_eq!(pins.judge(&place("Ethernet4"), "m1", None, HOUR), there);
 
@@ -245,6 +252,10 @@ mod tests {
             assert_eq!(pins.get(&changed, HOUR), None);
         }
         assert_eq!(pins.judge(&at, "m2", None, HOUR + PIN_TTL), Ok(()));
+        assert_eq!(pins.heard(&at, HOUR * 2), Some("m1"));
+        assert_eq!(pins.heard(&place("Ethernet4"), HOUR * 2), None);
+        assert_eq!(pins.judge(&at, "m2", None, HOUR + PIN_TTL), mismatch, "it was heard of since");
+        assert_eq!(pins.heard(&at, HOUR * 2 + PIN_TTL), None);
         pins.forget(&at.port);
         assert_eq!(pins.judge(&at, "m2", None, HOUR), Ok(()));
         assert_eq!(pins.judge(&place("Ethernet4"), "m1", None, HOUR), Ok(()));

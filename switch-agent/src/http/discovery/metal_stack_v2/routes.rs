@@ -134,8 +134,8 @@ async fn token(incomer: &Incomer<'_>, request: Request<Incoming>, upstream: &Arc
     let mac = incomer.known_mac().await?;
     let shared = &incomer.port.shared;
     let context = incomer.port.context();
-    let pinned = || shared.metal_stack_v2.pinned(&binding(&incomer.port.listener, &context, mac));
-    let Some(uuid) = asked.map(|id| id.to_string()).or_else(pinned) else {
+    let known = || shared.metal_stack_v2.heard(&binding(&incomer.port.listener, &context, mac));
+    let Some(uuid) = asked.map(|id| id.to_string()).or_else(known) else {
         let message =
             "this control API has tokens for machines it can name: send {\"machine_id\": \"<uuid>\"}";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "machine-id-required", message));
@@ -166,6 +166,7 @@ async fn forward(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
     }
     let at = binding(&port.listener, &context, mac);
+    shared.metal_stack_v2.heard(&at);
     let right = lasting(incomer, upstream, &at, right).await?;
     let holds_handle = right.bearer.is_some();
     let rules = api::rules(&context, upstream.spec().dialect);
