@@ -148,19 +148,22 @@ pub struct Told {
     pub context: Arc<PortContext>,
     /// Since when the API says so, where it was asked.
     pub age: Option<Duration>,
+    /// Below which URL machines find the API, where that is not `/api`.
+    pub base: Option<String>,
 }
 
 /// What machines on the port are told of it.
 pub fn told(port: &PortState) -> Told {
     let context = port.context();
     if port.shared.metal_stack_v2_upstream().is_none() {
-        return Told { context, age: None };
+        return Told { context, age: None, base: None };
     }
+    let base = Some(context.proxy_url());
     match port.shared.metal_stack_v2.answer(&context.partition) {
-        None => Told { context, age: None },
+        None => Told { context, age: None, base },
         Some(answer) => {
             let age = Some(answer.age(unix_now()));
-            Told { context: Arc::new(answer.facts.complete((*context).clone())), age }
+            Told { context: Arc::new(answer.facts.complete((*context).clone())), age, base }
         }
     }
 }

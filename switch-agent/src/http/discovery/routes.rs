@@ -151,7 +151,7 @@ fn target(incomer: &Incomer<'_>, request: &Request<Incoming>) -> Result<Target, 
 
 async fn boot(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
-    let Told { context, age } = metal_stack_v2::told(port);
+    let Told { context, age, base } = metal_stack_v2::told(port);
     let mac = incomer.mac().await;
     let config = machine_config(incomer, &context).await?;
     let mut addresses = vec![incomer.address()];
@@ -164,6 +164,7 @@ async fn boot(incomer: &Incomer<'_>) -> Outcome {
     incomer.report(mac, ProxyStep::Config);
     let mut document = boot::document(&context, machine, config);
     document.config_age_s = document.config_age_s.max(age.unwrap_or_default().as_secs());
+    document.api.base = base.unwrap_or(document.api.base);
     Ok(json(StatusCode::OK, &document))
 }
 

@@ -14,6 +14,7 @@ use switch_agent_core::discovery::metal_stack_v2::messages::{
 };
 use switch_agent_core::discovery::metal_stack_v2::store::{self, Answer, Answers};
 use switch_agent_core::name::{MacAddr, PartitionId};
+use switch_agent_core::service::PortContext;
 use tokio::time::Instant;
 
 use super::super::Shared;
@@ -28,6 +29,8 @@ pub const FILE: &str = "metal-stack-v2.json";
 const PARTITION_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks at the switch: who is connected, what is allocated.
 const SWITCH_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a machine is kept waiting for what its partition is told; metal-hammer gives up after 5 s.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Of `ComponentService.Ping`; the API takes 5 s to 1 h.
@@ -143,6 +146,18 @@ async fn partitions(shared: &Shared, upstream: &Upstream, served: &(impl Fn() ->
 /// Whether every served partition was asked for at least once.
 fn due_all(due: &BTreeMap<PartitionId, Instant>, served: &Served) -> bool {
     served.partitions.iter().all(|(partition, _)| due.contains_key(partition))
+}
+
+/// Asks for a partition of which nothing is known yet, on behalf of a machine that asks only once.
+pub(crate) async fn learn(shared: &Shared, upstream: &Upstream, context: &PortContext) {
+    if lock(&shared.metal_stack_v2.answers).contains_key(&context.partition) {
+        return;
+    }
+    let asking = ask_partition(shared, upstream, &context.partition, context.mac);
+    if let Ok(Ok(facts)) = tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+        let answer = Answer { facts, at: unix_now() };
+        lock(&shared.metal_stack_v2.answers).insert(context.partition.clone(), answer);
+    }
 }
 
 fn is_worth_saving(saved: &Answers, answers: &Answers) -> bool {

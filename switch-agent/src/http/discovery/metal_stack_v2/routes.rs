@@ -16,7 +16,7 @@ use super::super::api::{self, Pass, exchange};
 use super::super::body::{ReplyBody, full};
 use super::super::routes::{Incomer, asked_machine_id, machine_config, token_reply};
 use super::grants::{Obtained, lasting, obtain};
-use super::told;
+use super::{refresh, told};
 use crate::http::tokens::binding;
 use crate::http::upstream::Upstream;
 
@@ -117,13 +117,16 @@ async fn config(
     }
     let uuid = machine_id(uuid)?;
     let mac = incomer.known_mac().await?;
-    let context = told(incomer.port).context;
-    let more = machine_config(incomer, &context).await?.map(|config| config.object).unwrap_or_default();
+    let shared = &incomer.port.shared;
+    let more = machine_config(incomer, &incomer.port.context()).await?;
+    let more = more.map(|config| config.object).unwrap_or_default();
     let Obtained { minted, fresh } = obtain(incomer, upstream, mac, &uuid).await?;
     if fresh {
         incomer.report(Some(mac), ProxyStep::Token { machine_id: Some(uuid.clone()) });
     }
     incomer.report(Some(mac), ProxyStep::Config);
+    refresh::learn(shared, upstream, &incomer.port.context()).await;
+    let context = told(incomer.port).context;
     let document = config::document(&context, &uuid, minted.token.expose(), &more);
     Ok(token_bearing(json(StatusCode::OK, &document)))
 }

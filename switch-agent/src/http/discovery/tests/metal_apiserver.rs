@@ -45,6 +45,8 @@ pub(super) struct State {
     pub calls: Vec<Call>,
     /// Machine and id by secret.
     pub tokens: BTreeMap<String, (String, String)>,
+    /// Tokens made so far.
+    made: u32,
     pub switch: Value,
     pub partition: Value,
     /// Answers nothing but 503.
@@ -233,8 +235,8 @@ async fn answer(
             let roles = question["machineRoles"].as_object().unwrap();
             let (machine, role) = roles.iter().next().unwrap();
             assert_eq!(role, "MACHINE_ROLE_EDITOR");
-            let (id, secret) =
-                (format!("token-{}", state.tokens.len()), format!("secret-{}-{machine}", state.tokens.len()));
+            let (id, secret) = (format!("token-{}", state.made), format!("secret-{}-{machine}", state.made));
+            state.made += 1;
             state.tokens.insert(secret.clone(), (machine.clone(), id.clone()));
             reply(StatusCode::OK, &json!({ "token": { "uuid": id }, "secret": secret }))
         }
