@@ -9,6 +9,7 @@ pub mod api;
 pub mod body;
 pub mod ending;
 pub mod files;
+pub mod metal_stack_v2;
 pub mod once;
 pub mod reach;
 pub mod routes;
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
+use self::metal_stack_v2::MetalStackV2;
+use self::metal_stack_v2::refresh::{self, Served};
 use self::once::OnceProfiles;
 use self::reach::Reach;
 use self::session::{Sessions, connection};
@@ -122,6 +125,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
     pub(crate) reach: Reach,
+    pub(crate) metal_stack_v2: MetalStackV2,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
@@ -199,6 +203,7 @@ impl Discovery {
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
+            metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
             once: OnceProfiles::new(parts.state_dir.clone()),
             templates: LastGood::default(),
@@ -250,7 +255,7 @@ impl Discovery {
         let moved = open.state.context().partition != context.partition;
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
-            self.shared.tokens.revoke(&open.state.listener.port);
+            self.shared.release(&open.state.listener.port);
             open.state.sessions.end_all();
         }
     }
@@ -299,7 +304,7 @@ impl Discovery {
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
-            self.shared.tokens.revoke(&port);
+            self.shared.release(&port);
         }
         let mut ports = self.ports();
         if let (false, Some(open)) = (event.carrier, ports.open.get(&port)) {
@@ -314,7 +319,7 @@ impl Discovery {
             open.cancel.cancel();
         }
         drop(ports);
-        self.shared.tokens.revoke(&port);
+        self.shared.release(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -326,7 +331,7 @@ impl Discovery {
         let MachineEvent::Neighbor { port, mac, address } = event else { return };
         let moved = self.ports().open.get(port).is_some_and(|open| open.state.sessions.moved(*address, *mac));
         if moved {
-            self.shared.tokens.revoke(port);
+            self.shared.release(port);
             self.shared.metrics.proxy.rejected("machine-changed");
             tracing::warn!(%port, %address, %mac, "another machine took over an address: its connections end");
         }
@@ -339,7 +344,7 @@ impl Discovery {
             ports.errors.remove(port);
             ports.open.remove(port)
         };
-        self.shared.tokens.revoke(port);
+        self.shared.release(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -359,6 +364,17 @@ impl Discovery {
             (port.clone(), PortService { listener: open.state.listener.clone(), context })
         });
         (services.collect(), ports.errors.clone())
+    }
+
+    fn served(&self) -> Served {
+        let ports = self.ports();
+        let contexts: Vec<_> = ports.open.values().map(|open| open.state.context()).collect();
+        let partitions: BTreeMap<_, _> =
+            contexts.iter().map(|context| (context.partition.clone(), context.mac)).collect();
+        Served {
+            switch_id: contexts.first().map(|context| context.switch_id.clone()),
+            partitions: partitions.into_iter().collect(),
+        }
     }
 
     fn refresh_boot_prefixes(&self) {
@@ -381,6 +397,8 @@ impl Discovery {
             let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
             if old.is_some_and(|old| other_tokens(&old, new)) {
                 drop(shared.tokens.revoke_all());
+                shared.metal_stack_v2.reset();
+                shared.metrics.metal_stack_v2.forget();
             }
         }
         let made = match spec {
@@ -401,6 +419,12 @@ impl Discovery {
                 cancel.clone(),
             );
             tokio::spawn(watching);
+            if upstream.spec().dialect == Dialect::MetalStackV2 {
+                let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
+                tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+                    refresh::run(&shared, &upstream, || discovery.served()).await;
+                }));
+            }
             (upstream, cancel)
         });
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);
