@@ -81,7 +81,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         hub: hub.clone(),
         metrics: metrics.clone(),
         waker: waker.clone(),
-        limits: ProxyLimits::default(),
+        limits: ProxyLimits::with(&args.proxy_limits),
         state_dir: Some(state_dir.clone()),
         cancel: stop.clone(),
     });
@@ -110,11 +110,16 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
             advertise.link(event);
         }
     };
+    let on_machine = {
+        let discovery = discovery.clone();
+        move |event: &switch_agent_core::machines::MachineEvent| discovery.machine(event)
+    };
     let on_route = {
         let leak = leak.clone();
         move |event| leak.route_changed(event)
     };
-    let following = kernel.clone().follow(on_link, on_route, hub.clone(), waker.clone(), stop.clone());
+    let following =
+        kernel.clone().follow(on_link, on_machine, on_route, hub.clone(), waker.clone(), stop.clone());
     lifecycle.spawn("kernel", following);
     let observer = Observer {
         config: config.clone(),

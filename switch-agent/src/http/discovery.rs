@@ -10,25 +10,26 @@ pub mod body;
 pub mod ending;
 pub mod files;
 pub mod metal_stack_v2;
+pub mod once;
 pub mod reach;
 pub mod routes;
+mod session;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::http::{Request, Response};
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
+use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService, UpstreamState};
@@ -37,16 +38,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::body::{Held, ReplyBody};
 use self::files::LastGood;
 use self::metal_stack_v2::MetalStackV2;
 use self::metal_stack_v2::refresh::{self, Served};
+use self::once::OnceProfiles;
 use self::reach::Reach;
+use self::session::{Sessions, connection};
+use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::state_dir::StateDir;
-use crate::http::listener::connection::serve;
-use crate::http::listener::wire::{Activity, Wire};
-use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
+use crate::http::listener::{Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::http::upstream::{self, Upstream};
@@ -56,7 +57,8 @@ use crate::wake::{Reason, Waker};
 
 /// How long closing a port waits for its tasks, which are all cancelled by then.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The kernel's neighbour table, as far as the proxy asks it.
+
+/// The kernel's word on neighbours and links, as far as the proxy asks it.
 pub trait NeighborTable: Send + Sync + 'static {
     /// The MAC of a neighbour on an interface.
     fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr>;
@@ -66,7 +68,14 @@ pub trait NeighborTable: Send + Sync + 'static {
         let _ = (ifindex, mac);
         Vec::new()
     }
+
+    /// The link with this index at this moment: its name and the index of its master. `None` also where the
+    /// kernel gives no answer.
+    fn link(&self, ifindex: u32) -> LinkFuture<'_>;
 }
+
+/// What [`NeighborTable::link`] comes to.
+pub type LinkFuture<'a> = Pin<Box<dyn Future<Output = Option<(String, Option<u32>)>> + Send + 'a>>;
 
 /// Why the service of a port could not be opened or updated.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +90,16 @@ pub enum ServiceError {
     Stopping,
 }
 
-impl NeighborTable for crate::backend::kernel::KernelHandle {
+impl NeighborTable for KernelHandle {
     fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
         self.neighbor_mac(ifindex, address)
+    }
+
+    fn link(&self, ifindex: u32) -> LinkFuture<'_> {
+        Box::pin(async move {
+            let found = KernelHandle::link(self, ifindex).await;
+            found.inspect_err(|error| tracing::warn!(%error, "the kernel does not tell of a link")).ok()?
+        })
     }
 }
 
@@ -111,8 +127,12 @@ pub(crate) struct Shared {
     pub(crate) reach: Reach,
     pub(crate) metal_stack_v2: MetalStackV2,
     pub(crate) configs: LastGood<Map<String, Value>>,
+    pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
+    /// The control API that the live tokens are for. Kept while none is configured, so that a slip in its
+    /// row ends no stream.
+    tokens_for: Mutex<Option<UpstreamSpec>>,
     policy: Arc<AddressPolicy>,
     waker: Waker,
     cancel: CancellationToken,
@@ -137,6 +157,7 @@ pub struct PortState {
     /// One token of the port is made at a time.
     pub(crate) minting: tokio::sync::Mutex<()>,
     requests: Mutex<Bucket>,
+    sessions: Sessions,
 }
 
 impl PortState {
@@ -182,10 +203,12 @@ impl Discovery {
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
-            metal_stack_v2: MetalStackV2::new(parts.state_dir),
+            metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
+            once: OnceProfiles::new(parts.state_dir),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
+            tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
             cancel: parts.cancel,
@@ -209,6 +232,8 @@ impl Discovery {
         if self.shared.cancel.is_cancelled() {
             return Err(ServiceError::Stopping);
         }
+        let once = service.context.settings.boot_once.as_deref();
+        self.shared.once.wanted(&port, once).await;
         let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
         match same_listener {
             Some(true) => self.update(service.context),
@@ -231,6 +256,7 @@ impl Discovery {
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
             self.shared.release(&open.state.listener.port);
+            open.state.sessions.end_all();
         }
     }
 
@@ -253,11 +279,11 @@ impl Discovery {
             shared: self.shared.clone(),
             minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
+            sessions: Sessions::default(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
-        let room =
-            Room { port: Arc::new(Semaphore::new(limits.port_connections)), all: self.shared.room.clone() };
+        let room = Room::new(&limits, self.shared.room.clone());
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
@@ -272,15 +298,19 @@ impl Discovery {
         Ok(())
     }
 
-    /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token
-    /// (whoever is plugged in next is another machine), one that left its VRF is closed at once, and left
-    /// to the reconciler to open again.
+    /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token and
+    /// its connections (whoever is plugged in next is another machine), one that left its VRF is closed at
+    /// once, and left to the reconciler to open again.
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
             self.shared.release(&port);
         }
         let mut ports = self.ports();
+        if let (false, Some(open)) = (event.carrier, ports.open.get(&port)) {
+            let ended = open.state.sessions.end_all();
+            tracing::info!(%port, ended, "no carrier: connections of the port end");
+        }
         let left = ports.open.get(&port).is_some_and(|open| !through_vrf(&open.state.listener, event));
         if !left {
             return;
@@ -293,6 +323,18 @@ impl Discovery {
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
+    }
+
+    /// Takes a change of the neighbour table: an address that turns up with another MAC ends the connections
+    /// of the machine that had it, and the port's token.
+    pub fn machine(&self, event: &MachineEvent) {
+        let MachineEvent::Neighbor { port, mac, address } = event else { return };
+        let moved = self.ports().open.get(port).is_some_and(|open| open.state.sessions.moved(*address, *mac));
+        if moved {
+            self.shared.release(port);
+            self.shared.metrics.proxy.rejected("machine-changed");
+            tracing::warn!(%port, %address, %mac, "another machine took over an address: its connections end");
+        }
     }
 
     /// Closes the service of a port: its listener, its connections, its token.
@@ -351,16 +393,21 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
-        if self.shared.current_upstream().is_some_and(|old| other_tokens(old.spec(), spec.as_ref())) {
-            drop(shared.tokens.revoke_all());
-            shared.metal_stack_v2.reset();
-            shared.metrics.metal_stack_v2.forget();
+        if let Some(new) = &spec {
+            let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
+            if old.is_some_and(|old| other_tokens(&old, new)) {
+                drop(shared.tokens.revoke_all());
+                shared.metal_stack_v2.reset();
+                shared.metrics.metal_stack_v2.forget();
+            }
         }
         let made = match spec {
             None => None,
             Some(spec) => {
                 let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits))).await.ok()
+                let metrics = shared.metrics.clone();
+                let make = move || Arc::new(Upstream::new(spec, policy, limits, metrics));
+                tokio::task::spawn_blocking(make).await.ok()
             }
         };
         let made = made.map(|upstream| {
@@ -393,47 +440,8 @@ impl Discovery {
 }
 
 /// Whether tokens of the one control API are nothing for the other.
-fn other_tokens(old: &UpstreamSpec, new: Option<&UpstreamSpec>) -> bool {
+fn other_tokens(old: &UpstreamSpec, new: &UpstreamSpec) -> bool {
     let kind = |spec: &UpstreamSpec| (spec.dialect, spec.machine_token);
     let place = |spec: &UpstreamSpec| (spec.host.clone(), spec.port, spec.base.clone());
-    new.is_none_or(|new| {
-        kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
-    })
-}
-
-/// Serves one accepted connection to its end.
-async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
-    let shared = port.shared.clone();
-    let name = port.listener.port.clone();
-    shared.metrics.proxy.connection_opened(&name);
-    let metrics = shared.metrics.clone();
-    let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {
-        metrics.proxy.rejected(refusal.as_str());
-    });
-    let activity = Arc::new(Activity::default());
-    let service = MachineService { port, peer: accepted.peer, activity: activity.clone() };
-    serve(wire, service, activity, &shared.limits, cancel).await;
-    shared.metrics.proxy.connection_closed(&name);
-    drop(accepted.permits);
-}
-
-/// The requests of one connection.
-struct MachineService {
-    port: Arc<PortState>,
-    peer: SocketAddrV6,
-    activity: Arc<Activity>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for MachineService {
-    type Response = Response<ReplyBody>;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (port, peer, active) = (self.port.clone(), self.peer, self.activity.begin());
-        Box::pin(async move {
-            let response = routes::serve(port, peer, request).await;
-            Ok(response.map(|body| Held::boxed(body, active)))
-        })
-    }
+    kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
 }

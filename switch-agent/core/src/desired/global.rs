@@ -6,14 +6,16 @@
 //! - `admin_status`: up, so that a misspelt word never takes machines off the network;
 //! - `leak_method`: `render-only`, so that FRR is not touched;
 //! - `machine_token`: handles, so that no token leaves the switch;
-//! - any `control_api_*`: no upstream, so that no request goes out with less protection than asked for;
+//! - any `control_api_*` or `metal_stack_*`: no upstream, so that no request goes out with less protection than
+//!   asked for;
 //! - `proxy_port`, `switch_id`: their defaults.
 //!
-//! `leak_method` and `control_api_*` also take their safe value where an unknown field looks like a
+//! `leak_method`, `control_api_*` and `metal_stack_*` also take their safe value where an unknown field looks like a
 //! misspelling of them.
 
 use super::Findings;
 use super::fields::{Reader, Rule, choice, number, row_name};
+use super::metal_stack_v1;
 use super::url::{absolute_path, control_api_url};
 use super::values::default_or_vrf;
 use crate::desired::{ComponentType, Dialect, Global, LeakMethod, MachineToken, Rejected, UpstreamSpec};
@@ -52,7 +54,7 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     }
     let none = crate::row::Fields::new();
     let fields = config.row(TABLE, KEY).unwrap_or(&none);
-    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &[&FIELDS]);
+    let mut reader = Reader::new(row_name(TABLE, KEY), fields, &[&FIELDS, &metal_stack_v1::FIELDS]);
     let admin_up = reader.or("admin_status", true, admin_status());
     let switch_id = reader.optional("switch_id", switch_id);
     let upstream = upstream(&mut reader);
@@ -144,7 +146,8 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
             reader.reject(one, format!("needs {other} as well"));
         }
     }
-    let bad = reader.is_any_bad_with_prefix("control_api");
+    let metal_stack_v1 = metal_stack_v1::read(reader, dialect);
+    let bad = reader.is_any_bad_with_prefix("control_api") || reader.is_any_bad_with_prefix("metal_stack");
     let url = url.filter(|_| !bad)?;
     Some(UpstreamSpec {
         host: url.host,
@@ -158,6 +161,7 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
         client_cert_file,
         client_key_file,
         token_file,
+        metal_stack_v1,
     })
 }
 

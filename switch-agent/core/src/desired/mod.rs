@@ -1,4 +1,4 @@
-//! What CONFIG_DB asks for: the three `BOOT_NETWORK*` tables as one validated value.
+//! What CONFIG_DB asks for: the `BOOT_NETWORK*` tables as one validated value.
 //!
 //! A bad row rejects itself, never the switch: it lands in [`Desired::rejected`] with a message that names
 //! row, field, value and rule, and every other object is unaffected.
@@ -8,8 +8,10 @@ mod dhcp6;
 mod fields;
 mod global;
 mod in_use;
+mod metal_stack_v1;
 mod partition;
 mod port;
+mod profile;
 mod router;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,9 @@ use crate::row::ConfigDb;
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
 pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
+pub use metal_stack_v1::MetalStackV1Spec;
 pub use port::membership;
+pub use profile::{BootOnce, Profile};
 
 /// Role switches and modes of the `global` row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,6 +103,8 @@ pub struct UpstreamSpec {
     pub client_cert_file: Option<String>,
     pub client_key_file: Option<String>,
     pub token_file: Option<String>,
+    /// Present exactly where the dialect is `metal-stack-v1`.
+    pub metal_stack_v1: Option<MetalStackV1Spec>,
 }
 
 /// How the FRR configuration gets applied (`leak_method`).
@@ -137,10 +143,16 @@ pub struct Partition {
     pub leak_prefixes: Vec<Ipv6Net>,
     /// Path rules of the proxy, in order; empty means the dialect's own list.
     pub api_allow: Vec<PathRule>,
+    /// The profile that the `boot_*` values below are of, if any.
+    pub boot_profile: Option<String>,
     pub boot_kernel_url: Option<String>,
     pub boot_initrd_urls: Vec<String>,
     pub boot_cmdline: Option<String>,
     pub boot_template_file: Option<String>,
+    /// SAN targets that boot scripts may use.
+    pub boot_root_paths: Vec<String>,
+    /// What the port's next machine boots instead, once. Set by a port's row only.
+    pub boot_once: Option<Box<BootOnce>>,
     pub machine_config_file: Option<String>,
 }
 
@@ -156,7 +168,7 @@ pub struct DesiredPort {
     pub index: u64,
     /// `BOOT_NETWORK_PORT` `admin_status`.
     pub admin_up: bool,
-    /// The partition as this port sees it, where its row has router variables of its own.
+    /// The partition as this port sees it, where its row has router variables or boot profiles of its own.
     pub own: Option<Box<Partition>>,
 }
 
@@ -212,8 +224,9 @@ impl Desired {
     pub fn from_config(config: &ConfigDb) -> Desired {
         let mut findings = Findings::default();
         let global = global::global(config, &mut findings);
-        let partitions = partition::partitions(config, &mut findings);
-        let ports = port::ports(config, &partitions, &mut findings);
+        let profiles = profile::profiles(config, &mut findings);
+        let partitions = partition::partitions(config, &profiles, &mut findings);
+        let ports = port::ports(config, &partitions, &profiles, &mut findings);
         Desired { global, partitions, ports, rejected: findings.rejected, warnings: findings.warnings }
     }
 

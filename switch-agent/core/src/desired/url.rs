@@ -44,6 +44,14 @@ fn without_query(rest: &str) -> Result<(), Rule> {
     Ok(())
 }
 
+/// `host[:port]`, as the authority of a URL.
+pub(super) fn authority(value: &str) -> Result<(String, Option<u16>), Rule> {
+    if value.len() > URL_LEN_MAX {
+        return Err("must be at most 1024 bytes".into());
+    }
+    split_authority(value)
+}
+
 fn split_authority(authority: &str) -> Result<(String, Option<u16>), Rule> {
     if authority.contains('@') {
         return Err("must not carry a user name or password".into());
@@ -71,6 +79,20 @@ pub(super) fn download_url(value: &str) -> Result<String, Rule> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     split_authority(&rest[..end])?;
     Ok(value.to_owned())
+}
+
+/// A SAN target as data: `iscsi:...`, `nvme+tcp://...` or what else firmware, iPXE or an initrd takes. Spaces
+/// would end the kernel's parameter.
+pub(super) fn root_path(value: &str) -> Result<String, Rule> {
+    let scheme = value.split_once(':').map(|(scheme, _)| scheme);
+    let known = scheme.is_some_and(|scheme| {
+        !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    });
+    if known && value.len() <= URL_LEN_MAX && value.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(value.to_owned())
+    } else {
+        Err("must be scheme:target of printable ASCII without spaces, at most 1024 bytes".into())
+    }
 }
 
 /// The URI of a captive-portal API: HTTPS (RFC 8908 section 4.1), or the URN for "none".

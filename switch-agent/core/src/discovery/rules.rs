@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::metal_stack_v1::procedure::Procedure;
 use super::metal_stack_v2;
 use super::target::Target;
 use crate::desired::{Dialect, quoted};
@@ -118,7 +119,8 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 ///
 /// `generic`: every path below the API base with the methods that REST APIs use
 /// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity.
-/// `metal-stack-v2`: the procedures that booting takes.
+/// `metal-stack-v1`: the procedures that metal-hammer calls, by their own paths, and its one REST request,
+/// below the API base. `metal-stack-v2`: the procedures that booting takes, by their own paths.
 pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
         Dialect::Generic => vec![PathRule {
@@ -127,7 +129,15 @@ pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
             pattern: "/**".to_owned(),
         }],
         Dialect::MetalStackV2 => metal_stack_v2::default_rules(),
-        Dialect::MetalStackV1 => Vec::new(),
+        Dialect::MetalStackV1 => {
+            let rule = |verb: &str, pattern: &str| PathRule {
+                deny: false,
+                verbs: vec![verb.to_owned()],
+                pattern: pattern.to_owned(),
+            };
+            let procedures = Procedure::ALL.into_iter().map(|procedure| rule("POST", procedure.path()));
+            procedures.chain([rule("GET", "/v1/machine/*")]).collect()
+        }
     }
 }
 
@@ -203,6 +213,25 @@ mod tests {
             assert!(allowed(&list, method, "/v1/a/b"));
         }
         assert!(!allowed(&list, "TRACE", "/v1"));
-        assert!(default_rules(Dialect::MetalStackV1).is_empty());
+    }
+
+    #[test]
+    fn the_default_of_metal_stack_v1_is_what_metal_hammer_asks() {
+        let list = default_rules(Dialect::MetalStackV1);
+        for rule in &list {
+            assert_eq!(rule.to_string().parse::<PathRule>().unwrap(), *rule);
+        }
+        assert!(allowed(&list, "POST", "/api.v1.BootService/Wait"));
+        assert!(allowed(&list, "GET", "/v1/machine/00112233-4455-6677-8899-aabbccddeeff"));
+        for (method, path) in [
+            ("POST", "/api.v1.BootService/Boot"),
+            ("GET", "/api.v1.BootService/Wait"),
+            ("POST", "/v1/machine/x"),
+            ("GET", "/v1/machine"),
+            ("GET", "/v1/machine/x/consolepassword"),
+            ("GET", "/v1/switch/x"),
+        ] {
+            assert!(!allowed(&list, method, path), "{method} {path}");
+        }
     }
 }

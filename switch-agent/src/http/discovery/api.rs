@@ -188,22 +188,35 @@ fn refusal_of(
 /// What a machine is told of a control API that gave no answer.
 pub fn refusal(error: &UpstreamError) -> Refusal {
     let status = match error {
-        UpstreamError::Tls(_) | UpstreamError::Exchange(_) => StatusCode::BAD_GATEWAY,
-        UpstreamError::Unusable(_) | UpstreamError::Address | UpstreamError::Connect(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
+        UpstreamError::Tls(_) | UpstreamError::CertificateTime(_) | UpstreamError::Exchange(_) => {
+            StatusCode::BAD_GATEWAY
         }
+        UpstreamError::Unusable(_)
+        | UpstreamError::Address
+        | UpstreamError::Connect(_)
+        | UpstreamError::Suspended { .. } => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };
     // Addresses and names of the control plane stay in the switch's log.
     let message = match error {
         UpstreamError::Tls(why) => format!("TLS between switch and control API failed: {why}"),
+        UpstreamError::CertificateTime(why) => {
+            format!(
+                "a certificate of the control API is not valid at the switch's time (is its clock right?): {why}"
+            )
+        }
+        UpstreamError::Suspended { .. } => error.to_string(),
         UpstreamError::Unusable(_) => "the switch's control API client is not usable; see its log".to_owned(),
         UpstreamError::Address => "the control API's address is refused by the switch".to_owned(),
         UpstreamError::Connect(_) => "the switch cannot reach the control API".to_owned(),
         UpstreamError::Timeout => "the control API did not answer in time".to_owned(),
         UpstreamError::Exchange(_) => "the exchange with the control API broke off".to_owned(),
     };
-    Refusal { retry_after: Some(RETRY), ..Refusal::new(status, error.code(), message) }
+    let retry_after = match error {
+        UpstreamError::Suspended { retry_after, .. } => *retry_after,
+        _ => RETRY,
+    };
+    Refusal { retry_after: Some(retry_after), ..Refusal::new(status, error.code(), message) }
 }
 
 fn hygiene(headers: &HeaderMap) -> Hygiene {
@@ -355,6 +368,7 @@ mod tests {
             client_cert_file: None,
             client_key_file: None,
             token_file: None,
+            metal_stack_v1: None,
         };
         let rules: Vec<PathRule> = vec!["!GET /secret/**".parse().unwrap(), "GET /**".parse().unwrap()];
         let of = |text: &str| {

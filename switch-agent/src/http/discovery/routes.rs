@@ -192,7 +192,31 @@ fn unusable_file(code: &'static str, message: &str) -> Refusal {
 
 async fn script(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
-    let context = metal_stack_v2::told_to_firmware(port);
+    let Told { context, .. } = metal_stack_v2::told(port);
+    let mac = incomer.mac().await;
+    let mut script = None;
+    if let Some(once) = &context.settings.boot_once
+        && port.shared.once.is_due(&port.listener.port, once).await
+    {
+        let mut context = PortContext::clone(&context);
+        once.profile.apply(&mut context.settings);
+        let made = rendered(port, &context, mac).await?;
+        // Used up only now: a template that cannot be rendered leaves it for the next try.
+        if port.shared.once.take(&port.listener.port, once).await {
+            tracing::info!(port = %port.listener.port, profile = once.profile.name, "one-shot boot profile handed out");
+            script = Some(made);
+        }
+    }
+    let script = match script {
+        Some(script) => script,
+        None => rendered(port, &context, mac).await?,
+    };
+    incomer.report(mac, ProxyStep::Config);
+    Ok(text(StatusCode::OK, script))
+}
+
+/// The script of a port as `context` has it.
+async fn rendered(port: &PortState, context: &PortContext, mac: Option<MacAddr>) -> Result<String, Refusal> {
     let unusable = |error: String| {
         tracing::warn!(port = %port.listener.port, error, "boot template cannot be used");
         unusable_file("boot-template-unusable", "the partition's boot template cannot be used")
@@ -205,12 +229,11 @@ async fn script(incomer: &Incomer<'_>) -> Outcome {
             Some(template)
         }
     };
-    let mac = incomer.mac().await;
-    let script = ipxe::render(template.as_deref(), &context, mac).map_err(|error| {
+    let upstream = port.shared.current_upstream();
+    let dialect = upstream.map(|upstream| upstream.spec().dialect).unwrap_or_default();
+    ipxe::render(template.as_deref(), context, mac, dialect).map_err(|error| {
         unusable(std::error::Error::source(&error).map_or(error.to_string(), |why| format!("{error}: {why}")))
-    })?;
-    incomer.report(mac, ProxyStep::Config);
-    Ok(text(StatusCode::OK, script))
+    })
 }
 
 #[derive(Deserialize)]

@@ -3,9 +3,16 @@
 mod control_api;
 mod forwarding;
 mod handles;
+mod http2;
 mod limits;
 mod local;
 mod metal_apiserver;
 mod metal_stack_v2;
+mod profiles;
+mod raw_api;
+mod recovery;
+mod sessions;
+mod smuggling;
 mod support;
+mod tls;
 mod wire;

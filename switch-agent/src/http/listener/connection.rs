@@ -22,8 +22,17 @@ const H2_STREAM_WINDOW: u32 = 64 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of responses that one HTTP/2 stream may hold.
 const H2_SEND_BUFFER: usize = 64 << 10;
+/// What [`switch_agent_core::discovery::frames`] takes, too.
+const H2_FRAME: u32 = 16 << 10;
+/// Streams that were reset before they were served, at a time; and streams that were reset for errors of the
+/// peer, in the connection's life.
+const H2_RESETS: usize = 16;
+const H2_ERRORS: usize = 64;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Over TLS a machine may wait for hours on one stream whose other end must learn soon that it died.
+const TLS_H2_PING_INTERVAL: Duration = Duration::from_secs(5);
+const TLS_H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 const H1_BUFFER: usize = 64 << 10;
 /// From asking a connection to end to ending it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -96,6 +105,11 @@ pub async fn serve<S>(
         Protocol::Http2 => {
             let streams = Streams(cancel.child_token());
             let _end_streams = streams.0.clone().drop_guard();
+            let (ping_interval, ping_timeout) = if wire.is_tls() {
+                (TLS_H2_PING_INTERVAL, TLS_H2_PING_TIMEOUT)
+            } else {
+                (H2_PING_INTERVAL, H2_PING_TIMEOUT)
+            };
             let mut builder = http2::Builder::new(streams);
             builder
                 .timer(TokioTimer::new())
@@ -103,9 +117,12 @@ pub async fn serve<S>(
                 .initial_stream_window_size(H2_STREAM_WINDOW)
                 .initial_connection_window_size(H2_CONNECTION_WINDOW)
                 .max_send_buf_size(H2_SEND_BUFFER)
+                .max_frame_size(H2_FRAME)
+                .max_pending_accept_reset_streams(H2_RESETS)
+                .max_local_error_reset_streams(H2_ERRORS)
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-                .keep_alive_interval(H2_PING_INTERVAL)
-                .keep_alive_timeout(H2_PING_TIMEOUT);
+                .keep_alive_interval(ping_interval)
+                .keep_alive_timeout(ping_timeout);
             let connection = builder.serve_connection(TokioIo::new(wire), service);
             drive(connection, &activity, limits, &cancel).await
         }

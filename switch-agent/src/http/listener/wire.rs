@@ -8,16 +8,19 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::frames::Frames;
 use switch_agent_core::discovery::head::{self, Framing, HeadRefusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::stream::Stream;
 
 /// What a refused header block is replaced by: no parser takes it, so the library answers 400 and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";
@@ -28,11 +31,16 @@ const READ_CHUNK: usize = 4096;
 pub struct Activity {
     active: AtomicUsize,
     quiet_since: Mutex<Instant>,
+    token_bearing: AtomicBool,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Activity { active: AtomicUsize::new(0), quiet_since: Mutex::new(Instant::now()) }
+        Activity {
+            active: AtomicUsize::new(0),
+            quiet_since: Mutex::new(Instant::now()),
+            token_bearing: AtomicBool::new(false),
+        }
     }
 }
 
@@ -44,6 +52,11 @@ impl Activity {
     pub fn begin(self: &Arc<Self>) -> ActiveRequest {
         self.active.fetch_add(1, Ordering::AcqRel);
         ActiveRequest(self.clone())
+    }
+
+    /// From now on a secret may be among the bytes: they go no further than the link.
+    pub fn bear_token(&self) {
+        self.token_bearing.store(true, Ordering::Release);
     }
 
     /// Since when no request is being served; `None` while one is.
@@ -71,9 +84,9 @@ enum Phase {
     Through,
 }
 
-/// A connection's socket with its guards.
+/// A connection's stream with its guards.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     phase: Phase,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that the library may have.
@@ -83,7 +96,14 @@ pub struct Wire {
     header_deadline: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
     write_deadline: Option<Pin<Box<Sleep>>>,
-    refused: Box<dyn Fn(HeadRefusal) + Send + Sync>,
+    refused: Box<dyn Fn(&'static str) + Send + Sync>,
+    /// Counts the frames of HTTP/2, once it is spoken.
+    frames: Frames,
+    counts_frames: bool,
+    started: Instant,
+    activity: Arc<Activity>,
+    /// The hop limit is known to be 1.
+    on_link: bool,
 }
 
 /// What a peer speaks.
@@ -95,14 +115,15 @@ pub enum Protocol {
 }
 
 impl Wire {
-    /// `refused` is told of each header block that was refused.
+    /// `refused` is told of each header block that was refused, and of a flood of frames, by a label.
     pub fn new(
-        stream: TcpStream,
+        stream: impl Into<Stream>,
         limits: &Limits,
-        refused: impl Fn(HeadRefusal) + Send + Sync + 'static,
+        activity: Arc<Activity>,
+        refused: impl Fn(&'static str) + Send + Sync + 'static,
     ) -> Wire {
         Wire {
-            stream,
+            stream: stream.into(),
             phase: Phase::Head,
             buffer: Vec::new(),
             released: 0,
@@ -112,7 +133,17 @@ impl Wire {
             write_timeout: limits.write_stall_timeout,
             write_deadline: None,
             refused: Box::new(refused),
+            frames: Frames::new(limits),
+            counts_frames: false,
+            started: Instant::now(),
+            activity,
+            on_link: false,
         }
+    }
+
+    /// Whether the peer speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     /// Reads enough to know the protocol; nothing is lost for the reader after.
@@ -130,6 +161,7 @@ impl Wire {
         started.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if self.buffer.starts_with(PREFACE) {
             self.through();
+            self.counts_frames = true;
             return Ok(Protocol::Http2);
         }
         Ok(Protocol::Http1)
@@ -177,9 +209,29 @@ impl Wire {
     }
 
     fn poison(&mut self, refusal: HeadRefusal) {
-        (self.refused)(refusal);
+        (self.refused)(refusal.as_str());
         self.buffer = POISON.to_vec();
         self.through();
+    }
+
+    /// Bytes on their way to the library.
+    fn count_frames(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.counts_frames {
+            return Ok(());
+        }
+        self.frames.take(bytes, self.started.elapsed()).map_err(|refusal| {
+            (self.refused)(refusal.as_str());
+            io::Error::other(refusal)
+        })
+    }
+
+    /// Keeps a secret on the link. Fails rather than to send one further.
+    fn stay_on_link(&mut self) -> io::Result<()> {
+        if !self.on_link && self.activity.token_bearing.load(Ordering::Acquire) {
+            SockRef::from(self.stream.socket()).set_unicast_hops_v6(1)?;
+            self.on_link = true;
+        }
+        Ok(())
     }
 
     fn body_passed(&mut self, bytes: usize) {
@@ -197,6 +249,7 @@ impl Wire {
         };
         let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        self.count_frames(part.filled())?;
         let bytes = part.filled().len();
         out.advance(bytes);
         self.body_passed(bytes);
@@ -246,8 +299,9 @@ impl AsyncRead for Wire {
         loop {
             if this.released > 0 {
                 let bytes = this.released.min(out.remaining());
-                out.put_slice(&this.buffer[..bytes]);
-                this.buffer.drain(..bytes);
+                let released: Vec<u8> = this.buffer.drain(..bytes).collect();
+                this.count_frames(&released)?;
+                out.put_slice(&released);
                 this.released -= bytes;
                 return Poll::Ready(Ok(()));
             }
@@ -270,6 +324,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stay_on_link()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_write_deadline(cx, written)
     }
@@ -279,6 +334,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.stay_on_link()?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.poll_write_deadline(cx, written)
     }
@@ -287,8 +343,10 @@ impl AsyncWrite for Wire {
         self.stream.is_write_vectored()
     }
 
+    /// TLS takes more bytes than the socket: a peer that takes none is noticed here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.is_tls() { self.poll_write_deadline(cx, flushed) } else { flushed }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::validity::not_after;
+
+use super::verifier::Verifier;
 
 /// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -45,6 +48,8 @@ pub enum FileError {
     HalfIdentity,
     #[error("client certificate and key do not fit")]
     Identity(#[source] rustls::Error),
+    #[error("the roots and revocation lists do not fit")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
     #[error("{path} holds no bearer token on its first line")]
@@ -58,6 +63,8 @@ pub struct Credentials {
     pub tls: ClientConfig,
     pub agent_token: Option<Arc<str>>,
     pub expiry: Expiry,
+    /// Files with secrets that others may read.
+    pub loose: Vec<String>,
 }
 
 /// Unix time at which the first certificate of a file expires; `None` where no file is configured.
@@ -108,26 +115,36 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, FileError> {
     if parsed.is_empty() { Err(FileError::NoCertificate { path: path.into() }) } else { Ok(parsed) }
 }
 
-fn roots(ca_file: Option<&str>) -> Result<RootCertStore, FileError> {
+type Roots = (Vec<CertificateDer<'static>>, Vec<CertificateRevocationListDer<'static>>);
+
+/// Roots, and the revocation lists that stand next to them.
+fn roots(ca_file: Option<&str>) -> Result<Roots, FileError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = ca_file {
-        for certificate in certificates(path)? {
-            store.add(certificate).map_err(|source| FileError::Root { path: path.into(), source })?;
+        let roots = certificates(path)?;
+        for root in &roots {
+            store.add(root.clone()).map_err(|source| FileError::Root { path: path.into(), source })?;
         }
-        return Ok(store);
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
+        return Ok((roots, lists.map_err(|source| FileError::Pem { path: path.into(), source })?));
     }
     // Some systems ship roots that no library takes; those are skipped, as every client does.
-    let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 { Err(FileError::NoSystemRoots) } else { Ok(store) }
+    let found = rustls_native_certs::load_native_certs().certs;
+    let usable: Vec<_> = found.into_iter().filter(|root| store.add(root.clone()).is_ok()).collect();
+    if usable.is_empty() { Err(FileError::NoSystemRoots) } else { Ok((usable, Vec::new())) }
 }
 
 /// Reads all files of the spec. Blocks.
 pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (roots, lists) = roots(spec.ca_file.as_deref())?;
+    let verifier = Verifier::new(roots, lists, provider.clone()).map_err(FileError::Verifier)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(FileError::Tls)?
-        .with_root_certificates(roots(spec.ca_file.as_deref())?);
+        // Stricter than the library's own, which it asks.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let tls = match (&spec.client_cert_file, &spec.client_key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key_path)) => {
@@ -138,7 +155,13 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    Ok(Credentials { tls, agent_token, expiry: Expiry::of(spec) })
+    let secrets = [&spec.client_key_file, &spec.token_file];
+    let loose = secrets.into_iter().flatten().filter(|path| others_may_read(path)).cloned().collect();
+    Ok(Credentials { tls, agent_token, expiry: Expiry::of(spec), loose })
+}
+
+fn others_may_read(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0)
 }
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {

@@ -43,6 +43,7 @@ fn every_global_field_is_read() {
                 client_cert_file: Some("/etc/cert.pem".to_owned()),
                 client_key_file: Some("/etc/key.pem".to_owned()),
                 token_file: Some("/etc/token".to_owned()),
+                metal_stack_v1: None,
             }),
             proxy_port: 8080,
             leak_method: LeakMethod::FrrMgmt,
@@ -50,7 +51,47 @@ fn every_global_field_is_read() {
     );
 }
 
-const FULL_PARTITION: [(&str, &str); 40] = [
+#[test]
+fn every_field_of_metal_stack_v1_is_read() {
+    let mut config = base();
+    let rows = [
+        ("control_api_url", "https://api.example.com/metal"),
+        ("control_api_dialect", "metal-stack-v1"),
+        ("metal_stack_grpc_address", "[2001:db8:f::1]:50051"),
+        ("metal_stack_grpc_ca_file", "/etc/grpc-ca.pem"),
+        ("metal_stack_grpc_cert_file", "/etc/grpc.pem"),
+        ("metal_stack_grpc_key_file", "/etc/grpc.key"),
+        ("metal_stack_hmac_file", "/etc/hmac"),
+    ];
+    config.insert("BOOT_NETWORK", "global", fields(rows));
+    let desired = Desired::from_config(&config);
+    assert_eq!(desired.rejected, []);
+    assert_eq!(
+        desired.global.upstream.unwrap().metal_stack_v1,
+        Some(MetalStackV1Spec {
+            grpc_host: "2001:db8:f::1".to_owned(),
+            grpc_port: 50051,
+            grpc_ca_file: Some("/etc/grpc-ca.pem".to_owned()),
+            grpc_cert_file: "/etc/grpc.pem".to_owned(),
+            grpc_key_file: "/etc/grpc.key".to_owned(),
+            hmac_file: "/etc/hmac".to_owned(),
+        })
+    );
+    // Without one of them nothing goes out.
+    for field in rows.iter().map(|(field, _)| *field).filter(|field| field.starts_with("metal_stack")) {
+        let mut config = base();
+        let others: Vec<_> = rows.iter().copied().filter(|(name, _)| *name != field).collect();
+        config.insert("BOOT_NETWORK", "global", row(&others));
+        let desired = Desired::from_config(&config);
+        let optional = field == "metal_stack_grpc_ca_file";
+        assert_eq!(desired.global.upstream.is_some(), optional, "{field}");
+        let messages: Vec<String> = desired.rejected.iter().map(ToString::to_string).collect();
+        let wanted = format!("BOOT_NETWORK|global: {field}: is needed by control_api_dialect metal-stack-v1");
+        assert_eq!(messages, if optional { Vec::new() } else { vec![wanted] });
+    }
+}
+
+const FULL_PARTITION: [(&str, &str); 41] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -96,6 +137,7 @@ const FULL_PARTITION: [(&str, &str); 40] = [
     ("boot_initrd_url@", "https://images.example.com/i1,https://images.example.com/i2"),
     ("boot_cmdline", "console=ttyS0 ip=off"),
     ("boot_template_file", "/etc/boot.ipxe"),
+    ("boot_root_path@", "iscsi:[2001:db8::9]::::iqn.2026-11.example:a,nvme+tcp://[2001:db8::9]:4420/nqn/1"),
     ("machine_config_file", "/etc/machine.json"),
 ];
 

@@ -87,6 +87,37 @@ fn global_fields() {
 }
 
 #[test]
+fn global_fields_of_metal_stack_v1() {
+    let others = [
+        ("control_api_url", "https://api.example.com/metal"),
+        ("control_api_dialect", "metal-stack-v1"),
+        ("metal_stack_grpc_address", "api.example.com:50051"),
+        ("metal_stack_grpc_cert_file", "/etc/grpc.pem"),
+        ("metal_stack_grpc_key_file", "/etc/grpc.key"),
+        ("metal_stack_hmac_file", "/etc/hmac"),
+    ];
+    let cases = [
+        ("metal_stack_grpc_address", "api.example.com", "must be host:port"),
+        ("metal_stack_grpc_address", "https://api.example.com:1", "must have a port from 1 to 65535"),
+        ("metal_stack_grpc_address", "2001:db8::1", HOST),
+        ("metal_stack_grpc_address", "u@api:1", "must not carry a user name or password"),
+        ("metal_stack_grpc_address", "a_b..c:1", HOST),
+        ("metal_stack_grpc_ca_file", "ca.pem", PATH),
+        ("metal_stack_grpc_cert_file", "c.pem", PATH),
+        ("metal_stack_grpc_key_file", "k.pem", PATH),
+        ("metal_stack_hmac_file", "/etc/../hmac", PATH),
+    ];
+    assert_field_rules("BOOT_NETWORK", "global", &others, &cases);
+    let other_dialect = "needs control_api_dialect metal-stack-v1";
+    assert_field_rules(
+        "BOOT_NETWORK",
+        "global",
+        &[],
+        &[("metal_stack_hmac_file", "/etc/hmac", other_dialect)],
+    );
+}
+
+#[test]
 fn partition_addresses() {
     let prefix = ("prefix", "2001:db8::/56");
     assert_field_rules(

@@ -30,12 +30,14 @@ fn leaves(section: &str) -> BTreeSet<String> {
 #[test]
 fn both_know_the_same_fields() {
     let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(leaves(section("container global")), fields(&global::FIELDS));
+    let global = [&global::FIELDS[..], &metal_stack_v1::FIELDS].concat();
+    assert_eq!(leaves(section("container global")), fields(&global));
     assert_eq!(leaves(section("grouping router-variables")), fields(&router::FIELDS));
     let lists = [
         (section("list BOOT_NETWORK_PARTITION_LIST"), &partition::FIELDS[..]),
         (section("list BOOT_NETWORK_PORT_LIST"), &port::FIELDS[..]),
     ];
+    assert_eq!(leaves(section("list BOOT_NETWORK_PROFILE_LIST")), fields(&profile::FIELDS));
     for (list, own) in lists {
         assert_eq!(leaves(list), fields(own));
         assert!(list.contains("uses router-variables"));

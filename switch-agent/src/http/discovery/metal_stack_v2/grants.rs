@@ -41,8 +41,22 @@ pub struct Obtained {
     pub fresh: bool,
 }
 
-/// The token of the machine `uuid` on the port: the live one, or a new one. Refusals are counted and told.
+/// The token of the machine `uuid` on the port: the live one, or a new one. Refusals are told to operators.
+///
+/// It is made to its end even if the machine goes away meanwhile: what the API made for nobody is revoked.
 pub async fn obtain(
+    incomer: &Incomer<'_>,
+    upstream: &Arc<Upstream>,
+    mac: MacAddr,
+    uuid: &str,
+) -> Result<Obtained, Refusal> {
+    let (port, peer) = (incomer.port.clone(), incomer.peer);
+    let (upstream, uuid) = (upstream.clone(), uuid.to_owned());
+    let making = async move { obtained(&Incomer { port: &port, peer }, &upstream, mac, &uuid).await };
+    tokio::spawn(making).await.unwrap_or_else(|_| Err(CallError::Answer.refusal()))
+}
+
+async fn obtained(
     incomer: &Incomer<'_>,
     upstream: &Arc<Upstream>,
     mac: MacAddr,

@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, RevokedCertParams,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use switch_agent_core::desired::{ComponentType, Dialect, MachineToken, UpstreamSpec};
@@ -29,33 +32,74 @@ pub(super) struct Ca {
 
 impl Ca {
     pub(super) fn new() -> Ca {
+        Ca::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut CertificateParams)) -> Ca {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Two CAs of one name would differ by key only, which is another error.
         let number = CAS.fetch_add(1, Ordering::Relaxed);
         params.distinguished_name.push(DnType::CommonName, format!("CA {number}"));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Ca { pem, issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+    /// A certificate of this CA and its key, as PEM.
+    pub(super) fn leaf(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let cert = CertificateDer::from_pem_slice(cert.pem().as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert], key)
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
     }
+
+    pub(super) fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+        let (cert, key) = self.leaf(names, |_| {});
+        server_config(&cert, &key)
+    }
+
+    /// A list of revoked serial numbers, as PEM.
+    pub(super) fn revocations(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2120, 1, 1),
+            crl_number: 1u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A server with a chain of certificates (PEM) and the key of the first.
+pub(super) fn server_config(chain: &str, key: &str) -> rustls::ServerConfig {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
 }
 
 /// A control API, and what it saw.
@@ -86,8 +130,16 @@ impl Api {
         if http1_only {
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
+        Api::with(tls).await
+    }
+
+    pub(super) async fn with(tls: rustls::ServerConfig) -> Api {
+        Api::at(tls, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(super) async fn at(tls: rustls::ServerConfig, address: SocketAddr) -> Api {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, cancelled, stop) = (Arc::default(), CancellationToken::new(), CancellationToken::new());
         let api = Api { address, seen: Arc::clone(&seen), cancelled: cancelled.clone(), stop: stop.clone() };
@@ -122,6 +174,7 @@ impl Api {
             client_cert_file: None,
             client_key_file: None,
             token_file: None,
+            metal_stack_v1: None,
         }
     }
 

@@ -132,6 +132,7 @@ impl MetalApiserver {
             dialect: Dialect::MetalStackV2,
             machine_token,
             component_type: ComponentType::Pixiecore,
+            metal_stack_v1: None,
             vrf: "default".to_owned(),
             ca_file: Some(ca_file.to_owned()),
             client_cert_file: None,

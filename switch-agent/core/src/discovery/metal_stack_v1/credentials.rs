@@ -1,0 +1,361 @@
+//! Which credentials are live: for each port one generation of them, in memory only.
+//!
+//! A generation is the client certificates, the HMAC key (kept by the shell) and the pinned machine of one
+//! stay of one machine at one port. It ends with the stay: another MAC, VRF, interface or partition, a cable
+//! out for [`CARRIER_GRACE`], or a machine that asks anew after the cable was out at all. Shorter losses of
+//! carrier leave it alone by themselves: metal-hammer causes them when it sets up its interfaces, after it
+//! fetched its credentials for good.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::MachineId;
+use super::hmac::{HmacRefusal, Seen};
+use crate::identity::Binding;
+use crate::name::{MacAddr, PartitionId, PortName};
+
+/// Life of a client certificate: metal-hammer fetches one at boot and reboots after at most two days.
+pub const CERTIFICATE_TTL: Duration = Duration::from_secs(72 * 3600);
+/// Longest loss of carrier that a machine's stay survives, as in the table of machines.
+pub const CARRIER_GRACE: Duration = Duration::from_secs(10);
+/// Certificates of one port: a machine that asks again (from its console, say) does not end those it uses.
+const CERTIFICATES_MAX: usize = 8;
+
+/// SHA-256 of a certificate.
+pub type Fingerprint = [u8; 32];
+
+/// Number of a generation, unique in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+/// Why presented credentials open nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CredentialRefusal {
+    #[error("this port was given no credentials; ask for some with GET /certs")]
+    None,
+    #[error("the certificate is not one that this port was given")]
+    Other,
+    #[error("the certificate has expired")]
+    Expired,
+    #[error("the port was moved since the certificate was made")]
+    Moved,
+    #[error("the credentials belong to another machine")]
+    OtherMac,
+    #[error("the port is pinned to another machine id")]
+    OtherMachine,
+}
+
+#[derive(Debug, Clone)]
+struct Live {
+    generation: Generation,
+    binding: Binding,
+    partition: PartitionId,
+    certificates: VecDeque<(Fingerprint, Duration)>,
+    machine: Option<MachineId>,
+    seen: Seen,
+    down_since: Option<Duration>,
+    /// The carrier was lost since the generation began.
+    interrupted: bool,
+}
+
+/// The live credentials of the switch. Time is since an arbitrary origin and monotonic.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialTable {
+    live: BTreeMap<PortName, Live>,
+    generations: u64,
+}
+
+impl CredentialTable {
+    /// Enters a new certificate of the machine at `binding`. Its generation is a new one where the port's
+    /// stay is.
+    pub fn issue(
+        &mut self,
+        binding: Binding,
+        partition: &PartitionId,
+        certificate: Fingerprint,
+        now: Duration,
+    ) -> Generation {
+        let port = binding.port.clone();
+        self.drop_overdue(&port, now);
+        let same = |live: &Live| live.binding == binding && live.partition == *partition && !live.interrupted;
+        if !self.live.get(&port).is_some_and(same) {
+            self.generations += 1;
+            let live = Live {
+                generation: Generation(self.generations),
+                binding,
+                partition: partition.clone(),
+                certificates: VecDeque::new(),
+                machine: None,
+                seen: Seen::default(),
+                down_since: None,
+                interrupted: false,
+            };
+            self.live.insert(port.clone(), live);
+        }
+        let Some(live) = self.live.get_mut(&port) else { return Generation(self.generations) };
+        if live.certificates.len() >= CERTIFICATES_MAX {
+            live.certificates.pop_front();
+        }
+        live.certificates.push_back((certificate, now + CERTIFICATE_TTL));
+        live.generation
+    }
+
+    /// The port's generation, whose stay has not ended.
+    pub fn generation(&mut self, port: &PortName, now: Duration) -> Option<Generation> {
+        self.drop_overdue(port, now);
+        self.live.get(port).map(|live| live.generation)
+    }
+
+    fn live(&mut self, port: &PortName, now: Duration) -> Result<&mut Live, CredentialRefusal> {
+        self.drop_overdue(port, now);
+        self.live.get_mut(port).ok_or(CredentialRefusal::None)
+    }
+
+    /// Whether a certificate is one that the port was given.
+    pub fn check_certificate(
+        &mut self,
+        port: &PortName,
+        certificate: &Fingerprint,
+        now: Duration,
+    ) -> Result<Generation, CredentialRefusal> {
+        let live = self.live(port, now)?;
+        let found = live.certificates.iter().find(|(known, _)| known == certificate);
+        match found {
+            None => Err(CredentialRefusal::Other),
+            Some((_, expires)) if now >= *expires => Err(CredentialRefusal::Expired),
+            Some(_) => Ok(live.generation),
+        }
+    }
+
+    /// Whether the port's credentials are presented from where they were made for.
+    pub fn check_binding(&mut self, at: &Binding, now: Duration) -> Result<Generation, CredentialRefusal> {
+        let live = self.live(&at.port, now)?;
+        if live.binding.vrf != at.vrf || live.binding.ifindex != at.ifindex {
+            Err(CredentialRefusal::Moved)
+        } else if live.binding.mac != at.mac {
+            Err(CredentialRefusal::OtherMac)
+        } else {
+            Ok(live.generation)
+        }
+    }
+
+    /// Pins the port to a machine at first sight, and holds every later one against it. Returns whether
+    /// this was the first sight.
+    pub fn pin(
+        &mut self,
+        port: &PortName,
+        machine: &MachineId,
+        now: Duration,
+    ) -> Result<bool, CredentialRefusal> {
+        let live = self.live(port, now)?;
+        match &live.machine {
+            None => {
+                live.machine = Some(machine.clone());
+                Ok(true)
+            }
+            Some(pinned) if pinned == machine => Ok(false),
+            Some(_) => Err(CredentialRefusal::OtherMachine),
+        }
+    }
+
+    /// The machine that the port is pinned to.
+    pub fn machine(&mut self, port: &PortName, now: Duration) -> Option<MachineId> {
+        self.drop_overdue(port, now);
+        self.live.get(port)?.machine.clone()
+    }
+
+    /// Takes a signature that was verified with the port's key; each is good once.
+    pub fn take_signature(
+        &mut self,
+        port: &PortName,
+        tag: &[u8; 32],
+        now: Duration,
+    ) -> Result<(), HmacRefusal> {
+        let live = self.live(port, now).map_err(|_| HmacRefusal::Key)?;
+        if live.seen.first(tag) { Ok(()) } else { Err(HmacRefusal::Replayed) }
+    }
+
+    /// The MAC that the port's credentials are bound to.
+    pub fn mac(&self, port: &PortName) -> Option<MacAddr> {
+        self.live.get(port).map(|live| live.binding.mac)
+    }
+
+    /// The port lost or gained its carrier.
+    pub fn carrier(&mut self, port: &PortName, up: bool, now: Duration) {
+        self.drop_overdue(port, now);
+        if let Some(live) = self.live.get_mut(port) {
+            if up {
+                live.down_since = None;
+            } else {
+                live.interrupted = true;
+                live.down_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Ends the port's credentials where its carrier has been away for [`CARRIER_GRACE`].
+    fn drop_overdue(&mut self, port: &PortName, now: Duration) {
+        let overdue = |live: &Live| live.down_since.is_some_and(|since| now >= since + CARRIER_GRACE);
+        if self.live.get(port).is_some_and(overdue) {
+            self.live.remove(port);
+        }
+    }
+
+    /// Ends the port's credentials. Returns whether there were any.
+    pub fn revoke(&mut self, port: &PortName) -> bool {
+        self.live.remove(port).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn binding(port: &str) -> Binding {
+        Binding {
+            switch_id: "leaf1".to_owned(),
+            partition: "p1".parse().unwrap(),
+            port: port.parse().unwrap(),
+            vrf: "VrfBoot-p1".parse().unwrap(),
+            ifindex: 7,
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+        }
+    }
+
+    fn issue(table: &mut CredentialTable, port: &str, certificate: u8, now: Duration) -> Generation {
+        table.issue(binding(port), &"p1".parse().unwrap(), [certificate; 32], now)
+    }
+
+    fn port(name: &str) -> PortName {
+        name.parse().unwrap()
+    }
+
+    fn machine(last: char) -> MachineId {
+        MachineId::parse(&format!("00112233-4455-6677-8899-aabbccddeef{last}")).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_is_good_on_its_own_port_for_its_time() {
+        let mut table = CredentialTable::default();
+        let (a, b) = (port("Ethernet0"), port("Ethernet4"));
+        assert_eq!(table.check_certificate(&a, &[1; 32], SECOND), Err(CredentialRefusal::None));
+        let first = issue(&mut table, "Ethernet0", 1, SECOND);
+        let second = issue(&mut table, "Ethernet4", 2, SECOND);
+        assert_ne!(first, second);
+        assert_eq!(table.check_certificate(&a, &[1; 32], SECOND), Ok(first));
+        assert_eq!(table.check_certificate(&b, &[1; 32], SECOND), Err(CredentialRefusal::Other));
+        let end = SECOND + CERTIFICATE_TTL;
+        assert_eq!(table.check_certificate(&a, &[1; 32], end - SECOND), Ok(first));
+        assert_eq!(table.check_certificate(&a, &[1; 32], end), Err(CredentialRefusal::Expired));
+    }
+
+    #[test]
+    fn asking_again_keeps_what_is_in_use_within_bounds() {
+        let mut table = CredentialTable::default();
+        let a = port("Ethernet0");
+        let generation = issue(&mut table, "Ethernet0", 0, SECOND);
+        table.pin(&a, &machine('0'), SECOND).unwrap();
+        for certificate in 1..8 {
+            assert_eq!(issue(&mut table, "Ethernet0", certificate, SECOND), generation);
+        }
+        assert_eq!(table.check_certificate(&a, &[0; 32], SECOND), Ok(generation));
+        issue(&mut table, "Ethernet0", 8, SECOND);
+        assert_eq!(table.check_certificate(&a, &[0; 32], SECOND), Err(CredentialRefusal::Other));
+        assert_eq!(table.check_certificate(&a, &[8; 32], SECOND), Ok(generation));
+        assert_eq!(table.machine(&a, SECOND), Some(machine('0')));
+    }
+
+    #[test]
+    fn another_mac_vrf_interface_or_partition_is_another_stay() {
+        let p1: PartitionId = "p1".parse().unwrap();
+        let changes: [&dyn Fn(&mut Binding, &mut PartitionId); 4] = [
+            &|binding, _| binding.mac.0[5] = 9,
+            &|binding, _| binding.vrf = "VrfBoot-p2".parse().unwrap(),
+            &|binding, _| binding.ifindex = 8,
+            &|_, partition| *partition = "p2".parse().unwrap(),
+        ];
+        for change in changes {
+            let mut table = CredentialTable::default();
+            let a = port("Ethernet0");
+            let before = issue(&mut table, "Ethernet0", 1, SECOND);
+            table.pin(&a, &machine('0'), SECOND).unwrap();
+            let (mut at, mut partition) = (binding("Ethernet0"), p1.clone());
+            change(&mut at, &mut partition);
+            assert_ne!(table.issue(at, &partition, [2; 32], SECOND), before);
+            assert_eq!(table.check_certificate(&a, &[1; 32], SECOND), Err(CredentialRefusal::Other));
+            assert_eq!(table.pin(&a, &machine('1'), SECOND), Ok(true));
+        }
+    }
+
+    #[test]
+    fn a_request_comes_from_where_the_credentials_are_bound_to() {
+        let mut table = CredentialTable::default();
+        let generation = issue(&mut table, "Ethernet0", 1, SECOND);
+        let check = |table: &mut CredentialTable, change: &dyn Fn(&mut Binding)| {
+            let mut at = binding("Ethernet0");
+            change(&mut at);
+            table.check_binding(&at, SECOND)
+        };
+        assert_eq!(check(&mut table, &|_| {}), Ok(generation));
+        assert_eq!(check(&mut table, &|at| at.mac.0[5] = 9), Err(CredentialRefusal::OtherMac));
+        assert_eq!(check(&mut table, &|at| at.ifindex = 8), Err(CredentialRefusal::Moved));
+        let moved = |at: &mut Binding| at.vrf = "VrfBoot-p2".parse().unwrap();
+        assert_eq!(check(&mut table, &moved), Err(CredentialRefusal::Moved));
+        assert_eq!(check(&mut table, &|at| at.port = port("Ethernet4")), Err(CredentialRefusal::None));
+    }
+
+    #[test]
+    fn the_first_machine_is_the_one() {
+        let mut table = CredentialTable::default();
+        let a = port("Ethernet0");
+        assert_eq!(table.pin(&a, &machine('0'), SECOND), Err(CredentialRefusal::None));
+        issue(&mut table, "Ethernet0", 1, SECOND);
+        assert_eq!(table.pin(&a, &machine('0'), SECOND), Ok(true));
+        assert_eq!(table.pin(&a, &machine('0'), SECOND), Ok(false));
+        assert_eq!(table.pin(&a, &machine('1'), SECOND), Err(CredentialRefusal::OtherMachine));
+        assert!(table.revoke(&a));
+        issue(&mut table, "Ethernet0", 2, SECOND);
+        assert_eq!(table.pin(&a, &machine('1'), SECOND), Ok(true));
+    }
+
+    #[test]
+    fn a_short_loss_of_carrier_ends_the_stay_only_for_who_asks_anew() {
+        let mut table = CredentialTable::default();
+        let a = port("Ethernet0");
+        let before = issue(&mut table, "Ethernet0", 1, SECOND);
+        table.carrier(&a, false, SECOND * 2);
+        table.carrier(&a, true, SECOND * 8);
+        assert_eq!(table.check_certificate(&a, &[1; 32], SECOND * 60), Ok(before));
+        let after = issue(&mut table, "Ethernet0", 2, SECOND * 61);
+        assert_ne!(after, before);
+        assert_eq!(table.check_certificate(&a, &[1; 32], SECOND * 61), Err(CredentialRefusal::Other));
+        // The new stay was not interrupted.
+        assert_eq!(issue(&mut table, "Ethernet0", 3, SECOND * 62), after);
+    }
+
+    #[test]
+    fn a_long_loss_of_carrier_ends_the_stay() {
+        let mut table = CredentialTable::default();
+        let a = port("Ethernet0");
+        issue(&mut table, "Ethernet0", 1, SECOND);
+        table.carrier(&a, false, SECOND * 2);
+        // Told again, the loss is as old as before.
+        table.carrier(&a, false, SECOND * 9);
+        let end = SECOND * 2 + CARRIER_GRACE;
+        assert!(table.generation(&a, end - SECOND).is_some());
+        table.carrier(&a, true, end);
+        assert_eq!(table.check_certificate(&a, &[1; 32], end), Err(CredentialRefusal::None));
+    }
+
+    #[test]
+    fn a_signature_opens_once_and_on_its_own_port() {
+        let mut table = CredentialTable::default();
+        let a = port("Ethernet0");
+        assert_eq!(table.take_signature(&a, &[1; 32], SECOND), Err(HmacRefusal::Key));
+        issue(&mut table, "Ethernet0", 1, SECOND);
+        assert_eq!(table.take_signature(&a, &[1; 32], SECOND), Ok(()));
+        assert_eq!(table.take_signature(&a, &[1; 32], SECOND), Err(HmacRefusal::Replayed));
+    }
+}
