@@ -20,6 +20,7 @@ use crate::backend::config_db::ConfigStore;
 use crate::backend::frr::{Vtysh, load_templates};
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
+use crate::backend::memory;
 use crate::backend::redis::{DatabaseConfig, Databases};
 use crate::backend::state_db::{StateStore, StatusWriter, follow_lldp};
 use crate::backend::state_dir::{LoadedLedger, StateDir};
@@ -46,6 +47,10 @@ type StartError = Box<dyn Error + Send + Sync>;
 /// `run`: until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> ExitCode {
     logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
+    if let Err(failure) = memory::keep_private() {
+        error!(reason = chain(&failure), "cannot keep secrets out of core files");
+        return ExitCode::FAILURE;
+    }
     match start(&args).await {
         Ok(lifecycle) => match lifecycle.run(stop_signal()).await {
             Ended::Asked => ExitCode::SUCCESS,

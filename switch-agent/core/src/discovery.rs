@@ -17,6 +17,7 @@ pub mod metal_stack_v1;
 pub mod metal_stack_v2;
 pub mod once;
 pub mod rules;
+pub mod scan;
 pub mod target;
 pub mod upstream;
 pub mod validity;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switch_agent_core::identity::jws::{assemble, signing_input};
 use switch_agent_core::identity::{InvalidJws, Jws, JwsKind};
+use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "identity.p8";
 /// A PKCS#8 v2 Ed25519 key is 83 bytes; anything much longer is another file.
@@ -83,7 +84,7 @@ impl Signer {
         if mode & 0o077 != 0 {
             return Err(KeyError::Mode { path, mode });
         }
-        let mut der = Vec::new();
+        let mut der = Zeroizing::new(Vec::new());
         opened.take(FILE_LEN_MAX).read_to_end(&mut der).map_err(file("read", &path))?;
         let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|reason| KeyError::Key { path, reason })?;
         let kid = thumbprint(pair.public_key().as_ref());

@@ -140,7 +140,8 @@ async fn drive(
 ) -> hyper::Result<()> {
     let mut connection = std::pin::pin!(connection);
     let opened = Instant::now();
-    let mut deadline = opened + limits.idle_timeout;
+    let (last_request, end) = (opened + limits.connection_lifetime, opened + limits.stream_lifetime);
+    let mut deadline = (opened + limits.idle_timeout).min(last_request).min(end);
     let mut finishing = false;
     loop {
         tokio::select! {
@@ -150,15 +151,15 @@ async fn drive(
         }
         let now = Instant::now();
         let idle_end = activity.quiet_since().map(|since| since + limits.idle_timeout);
-        if now >= opened + limits.stream_lifetime || finishing && idle_end.is_some() {
+        if now >= end || finishing && idle_end.is_some() {
             return Ok(());
         }
-        if idle_end.is_some_and(|end| now >= end) || now >= opened + limits.connection_lifetime {
+        if idle_end.is_some_and(|end| now >= end) || now >= last_request {
             connection.as_mut().finish();
             finishing = true;
-            deadline = now + GRACE;
+            deadline = (now + GRACE).min(end);
         } else {
-            deadline = idle_end.unwrap_or(now + limits.idle_timeout).min(opened + limits.connection_lifetime);
+            deadline = idle_end.unwrap_or(now + limits.idle_timeout).min(last_request).min(end);
         }
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use socket2::SockRef;
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::frames::Frames;
-use switch_agent_core::discovery::head::{self, Framing, HeadRefusal};
+use switch_agent_core::discovery::head::HeadRefusal;
+use switch_agent_core::discovery::scan::{Scan, Scanner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -73,25 +74,13 @@ impl Drop for ActiveRequest {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// At or in a header block.
-    Head,
-    /// In a body of known length, this much of it to come.
-    Body(u64),
-    /// No longer looked at: HTTP/2, a chunked body (after which the connection ends), a header block
-    /// that is too long (which the library refuses), or the end of the stream.
-    Through,
-}
-
 /// A connection's stream with its guards.
 pub struct Wire {
     stream: Stream,
-    phase: Phase,
+    scanner: Scanner,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that the library may have.
     released: usize,
-    header_bytes: usize,
     header_timeout: Duration,
     header_deadline: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
@@ -124,10 +113,9 @@ impl Wire {
     ) -> Wire {
         Wire {
             stream: stream.into(),
-            phase: Phase::Head,
+            scanner: Scanner::new(limits.header_bytes),
             buffer: Vec::new(),
             released: 0,
-            header_bytes: limits.header_bytes,
             header_timeout: limits.header_timeout,
             header_deadline: None,
             write_timeout: limits.write_stall_timeout,
@@ -168,42 +156,20 @@ impl Wire {
     }
 
     fn through(&mut self) {
-        self.phase = Phase::Through;
+        self.scanner.through();
         self.released = self.buffer.len();
         self.header_deadline = None;
     }
 
     /// Looks at what is buffered. Returns whether bytes were released.
     fn examine(&mut self) -> bool {
-        match self.phase {
-            Phase::Through => self.released = self.buffer.len(),
-            Phase::Body(left) => {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-                self.released = here;
-                self.body_passed(here);
+        match self.scanner.scan(&self.buffer) {
+            Scan::Pass(bytes) => {
+                self.released = bytes;
+                self.header_deadline = None;
             }
-            Phase::Head => match head::find_end(&self.buffer) {
-                Ok(None) if self.buffer.len() >= self.header_bytes => self.through(),
-                Ok(None) => return false,
-                Ok(Some(end)) => {
-                    self.header_deadline = None;
-                    match head::check(&self.buffer[..end]) {
-                        Ok(framing) => {
-                            self.released = end;
-                            self.phase = match framing {
-                                Framing::Length(0) => Phase::Head,
-                                Framing::Length(length) => Phase::Body(length),
-                                Framing::Chunked => Phase::Through,
-                            };
-                            if framing == Framing::Chunked {
-                                self.released = self.buffer.len();
-                            }
-                        }
-                        Err(refusal) => self.poison(refusal),
-                    }
-                }
-                Err(refusal) => self.poison(refusal),
-            },
+            Scan::More => {}
+            Scan::Refuse(refusal) => self.poison(refusal),
         }
         self.released > 0
     }
@@ -234,25 +200,15 @@ impl Wire {
         Ok(())
     }
 
-    fn body_passed(&mut self, bytes: usize) {
-        if let Phase::Body(left) = self.phase {
-            let left = left.saturating_sub(bytes as u64);
-            self.phase = if left == 0 { Phase::Head } else { Phase::Body(left) };
-        }
-    }
-
     /// Reads past the buffer, which is empty, in a phase that looks at nothing.
     fn poll_direct(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = match self.phase {
-            Phase::Body(left) => usize::try_from(left).unwrap_or(usize::MAX).min(out.remaining()),
-            _ => out.remaining(),
-        };
+        let most = self.scanner.unseen(out.remaining());
         let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         self.count_frames(part.filled())?;
         let bytes = part.filled().len();
         out.advance(bytes);
-        self.body_passed(bytes);
+        self.scanner.passed(bytes);
         Poll::Ready(Ok(()))
     }
 
@@ -308,7 +264,7 @@ impl AsyncRead for Wire {
             if !this.buffer.is_empty() && this.examine() {
                 continue;
             }
-            if this.phase != Phase::Head {
+            if !this.scanner.is_in_head() {
                 return this.poll_direct(cx, out);
             }
             if !ready!(this.poll_more(cx))? {

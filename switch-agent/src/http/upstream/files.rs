@@ -13,6 +13,8 @@ use rustls::{ClientConfig, RootCertStore};
 use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::validity::not_after;
 
+use zeroize::Zeroizing;
+
 use super::verifier::Verifier;
 
 /// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
@@ -98,9 +100,12 @@ impl Stamp {
     }
 }
 
-fn read(path: &str) -> Result<Vec<u8>, FileError> {
+/// A file's bytes, some of which are secret: they are overwritten after use.
+fn read(path: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let failed = |source| FileError::Read { path: path.into(), source };
-    let mut bytes = Vec::new();
+    // Never reallocated, which would leave copies behind.
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(FILE_LEN_MAX).unwrap_or_default() + 64));
     fs::File::open(path).map_err(failed)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(FileError::TooLong { path: path.into() });
@@ -166,7 +171,8 @@ fn others_may_read(path: &str) -> bool {
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {
     let bad = || FileError::Token { path: path.into() };
-    let text = String::from_utf8(read(path)?).map_err(|_| bad())?;
+    let bytes = read(path)?;
+    let text = str::from_utf8(&bytes).map_err(|_| bad())?;
     let token = text.lines().next().unwrap_or("").trim();
     let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
     plain.then(|| Arc::from(token)).ok_or_else(bad)

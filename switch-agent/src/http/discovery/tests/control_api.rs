@@ -1,7 +1,7 @@
 //! A control API with a private CA, in this process.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -178,6 +178,11 @@ impl Api {
         }
     }
 
+    /// How many streams of `/wait` have a reader.
+    pub(super) fn open_waits(&self) -> u32 {
+        OPEN.load(Ordering::Relaxed)
+    }
+
     pub(super) fn last(&self) -> Seen {
         self.seen.lock().unwrap().last().expect("the API was asked").clone()
     }
@@ -188,6 +193,37 @@ type ApiBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>
 fn fixed(text: impl Into<Bytes>) -> ApiBody {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
+
+/// A stream of the kind that was asked for, a piece each quarter of a second, until [`FINISH`] or until its
+/// reader goes.
+fn wait(content_type: Option<::http::HeaderValue>) -> Response<ApiBody> {
+    let content_type = content_type.expect("a stream has a type");
+    let grpc = content_type.as_bytes().starts_with(b"application/grpc");
+    let (mut sender, body) = Channel::new(1);
+    OPEN.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        while !FINISH.load(Ordering::Relaxed) {
+            if sender.send_data(Bytes::from_static(b"\0\0\0\0\x04tick")).await.is_err() {
+                OPEN.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        let mut trailers = ::http::HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        if grpc {
+            sender.send_trailers(trailers).await.ok();
+        }
+    });
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert("content-type", content_type);
+    response
+}
+
+/// Streams of [`wait`] whose reader is there.
+static OPEN: AtomicU32 = AtomicU32::new(0);
+/// Ends the streams of [`wait`] as their server would.
+pub(super) static FINISH: AtomicBool = AtomicBool::new(false);
 
 async fn answer(
     request: Request<Incoming>,
@@ -204,6 +240,7 @@ async fn answer(
         let body = body.map_err(std::io::Error::other).boxed_unsync();
         return Ok(Response::new(body));
     }
+    let parts_type = parts.headers.get("content-type").cloned();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     // The proxy's own question whether anybody is there.
     if parts.method == ::http::Method::HEAD {
@@ -223,6 +260,7 @@ async fn answer(
             response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
             response
         }
+        "/base/wait" => wait(parts_type),
         "/base/trailers" => {
             let mut trailers = ::http::HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());

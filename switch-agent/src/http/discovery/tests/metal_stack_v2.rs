@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::metal_apiserver::{AGENT_TOKEN, MetalApiserver, envelope};
+use super::secrets::expect_none_logged;
 use super::support::{MAC, Proxy, Reply, ask, bearer, fast};
 use crate::http::discovery::answer::TokenBearing;
 use crate::http::discovery::routes::token_reply;
@@ -138,7 +139,7 @@ async fn a_machine_gets_its_config_and_registers() {
         let reply = rack.register(rack.a, &token, A).await;
         assert_eq!(reply.json(), json!({ "uuid": A, "size": "v1", "partition": "p1" }), "{reply:?}");
         let call = rack.api.calls("BootService/Register").remove(0);
-        assert_eq!(call.bearer(), format!("secret-0-{A}"), "the token in place of the handle");
+        assert_eq!(call.bearer(), format!("eyJ-secret-0-{A}"), "the token in place of the handle");
         assert_eq!(call.headers["x-boot-port"], "Ethernet0");
         assert_eq!(call.headers["connect-protocol-version"], "1");
 
@@ -568,7 +569,7 @@ async fn machines_may_hold_the_token_itself() {
     let rack = Rack::with(MachineToken::Token, fast(), false).await;
     let body = format!("{{\"machine_id\": \"{A}\"}}");
     let reply = ask(rack.a, "POST /v1/token", "Boot-Token: request\r\n", &body).await.json();
-    let token = format!("secret-0-{A}");
+    let token = format!("eyJ-secret-0-{A}");
     assert_eq!((&reply["token"], &reply["handle"]), (&token.as_str().into(), &false.into()));
     assert_eq!(rack.api.calls("TokenService/Create")[0].json()["expires"], "86400s");
     assert_eq!(rack.register(rack.a, &token, A).await.status, 200);
@@ -613,4 +614,5 @@ async fn replies_with_secrets_are_marked() {
         assert!(!text.contains(secret), "{secret}");
     }
     assert!(!format!("{:?}", rack.proxy.discovery.shared.tokens).contains("secret-"));
+    expect_none_logged();
 }

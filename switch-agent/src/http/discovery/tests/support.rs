@@ -104,6 +104,7 @@ impl Proxy {
     }
 
     fn over(directory: Directory, limits: Limits) -> Proxy {
+        super::secrets::watch_logs();
         let signer = Arc::new(Signer::load_or_create(&directory.0.join("state")).unwrap());
         let neighbors = Arc::new(Neighbors::default());
         neighbors.0.lock().unwrap().insert((LOOPBACK_IFINDEX, Ipv6Addr::LOCALHOST), MAC.parse().unwrap());
@@ -142,6 +143,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.cancel.cancel();
+        if !std::thread::panicking() {
+            super::secrets::expect_none_logged();
+        }
     }
 }
 

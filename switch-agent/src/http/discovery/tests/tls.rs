@@ -1,6 +1,7 @@
 //! Whom the proxy takes for the control API, and whom not; and who the control API takes the switch for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::RootCertStore;
@@ -19,6 +20,7 @@ struct Asker {
     proxy: Proxy,
     port: u16,
     bearer: String,
+    asked: AtomicU32,
 }
 
 impl Asker {
@@ -26,13 +28,14 @@ impl Asker {
         let proxy = Proxy::with(Limits { breaker_failures: 1000, ..fast() });
         let port = proxy.open("Ethernet0", |_| {}).await;
         let bearer = bearer(&token(port).await);
-        Asker { proxy, port, bearer }
+        Asker { proxy, port, bearer, asked: AtomicU32::new(0) }
     }
 
     /// Asks `api` as `host`, trusting what is in `ca`.
     async fn ask(&self, api: &Api, host: &str, ca: &str) -> Reply {
-        let ca_file = self.proxy.directory.write("ca.pem", ca);
-        self.proxy.discovery.set_upstream(None).await;
+        // Another file is another client.
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let ca_file = self.proxy.directory.write(&format!("ca{number}.pem"), ca);
         self.proxy.discovery.set_upstream(Some(api.spec(host, &ca_file))).await;
         assert_eq!(self.proxy.discovery.upstream().unwrap().error, None);
         ask(self.port, "GET /api/v1", &self.bearer, "").await
@@ -191,13 +194,14 @@ async fn the_switch_shows_its_certificate() {
     let directory = &asker.proxy.directory;
     let identity = |issuer: &Ca| {
         let (cert, key) = issuer.leaf(&["leaf1"], |_| {});
-        (directory.write("client.pem", &cert), directory.write("client.key", &key))
+        let number = asker.asked.fetch_add(1, Ordering::Relaxed);
+        let name = |what: &str| format!("{what}{number}");
+        (directory.write(&name("client.pem"), &cert), directory.write(&name("client.key"), &key))
     };
     let with = async |issuer: &Ca| {
         let (cert, key) = identity(issuer);
         let mut spec = api.spec("127.0.0.1", &directory.write("ca.pem", &ca.pem));
         (spec.client_cert_file, spec.client_key_file) = (Some(cert), Some(key));
-        asker.proxy.discovery.set_upstream(None).await;
         asker.proxy.discovery.set_upstream(Some(spec)).await;
         ask(asker.port, "GET /api/v1", &asker.bearer, "").await
     };
