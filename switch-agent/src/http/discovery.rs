@@ -205,7 +205,7 @@ impl Discovery {
             reach: Reach::default(),
             metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
-            once: OnceProfiles::new(parts.state_dir.clone()),
+            once: OnceProfiles::new(parts.state_dir),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
             tokens_for: Mutex::new(None),

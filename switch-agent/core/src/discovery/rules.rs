@@ -120,7 +120,7 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 /// `generic`: every path below the API base with the methods that REST APIs use
 /// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity.
 /// `metal-stack-v1`: the procedures that metal-hammer calls, by their own paths, and its one REST request,
-/// below the API base. `metal-stack-v2`: the procedures that booting takes.
+/// below the API base. `metal-stack-v2`: the procedures that booting takes, by their own paths.
 pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
         Dialect::Generic => vec![PathRule {

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use switch_agent_core::desired::Dialect;
 use switch_agent_core::discovery::metal_stack_v2::events::event_type;
-use switch_agent_core::discovery::metal_stack_v2::facts::hammer_cmdline;
 use switch_agent_core::discovery::metal_stack_v2::messages::{Event, Switch, TokenRevoke};
 use switch_agent_core::discovery::metal_stack_v2::pins::{ClaimRefusal, Pins, PortFacts};
 use switch_agent_core::discovery::metal_stack_v2::store::{Answer, Answers};
@@ -166,18 +165,6 @@ pub fn told(port: &PortState) -> Told {
             Told { context: Arc::new(answer.facts.complete((*context).clone())), age, base }
         }
     }
-}
-
-/// The same for a boot script: the kernel learns where its config is.
-pub fn told_to_firmware(port: &PortState) -> Arc<PortContext> {
-    let context = told(port).context;
-    if context.settings.boot_kernel_url.is_none() || port.shared.metal_stack_v2_upstream().is_none() {
-        return context;
-    }
-    let mut context = (*context).clone();
-    let cmdline = hammer_cmdline(context.settings.boot_cmdline.as_deref(), &context.proxy_url());
-    context.settings.boot_cmdline = Some(cmdline);
-    Arc::new(context)
 }
 
 /// Tells the API what a machine said of itself: where its stage is one of the API's, and who it is is known.

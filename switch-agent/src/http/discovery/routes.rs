@@ -192,7 +192,7 @@ fn unusable_file(code: &'static str, message: &str) -> Refusal {
 
 async fn script(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
-    let context = metal_stack_v2::told_to_firmware(port);
+    let Told { context, .. } = metal_stack_v2::told(port);
     let mac = incomer.mac().await;
     let mut script = None;
     if let Some(once) = &context.settings.boot_once

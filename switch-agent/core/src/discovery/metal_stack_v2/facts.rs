@@ -57,7 +57,7 @@ impl PartitionFacts {
         PartitionFacts {
             kernel: filled(boot.kernel_url),
             initrds: filled(boot.image_url).into_iter().collect(),
-            cmdline: filled(boot.commandline),
+            cmdline: without_dhcp(&boot.commandline),
             dns_servers: dns.take(ITEMS_MAX).collect(),
             ntp_servers: ntp.take(ITEMS_MAX).collect(),
         }
@@ -69,7 +69,7 @@ impl PartitionFacts {
         PartitionFacts {
             kernel: filled(boot.kernel),
             initrds: boot.init_ram_disks.into_iter().filter(|url| !url.is_empty()).collect(),
-            cmdline: boot.cmdline.and_then(filled),
+            cmdline: boot.cmdline.as_deref().and_then(without_dhcp),
             ..PartitionFacts::default()
         }
         .checked()
@@ -93,7 +93,9 @@ impl PartitionFacts {
     /// The port's context as machines are told of it: what the partition's row leaves out is the API's.
     pub fn complete(&self, mut context: PortContext) -> PortContext {
         let settings = &mut context.settings;
-        let rows_own = settings.boot_kernel_url.is_some()
+        let rows_own = settings.boot_profile.is_some()
+            || !settings.boot_root_paths.is_empty()
+            || settings.boot_kernel_url.is_some()
             || !settings.boot_initrd_urls.is_empty()
             || settings.boot_cmdline.is_some();
         // Kernel, initrd and command line belong together.
@@ -112,16 +114,10 @@ impl PartitionFacts {
     }
 }
 
-/// The kernel command line of a machine that fetches its config from the proxy: without `ip=dhcp`, for there
-/// is no DHCPv4, and with `PIXIE_API_URL`. iPXE fills in the uuid.
-pub fn hammer_cmdline(cmdline: Option<&str>, proxy_url: &str) -> String {
-    let words = cmdline.unwrap_or_default().split(' ');
-    let mut words: Vec<&str> = words.filter(|word| !word.is_empty() && *word != "ip=dhcp").collect();
-    let url = format!("PIXIE_API_URL={proxy_url}/config/${{uuid}}");
-    if !words.iter().any(|word| word.starts_with("PIXIE_API_URL=")) {
-        words.push(&url);
-    }
-    words.join(" ")
+/// A kernel command line without `ip=dhcp`: there is no DHCPv4, and the kernel would wait for it.
+fn without_dhcp(cmdline: &str) -> Option<String> {
+    let words: Vec<&str> = cmdline.split(' ').filter(|word| !word.is_empty() && *word != "ip=dhcp").collect();
+    filled(words.join(" "))
 }
 
 #[cfg(test)]
@@ -134,7 +130,7 @@ mod tests {
         let mut value = serde_json::json!({ "partition": {
             "id": "p1",
             "bootConfiguration": {
-                "imageUrl": "https://i/initrd", "kernelUrl": "https://i/kernel", "commandline": "console=ttyS0"
+                "imageUrl": "https://i/initrd", "kernelUrl": "https://i/kernel", "commandline": "console=ttyS0 ip=dhcp  quiet"
             },
             "dnsServers": [{ "ip": "192.0.2.53" }, { "ip": "2001:db8::53" }],
             "ntpServers": [{ "address": "ntp.example" }, { "address": "2001:db8::123" }]
@@ -153,7 +149,7 @@ mod tests {
         let full = facts.complete(bare.clone()).settings;
         assert_eq!(full.boot_kernel_url.as_deref(), Some("https://i/kernel"));
         assert_eq!(full.boot_initrd_urls, ["https://i/initrd"]);
-        assert_eq!(full.boot_cmdline.as_deref(), Some("console=ttyS0"));
+        assert_eq!(full.boot_cmdline.as_deref(), Some("console=ttyS0 quiet"));
         assert_eq!(full.ntp_servers, ["ntp.example", "2001:db8::123"]);
         assert_eq!(full.ra.rdnss, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
 
@@ -182,14 +178,5 @@ mod tests {
             cmdline: None,
         };
         assert_eq!(PartitionFacts::of_boot(boot).unwrap().initrds, ["https://i/i"]);
-    }
-
-    #[test]
-    fn hammers_are_told_where_their_config_is() {
-        let of = |cmdline| hammer_cmdline(cmdline, "http://[2001:db8::1]:18090");
-        let url = "PIXIE_API_URL=http://[2001:db8::1]:18090/config/${uuid}";
-        assert_eq!(of(Some("console=ttyS0 ip=dhcp  quiet")), format!("console=ttyS0 quiet {url}"));
-        assert_eq!(of(None), url);
-        assert_eq!(of(Some("PIXIE_API_URL=http://x a")), "PIXIE_API_URL=http://x a");
     }
 }

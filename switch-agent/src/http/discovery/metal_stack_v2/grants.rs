@@ -15,7 +15,6 @@ use switch_agent_core::machines::ProxyStep;
 use switch_agent_core::name::MacAddr;
 use tokio::time::Instant;
 
-use super::super::Shared;
 use super::super::answer::Refusal;
 use super::super::routes::{Incomer, mint_in_flight};
 use super::client::{CallError, Created, call, create_token};
@@ -42,8 +41,22 @@ pub struct Obtained {
     pub fresh: bool,
 }
 
-/// The token of the machine `uuid` on the port: the live one, or a new one. Refusals are counted and told.
+/// The token of the machine `uuid` on the port: the live one, or a new one. Refusals are told to operators.
+///
+/// It is made to its end even if the machine goes away meanwhile: what the API made for nobody is revoked.
 pub async fn obtain(
+    incomer: &Incomer<'_>,
+    upstream: &Arc<Upstream>,
+    mac: MacAddr,
+    uuid: &str,
+) -> Result<Obtained, Refusal> {
+    let (port, peer) = (incomer.port.clone(), incomer.peer);
+    let (upstream, uuid) = (upstream.clone(), uuid.to_owned());
+    let making = async move { obtained(&Incomer { port: &port, peer }, &upstream, mac, &uuid).await };
+    tokio::spawn(making).await.unwrap_or_else(|_| Err(CallError::Answer.refusal()))
+}
+
+async fn obtained(
     incomer: &Incomer<'_>,
     upstream: &Arc<Upstream>,
     mac: MacAddr,
@@ -70,13 +83,17 @@ pub async fn obtain(
         MachineToken::Token => (TOKEN_LIFE, TOKEN_LIFE),
     };
     let question = TokenCreate::for_machine(uuid, &context.switch_id, context.port.as_str(), life);
-    let created = make(shared, upstream, question).await.map_err(|error| away(incomer, &error))?;
-    // Another port may have been believed the same meanwhile: looked at again in one step with the pin.
-    let first = state
-        .judge_and_pin(&at, uuid, facts.as_ref())
-        .map_err(|refusal| refused(incomer, mac, uuid, &refusal))?;
-    let Created { id, secret } = created.claim();
+    let created = create_token(upstream, &shared.metrics, &question).await;
+    let Created { id, secret } = created.map_err(|error| away(incomer, &error))?;
     let revoke = Message::Revoke(TokenRevoke { uuid: id.clone() });
+    // Another port may have been believed the same meanwhile: looked at again in one step with the pin.
+    let first = match state.judge_and_pin(&at, uuid, facts.as_ref()) {
+        Ok(first) => first,
+        Err(refusal) => {
+            state.outbox.tell(&shared.metrics, revoke);
+            return Err(refused(incomer, mac, uuid, &refusal));
+        }
+    };
     let remote = Remote { id, expires: Instant::now() + life };
     let made = Made { token: secret, remote: Some(remote), machine_id: Some(uuid.to_owned()), ttl, mode };
     let (minted, replaced) = match shared.tokens.enter(&admission, at, made) {
@@ -141,8 +158,8 @@ async fn exchanged(
     let admission = shared.tokens.admit(&at.port)?;
     let uuid = right.machine_id.as_deref().unwrap_or_default();
     let question = TokenCreate::for_machine(uuid, &at.switch_id, at.port.as_str(), INNER_LIFE);
-    let created = make(shared, upstream, question).await.map_err(|error| away(incomer, &error))?;
-    let Created { id, secret } = created.claim();
+    let created = create_token(upstream, &shared.metrics, &question).await;
+    let Created { id, secret } = created.map_err(|error| away(incomer, &error))?;
     let remote = Remote { id, expires: Instant::now() + INNER_LIFE };
     if let Err(unused) = shared.tokens.renew(&admission, at, &secret, remote) {
         let revoke = Message::Revoke(TokenRevoke { uuid: unused.id });
@@ -152,42 +169,6 @@ async fn exchanged(
         let why = Unauthorized::from(why);
         Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string())
     })
-}
-
-/// A token that nobody has taken yet. It is revoked where nobody does.
-struct Unclaimed {
-    created: Option<Created>,
-    shared: Arc<Shared>,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Created {
-        self.created.take().unwrap_or_else(|| unreachable!("only this and the end take it"))
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(Created { id, .. }) = self.created.take() {
-            let revoke = Message::Revoke(TokenRevoke { uuid: id });
-            self.shared.metal_stack_v2.outbox.tell(&self.shared.metrics, revoke);
-        }
-    }
-}
-
-/// Has the API make a token. The call goes on where the machine's request ends meanwhile (its cable was pulled,
-/// it hung up): what the API made by then has to be undone.
-async fn make(
-    shared: &Arc<Shared>,
-    upstream: &Arc<Upstream>,
-    question: TokenCreate,
-) -> Result<Unclaimed, CallError> {
-    let (shared, upstream) = (shared.clone(), upstream.clone());
-    let making = tokio::spawn(async move {
-        let created = create_token(&upstream, &shared.metrics, &question).await?;
-        Ok(Unclaimed { created: Some(created), shared })
-    });
-    making.await.unwrap_or(Err(CallError::Answer))
 }
 
 /// What the API says of the port now; `None` where it knows no such switch.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control_api::Ca;
 
-pub(super) const AGENT_TOKEN: &str = "agent-token-of-leaf1";
+pub(super) const AGENT_TOKEN: &str = "eyJ-agent-token-of-leaf1";
 
 /// A call as it came in.
 #[derive(Debug, Clone)]
@@ -132,12 +132,12 @@ impl MetalApiserver {
             dialect: Dialect::MetalStackV2,
             machine_token,
             component_type: ComponentType::Pixiecore,
+            metal_stack_v1: None,
             vrf: "default".to_owned(),
             ca_file: Some(ca_file.to_owned()),
             client_cert_file: None,
             client_key_file: None,
             token_file: Some(token_file.to_owned()),
-            metal_stack_v1: None,
         }
     }
 
@@ -236,7 +236,8 @@ async fn answer(
             let roles = question["machineRoles"].as_object().unwrap();
             let (machine, role) = roles.iter().next().unwrap();
             assert_eq!(role, "MACHINE_ROLE_EDITOR");
-            let (id, secret) = (format!("token-{}", state.made), format!("secret-{}-{machine}", state.made));
+            let (id, secret) =
+                (format!("token-{}", state.made), format!("eyJ-secret-{}-{machine}", state.made));
             state.made += 1;
             state.tokens.insert(secret.clone(), (machine.clone(), id.clone()));
             reply(StatusCode::OK, &json!({ "token": { "uuid": id }, "secret": secret }))
