@@ -234,7 +234,10 @@ impl Discovery {
         }
         let once = service.context.settings.boot_once.as_deref();
         self.shared.once.wanted(&port, once).await;
-        let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
+        let prefix = service.context.settings.prefix;
+        let before = self.ports().open.get(&port).map(|open| open.state.clone());
+        let same_listener = before.as_ref().map(|before| before.listener == service.listener);
+        let left = before.is_some_and(|before| before.context().settings.prefix != prefix);
         match same_listener {
             Some(true) => self.update(service.context),
             Some(false) => {
@@ -243,7 +246,10 @@ impl Discovery {
             }
             None => self.open(service)?,
         }
-        self.refresh_boot_prefixes();
+        // Hundreds of ports share the prefixes of a few partitions.
+        if left || !self.shared.policy.has_boot_prefix(prefix) {
+            self.refresh_boot_prefixes();
+        }
         Ok(())
     }
 
