@@ -51,9 +51,9 @@ pub fn is_withheld(target: &Target) -> bool {
     target.segments().first().is_some_and(|service| service == TOKEN_SERVICE)
 }
 
-/// Whether the reply to a call holds a secret of the fleet.
+/// Whether the reply to a call holds a secret: the password of the BMCs, an allocation with its user data.
 pub fn bears_secret(target: &Target) -> bool {
-    target.segments().last().is_some_and(|method| method == "SuperUserPassword")
+    target.segments().last().is_some_and(|method| method == "SuperUserPassword" || method == "Wait")
 }
 
 #[cfg(test)]
@@ -91,6 +91,7 @@ mod tests {
         assert!(is_withheld(&target("/metalstack.api.v2.%54okenService/Refresh")));
         assert!(!is_withheld(&target("/metalstack.infra.v2.BootService/Wait")));
         assert!(bears_secret(&target("/metalstack.infra.v2.BootService/SuperUserPassword")));
-        assert!(!bears_secret(&target("/metalstack.infra.v2.BootService/Wait")));
+        assert!(bears_secret(&target("/metalstack.infra.v2.BootService/Wait")));
+        assert!(!bears_secret(&target("/metalstack.infra.v2.BootService/Register")));
     }
 }

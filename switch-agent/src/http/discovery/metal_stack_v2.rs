@@ -145,7 +145,7 @@ impl Shared {
 /// What is told of a port: by the rows, and where they are silent by the API.
 pub struct Told {
     pub context: Arc<PortContext>,
-    /// Since when the API says so, where it was asked.
+    /// Since when the API says so, where it has a say.
     pub age: Option<Duration>,
     /// Below which URL machines find the API, where that is not `/api`.
     pub base: Option<String>,
@@ -161,8 +161,10 @@ pub fn told(port: &PortState) -> Told {
     match port.shared.metal_stack_v2.answer(&context.partition) {
         None => Told { context, age: None, base },
         Some(answer) => {
-            let age = Some(answer.age(unix_now()));
-            Told { context: Arc::new(answer.facts.complete((*context).clone())), age, base }
+            let told = answer.facts.complete((*context).clone());
+            // Where the rows say all, the API's word is not used, however old.
+            let age = (told != *context).then(|| answer.age(unix_now()));
+            Told { context: Arc::new(told), age, base }
         }
     }
 }

@@ -10,6 +10,7 @@ use switch_agent_core::discovery::headers::tells_of_forwarding;
 use switch_agent_core::discovery::metal_stack_v2::connect::{Code, ConnectError, ErrorForm};
 use switch_agent_core::discovery::metal_stack_v2::{bears_secret, config, is_procedure, is_withheld};
 use switch_agent_core::machines::ProxyStep;
+use tokio::time::Instant;
 
 use super::super::answer::{Refusal, json, token_bearing};
 use super::super::api::{self, Pass, exchange};
@@ -171,12 +172,11 @@ async fn forward(
     let at = binding(&port.listener, &context, mac);
     shared.metal_stack_v2.heard(&at);
     let right = lasting(incomer, upstream, &at, right).await?;
-    let holds_handle = right.bearer.is_some();
     let rules = api::rules(&context, upstream.spec().dialect);
     let pass = Pass { mac, right, rules: &rules, prefix: "" };
     let response = exchange(incomer, request, target, upstream, pass).await?;
-    if holds_handle && response.status() == StatusCode::UNAUTHORIZED {
-        shared.tokens.stale(&at);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        shared.tokens.ends(&at, Instant::now());
     }
     Ok(if bears_secret(target) { token_bearing(response) } else { response })
 }

@@ -19,7 +19,7 @@ use super::secrets::expect_none_logged;
 use super::support::{MAC, Proxy, Reply, ask, bearer, fast};
 use crate::http::discovery::answer::TokenBearing;
 use crate::http::discovery::routes::token_reply;
-use crate::http::tokens::{Minted, Secret};
+use crate::http::tokens::{Minted, Secret, binding};
 
 const A: &str = "3f2b1c4e-0000-4000-8000-00000000000a";
 const B: &str = "3f2b1c4e-0000-4000-8000-00000000000b";

@@ -103,6 +103,24 @@ async fn the_token_behind_a_handle_is_exchanged_in_time() {
     assert_eq!(rack.register(rack.a, &handle, A).await.status, 200);
 }
 
+/// A token that has a quarter of its life left is exchanged, and does until it can be.
+#[tokio::test]
+async fn a_token_is_exchanged_before_it_ends() {
+    for (mints_per_minute, secrets) in [(60, [0, 1]), (1, [0, 0])] {
+        let rack = Rack::with(MachineToken::Handle, Limits { mints_per_minute, ..fast() }, false).await;
+        let handle = rack.token(rack.a, A).await;
+        rack.register(rack.a, &handle, A).await;
+        let state = rack.proxy.discovery.ports().open.values().next().unwrap().state.clone();
+        let at = binding(&state.listener, &state.context(), MAC.parse().unwrap());
+        let soon = tokio::time::Instant::now() + Duration::from_secs(600);
+        rack.proxy.discovery.shared.tokens.ends(&at, soon);
+        assert_eq!(rack.register(rack.a, &handle, A).await.status, 200);
+        let calls = rack.api.calls("BootService/Register");
+        let sent: Vec<&str> = calls.iter().map(|call| call.bearer()).collect();
+        assert_eq!(sent, secrets.map(|number| format!("eyJ-secret-{number}-{A}")));
+    }
+}
+
 #[tokio::test]
 async fn machines_may_hold_the_token_itself() {
     let rack = Rack::with(MachineToken::Token, fast(), false).await;
@@ -111,6 +129,12 @@ async fn machines_may_hold_the_token_itself() {
     let token = format!("eyJ-secret-0-{A}");
     assert_eq!((&reply["token"], &reply["handle"]), (&token.as_str().into(), &false.into()));
     assert_eq!(rack.api.calls("TokenService/Create")[0].json()["expires"], "86400s");
+    assert_eq!(rack.register(rack.a, &token, A).await.status, 200);
+    // The API forgot it: once that shows, the machine is given another.
+    rack.api.state.lock().unwrap().tokens.clear();
+    assert_eq!(rack.register(rack.a, &token, A).await.status, 401);
+    let token = rack.token(rack.a, A).await;
+    assert_eq!(token, format!("eyJ-secret-1-{A}"));
     assert_eq!(rack.register(rack.a, &token, A).await.status, 200);
     // It is bound to its port all the same, and ends at the API too.
     assert_eq!(rack.register(rack.b, &token, A).await.status, 401);
