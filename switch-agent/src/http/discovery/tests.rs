@@ -12,6 +12,7 @@ mod long_streams;
 mod profiles;
 mod raw_api;
 mod recovery;
+mod replay;
 mod secrets;
 mod sessions;
 mod smuggling;
