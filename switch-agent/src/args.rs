@@ -168,13 +168,33 @@ fn admin_listen(text: &str) -> Result<AdminListenArg, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
+    use switch_agent_core::discovery::Limits;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_of_the_proxy_can_be_set() {
+        let parse = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["switch-agent", "run"].iter().chain(arguments));
+            cli.map(|cli| match cli.command {
+                Command::Run(run) => Limits::with(&run.proxy_limits),
+                _ => Limits::default(),
+            })
+        };
+        let limits =
+            parse(&["--proxy-limit", "streams=4,idle_timeout=3", "--proxy-limit", "streams=5"]).unwrap();
+        let wanted = Limits { streams: 5, idle_timeout: Duration::from_secs(3), ..Limits::default() };
+        assert_eq!(limits, wanted);
+        let error = parse(&["--proxy-limit", "streams=0"]).unwrap_err().to_string();
+        assert!(error.contains("streams must be a whole number of 1 to 256"), "{error}");
     }
 
     #[test]

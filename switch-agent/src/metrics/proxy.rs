@@ -31,6 +31,17 @@ struct FileLabels {
     file: &'static str,
 }
 
+/// An open connection. It counts on the gauge that it began with: a port that was closed meanwhile has lost
+/// that one, and begins anew.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 #[derive(Debug)]
 pub struct ProxyMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -126,12 +137,11 @@ impl ProxyMetrics {
         self.upstream_duration.observe(after.as_secs_f64());
     }
 
-    pub fn connection_opened(&self, port: &PortName) {
-        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).inc();
-    }
-
-    pub fn connection_closed(&self, port: &PortName) {
-        self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).dec();
+    /// Counts a connection for as long as what is returned lives.
+    pub fn connection_opened(&self, port: &PortName) -> OpenConnection {
+        let gauge = self.open_connections.get_or_create(&PortLabels { port: port.to_string() }).clone();
+        gauge.inc();
+        OpenConnection(gauge)
     }
 
     /// Forgets the labels of a port that was closed.

@@ -47,12 +47,13 @@ impl IngressMismatch {
     }
 }
 
-/// Checks that all witnesses speak of the port of `spec`, whose device is `device` and whose /64 is
-/// `prefix`. A device that is its own "VRF" needs no master.
+/// Checks that all witnesses speak of the port of `spec`, whose device is `device`, whose /64 is `prefix` and
+/// where `router` is the switch's own address. A device that is its own "VRF" needs no master.
 pub fn check(
     spec: &ListenerSpec,
     device: &str,
     prefix: Ipv6Net,
+    router: Ipv6Addr,
     witnesses: &Witnesses,
 ) -> Result<(), IngressMismatch> {
     let Witnesses { device: bound, link, peer, zone } = witnesses;
@@ -67,6 +68,8 @@ pub fn check(
         return Err(IngressMismatch::Vrf);
     }
     let at_home = if peer.is_unicast_link_local() { *zone == spec.ifindex } else { prefix.contains(peer) };
+    // The switch itself, by way of the leak.
+    let at_home = at_home && *peer != router;
     if at_home { Ok(()) } else { Err(IngressMismatch::Peer) }
 }
 
@@ -93,7 +96,7 @@ mod tests {
         let verdict = |change: &dyn Fn(&mut Witnesses)| {
             let mut witnesses = good.clone();
             change(&mut witnesses);
-            check(&spec, "Ethernet0", prefix, &witnesses)
+            check(&spec, "Ethernet0", prefix, "2001:db8:0:1::1".parse().unwrap(), &witnesses)
         };
         assert_eq!(verdict(&|_| {}), Ok(()));
         assert_eq!(verdict(&|w| (w.peer, w.zone) = ("2001:db8:0:1::5".parse().unwrap(), 0)), Ok(()));
@@ -107,6 +110,10 @@ mod tests {
         assert_eq!(verdict(&|w| w.link = Some(("Ethernet0".to_owned(), None))), Err(IngressMismatch::Vrf));
         assert_eq!(verdict(&|w| w.link = Some(("Ethernet0".to_owned(), Some(8)))), Err(IngressMismatch::Vrf));
         assert_eq!(verdict(&|w| w.zone = 8), Err(IngressMismatch::Peer));
+        assert_eq!(
+            verdict(&|w| (w.peer, w.zone) = ("2001:db8:0:1::1".parse().unwrap(), 0)),
+            Err(IngressMismatch::Peer)
+        );
         // The /64 of another port.
         assert_eq!(
             verdict(&|w| (w.peer, w.zone) = ("2001:db8:0:2::5".parse().unwrap(), 0)),

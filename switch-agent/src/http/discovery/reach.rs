@@ -12,8 +12,9 @@ use super::answer::Refusal;
 use super::api::refusal;
 use crate::http::upstream::{Upstream, UpstreamError};
 
-/// How long what was learnt is believed.
+/// How long it is believed that the control API answers, and that it does not.
 const BELIEVED: Duration = Duration::from_secs(5);
+const BELIEVED_AWAY: Duration = Duration::from_secs(1);
 /// From asking to an answer of any kind.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,7 +44,8 @@ impl Reach {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.as_ref()?;
         let same = std::ptr::eq(known.upstream.as_ptr(), Arc::as_ptr(upstream));
-        (same && known.at.elapsed() < BELIEVED).then(|| known.outcome.clone())
+        let believed = if known.outcome.is_ok() { BELIEVED } else { BELIEVED_AWAY };
+        (same && known.at.elapsed() < believed).then(|| known.outcome.clone())
     }
 
     /// What the machine is told where the control API is away. Any answer of it will do, whatever it says.

@@ -94,7 +94,8 @@ async fn verify(port: &PortState, stream: &TcpStream, peer: SocketAddrV6) -> Res
         peer: *peer.ip(),
         zone: peer.scope_id(),
     };
-    ingress::check(spec, device, port.context().prefix, &witnesses)
+    let context = port.context();
+    ingress::check(spec, device, context.prefix, context.router, &witnesses)
 }
 
 /// Serves one accepted connection to its end.
@@ -107,7 +108,7 @@ pub(super) async fn connection(port: Arc<PortState>, accepted: Accepted, cancel:
     let number = port.sessions.enter(*peer.ip(), cancel.clone());
     match cancel.run_until_cancelled(verify(&port, &stream, peer)).await {
         Some(Ok(())) => {
-            shared.metrics.proxy.connection_opened(&name);
+            let _open = shared.metrics.proxy.connection_opened(&name);
             let metrics = shared.metrics.clone();
             let activity = Arc::new(Activity::default());
             let wire = Wire::new(stream, &shared.limits, activity.clone(), move |refusal| {
@@ -117,7 +118,6 @@ pub(super) async fn connection(port: Arc<PortState>, accepted: Accepted, cancel:
                 MachineService { port: port.clone(), number, peer, activity: activity.clone(), cancel };
             let ends = service.cancel.clone();
             serve(wire, service, activity, &shared.limits, ends).await;
-            shared.metrics.proxy.connection_closed(&name);
         }
         Some(Err(mismatch)) => {
             shared.metrics.proxy.rejected(mismatch.as_str());

@@ -14,6 +14,7 @@ mod metal_stack_v2;
 mod profiles;
 mod raw_api;
 mod recovery;
+mod replay;
 mod secrets;
 mod sessions;
 mod smuggling;

@@ -288,3 +288,17 @@ fn whatever_a_machine_is_told_reaches_the_listener() {
         assert_ne!(rig.runtime.services, before, "{table}|{key}");
     }
 }
+
+/// A machine that gets an address asks for its configuration at once.
+#[test]
+fn a_port_whose_listener_does_not_open_is_not_advertised_on() {
+    let mut rig = one_port();
+    rig.converge();
+    rig.runtime = crate::observed::Runtime::default();
+    let mut observed = rig.observe();
+    observed.backing_off.insert("listener Ethernet0".to_owned(), "the address is in use".to_owned());
+    let plan = crate::plan::plan(&crate::desired::Desired::from_config(&rig.config()), &observed);
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    let waiting = plan.status.ports[&port("Ethernet0")].waiting_on.clone().unwrap();
+    assert!(waiting.contains("listener Ethernet0"), "{waiting}");
+}

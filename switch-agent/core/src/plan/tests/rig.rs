@@ -270,6 +270,11 @@ impl Rig {
             Action::SetAdvertiser(spec) => {
                 let vrf = row(&spec.port).and_then(|row| row.get("vrf_name")).unwrap();
                 assert_eq!(master(&spec.port).as_ref(), Some(vrf));
+                let desired = Desired::from_config(&config);
+                let partition = desired.ports.get(&spec.port).map(|port| &port.partition);
+                let proxied = partition.and_then(|id| desired.partitions.get(id)).is_some_and(|p| p.proxy);
+                let listening = self.runtime.services.contains_key(&spec.port);
+                assert!(listening || !proxied, "{}: advertised before its listener is open", spec.port);
             }
             _ => {}
         }

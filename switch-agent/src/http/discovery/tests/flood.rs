@@ -17,6 +17,9 @@ const SPAN: Duration = Duration::from_secs(3);
 const PULSE: Duration = Duration::from_millis(5);
 /// What another port's 99th percentile may rise by.
 const RISE_MAX: Duration = Duration::from_millis(5);
+/// As many as the switch takes, from as many ports as that needs.
+const IDLE_PORTS: usize = 32;
+const IDLE_KIB_MAX: u64 = 32;
 const GROWTH_MAX_KIB: u64 = 16 << 10;
 
 /// Keeps the calling thread on one CPU: machines bring their own, the switch has only its own.
@@ -187,4 +190,34 @@ fn a_flooded_port_is_no_other_ports_trouble() {
     assert!(at_load < at_rest + RISE_MAX, "p99 rose from {at_rest:?} to {at_load:?}");
     assert!(most < memory + GROWTH_MAX_KIB, "memory grew from {memory} to {most} KiB");
     runtime.block_on(async { drop(proxy) });
+}
+
+/// All the connections that the switch takes, each of which has had an answer.
+#[tokio::test]
+#[ignore = "measures the memory of the whole process"]
+async fn idle_connections_cost_little() {
+    let limits = Limits { idle_timeout: Duration::from_secs(600), ..Limits::default() };
+    let proxy = Proxy::with(limits.clone());
+    let mut ports = Vec::new();
+    for number in 0..IDLE_PORTS {
+        ports.push(proxy.open(&format!("Ethernet{}", number * 4), |_| {}).await);
+    }
+    let mut streams = Vec::new();
+    let open = async |port: u16, streams: &mut Vec<tokio::net::TcpStream>| {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_ne!(stream.read(&mut [0; 512]).await.unwrap(), 0);
+        streams.push(stream);
+    };
+    let memory = memory_kib();
+    for port in &ports {
+        for _ in 0..limits.port_connections {
+            open(*port, &mut streams).await;
+        }
+    }
+    assert_eq!(streams.len(), limits.connections);
+    let (count, grown) = (streams.len() as u64, memory_kib().saturating_sub(memory));
+    println!("{count} connections: {memory} KiB, {grown} KiB more, {} bytes each", grown * 1024 / count);
+    assert!(grown < IDLE_KIB_MAX * count, "{grown} KiB for {count} connections");
 }

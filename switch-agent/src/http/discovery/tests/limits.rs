@@ -100,7 +100,7 @@ async fn a_stalled_body_is_cut() {
 
 #[tokio::test]
 async fn a_machine_that_never_reads_is_cut() {
-    let (proxy, ca) = (Proxy::with(short()), Ca::new());
+    let (proxy, ca) = (Proxy::with(Limits { request_body_bytes: u64::MAX, ..short() }), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], true).await;
     let ca_file = proxy.directory.write("ca.pem", &ca.pem);
     let mut spec = api.spec("127.0.0.1", &ca_file);
@@ -121,8 +121,15 @@ async fn a_machine_that_never_reads_is_cut() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
-    let cut = async { while stream.write_all(chunk.as_bytes()).await.is_ok() {} };
+    let mut moved = Instant::now();
+    let cut = async {
+        while stream.write_all(chunk.as_bytes()).await.is_ok() {
+            moved = Instant::now();
+        }
+    };
     tokio::time::timeout(Duration::from_secs(20), cut).await.expect("the proxy must cut it");
+    // Not before it was given its time.
+    assert!(moved.elapsed() > Duration::from_millis(300), "{:?}", moved.elapsed());
 }
 
 #[tokio::test]

@@ -12,6 +12,10 @@ use super::raw_api::{Manner, RawApi};
 use super::support::{Proxy, ask, bearer, fast, token};
 use crate::http::upstream::files;
 
+async fn bearer_of(port: u16) -> String {
+    bearer(&token(port).await)
+}
+
 #[tokio::test]
 async fn what_was_not_sent_is_tried_again() {
     let (proxy, ca) = (Proxy::new(), Ca::new());
@@ -85,8 +89,17 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     }
     assert_eq!(ask(port, "GET /v1/boot", "", "").await.json()["config_age_s"], 0);
 
+    // No token either, which nobody could take; asked for just before the control API is back.
+    let mint = async || ask(port, "POST /v1/token", "Boot-Token: request\r\n", "").await;
+    assert_eq!(mint().await.status, 503);
     let back = Instant::now();
     let _api = Api::at(ca.server(&["127.0.0.1"]), free).await;
+    while mint().await.status != 200 {
+        assert!(back.elapsed() < Duration::from_secs(5), "no token yet");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let bearer = bearer_of(port).await;
+    let get = async || ask(port, "GET /api/v1", &bearer, "").await;
     while get().await.status != 200 {
         assert!(back.elapsed() < Duration::from_secs(5), "not found again");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -196,3 +196,17 @@ async fn what_comes_from_afar_is_dropped_where_that_is_asked_for() {
     assert!(reach(255).await);
     assert!(!reach(254).await);
 }
+
+/// A port that left its VRF forgets its gauge before its connections have ended.
+#[tokio::test]
+async fn connections_of_a_closed_port_are_not_counted_twice() {
+    let busy = Busy::start().await;
+    busy.proxy.discovery.link(&LinkEvent { ifindex: 2, ..busy.link() });
+    assert!(busy.proxy.discovery.observed().0.is_empty());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let port = busy.proxy.open("Ethernet0", |_| {}).await;
+    assert_eq!(ask(port, "GET /healthz", "", "").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let counted = "switch_agent_proxy_open_connections{port=\"Ethernet0\"} 0";
+    assert!(busy.proxy.metric(counted), "{}", busy.proxy.metrics.encode());
+}
