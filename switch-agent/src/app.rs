@@ -82,6 +82,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         metrics: metrics.clone(),
         waker: waker.clone(),
         limits: ProxyLimits::default(),
+        state_dir: state_dir.path().to_owned(),
         cancel: stop.clone(),
     });
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));

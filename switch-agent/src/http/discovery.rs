@@ -8,6 +8,7 @@ pub mod answer;
 pub mod api;
 pub mod body;
 pub mod files;
+pub mod metal_stack_v1;
 pub mod routes;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -26,9 +28,11 @@ use serde_json::{Map, Value};
 use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
+use switch_agent_core::discovery::metal_stack_v1::credentials::CARRIER_GRACE;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService, UpstreamState};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +40,12 @@ use tokio_util::task::TaskTracker;
 
 use self::body::{Held, ReplyBody};
 use self::files::LastGood;
+use self::metal_stack_v1::MetalStackV1;
+use self::metal_stack_v1::authority::fingerprint;
+use self::metal_stack_v1::credentials::Presented;
 use crate::backend::keys::Signer;
 use crate::http::listener::connection::serve;
+use crate::http::listener::stream::{HandshakeError, Stream};
 use crate::http::listener::wire::{Activity, Wire};
 use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
@@ -88,6 +96,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub waker: Waker,
     pub limits: Limits,
+    /// Where private keys are kept.
+    pub state_dir: PathBuf,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -101,6 +111,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) templates: LastGood<String>,
+    pub(crate) metal_stack_v1: MetalStackV1,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
     policy: Arc<AddressPolicy>,
     waker: Waker,
@@ -170,6 +181,7 @@ impl Discovery {
             tokens: Tokens::new(parts.signer, &parts.limits),
             configs: LastGood::default(),
             templates: LastGood::default(),
+            metal_stack_v1: MetalStackV1::new(parts.state_dir),
             upstream: RwLock::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
@@ -215,8 +227,14 @@ impl Discovery {
         let moved = open.state.context().partition != context.partition;
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
-            self.shared.tokens.revoke(&open.state.listener.port);
+            self.revoke(&open.state.listener.port);
         }
+    }
+
+    /// Ends what the machine on the port was given.
+    fn revoke(&self, port: &PortName) {
+        self.shared.tokens.revoke(port);
+        self.shared.metal_stack_v1.revoke(port);
     }
 
     fn open(&self, service: PortService) -> Result<(), ServiceError> {
@@ -264,6 +282,13 @@ impl Discovery {
         if !event.carrier {
             self.shared.tokens.revoke(&port);
         }
+        if self.shared.metal_stack_v1.credentials.carrier(&port, event.carrier) && !event.carrier {
+            let (shared, port) = (self.shared.clone(), port.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(CARRIER_GRACE).await;
+                shared.metal_stack_v1.credentials.settle(&port);
+            });
+        }
         let mut ports = self.ports();
         let left = ports.open.get(&port).is_some_and(|open| !through_vrf(&open.state.listener, event));
         if !left {
@@ -273,7 +298,7 @@ impl Discovery {
             open.cancel.cancel();
         }
         drop(ports);
-        self.shared.tokens.revoke(&port);
+        self.revoke(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -286,7 +311,7 @@ impl Discovery {
             ports.errors.remove(port);
             ports.open.remove(port)
         };
-        self.shared.tokens.revoke(port);
+        self.revoke(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -324,33 +349,46 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
-        let made = match spec {
-            None => None,
-            Some(spec) => {
-                let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                tokio::task::spawn_blocking(move || Arc::new(Upstream::new(spec, policy, limits))).await.ok()
+        let grpc = spec.as_ref().and_then(UpstreamSpec::grpc);
+        if grpc.is_some() {
+            let shared = shared.clone();
+            let loaded = tokio::task::spawn_blocking(move || shared.metal_stack_v1.load_authority()).await;
+            if let Ok(Err(error)) = loaded {
+                tracing::warn!(%error, "machines get no credentials: their authority cannot be used");
             }
-        };
-        let made = made.map(|upstream| {
-            let cancel = shared.cancel.child_token();
-            let watching = upstream::watch(
-                upstream.clone(),
-                shared.metrics.clone(),
-                shared.waker.clone(),
-                cancel.clone(),
-            );
-            tokio::spawn(watching);
-            (upstream, cancel)
-        });
+        }
+        let grpc = self.start_upstream(grpc, Upstream::grpc).await;
+        if let Some((_, cancel)) = shared.metal_stack_v1.set_grpc(grpc) {
+            cancel.cancel();
+        }
+        let made = self.start_upstream(spec, Upstream::new).await;
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, cancel)) = std::mem::replace(&mut *current, made) {
             cancel.cancel();
         }
     }
 
+    async fn start_upstream(
+        &self,
+        spec: Option<UpstreamSpec>,
+        make: fn(UpstreamSpec, Arc<AddressPolicy>, Arc<Limits>) -> Upstream,
+    ) -> Option<(Arc<Upstream>, CancellationToken)> {
+        let shared = &self.shared;
+        let (spec, policy, limits) = (spec?, shared.policy.clone(), shared.limits.clone());
+        let upstream =
+            tokio::task::spawn_blocking(move || Arc::new(make(spec, policy, limits))).await.ok()?;
+        let cancel = shared.cancel.child_token();
+        let (metrics, waker) = (shared.metrics.clone(), shared.waker.clone());
+        tokio::spawn(upstream::watch(upstream.clone(), metrics, waker, cancel.clone()));
+        Some((upstream, cancel))
+    }
+
     /// The client of the control API as it runs.
     pub fn upstream(&self) -> Option<UpstreamState> {
-        self.shared.current_upstream().map(|upstream| upstream.state())
+        let state = self.shared.current_upstream()?.state();
+        let grpc = self.shared.metal_stack_v1.grpc().and_then(|grpc| grpc.state().error);
+        let error = state.error.or_else(|| grpc.map(|error| format!("gRPC: {error}")));
+        Some(UpstreamState { error, ..state })
     }
 }
 
@@ -359,15 +397,44 @@ async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: Cancellati
     let shared = port.shared.clone();
     let name = port.listener.port.clone();
     shared.metrics.proxy.connection_opened(&name);
-    let metrics = shared.metrics.clone();
-    let wire = Wire::new(accepted.stream, &shared.limits, move |refusal| {
-        metrics.proxy.rejected(refusal.as_str());
-    });
-    let activity = Arc::new(Activity::default());
-    let service = MachineService { port, peer: accepted.peer, activity: activity.clone() };
-    serve(wire, service, activity, &shared.limits, cancel).await;
+    if let Some(Some((stream, presented))) = cancel.run_until_cancelled(secure(&port, accepted.stream)).await
+    {
+        let metrics = shared.metrics.clone();
+        let wire = Wire::new(stream, &shared.limits, move |refusal| {
+            metrics.proxy.rejected(refusal.as_str());
+        });
+        let activity = Arc::new(Activity::default());
+        let ended =
+            presented.as_ref().map_or_else(CancellationToken::new, |presented| presented.ended.clone());
+        let service = MachineService { port, peer: accepted.peer, activity: activity.clone(), presented };
+        // Credentials that end take every connection along that was made with them, and all its streams.
+        ended.run_until_cancelled(serve(wire, service, activity, &shared.limits, cancel)).await;
+    }
     shared.metrics.proxy.connection_closed(&name);
     drop(accepted.permits);
+}
+
+/// Makes the TLS handshake where the port may speak TLS and the peer does. `None` ends the connection.
+async fn secure(port: &PortState, stream: TcpStream) -> Option<(Stream, Option<Presented>)> {
+    let shared = &port.shared;
+    let name = &port.listener.port;
+    let Some(config) = shared.metal_stack_v1.server_config(name, &port.context()) else {
+        return Some((stream.into(), None));
+    };
+    let stream = Stream::detect(stream, config, shared.limits.header_timeout).await;
+    let stream = stream.inspect_err(|error| {
+        if !matches!(error, HandshakeError::Ended(_)) {
+            shared.metrics.proxy.rejected("tls-handshake");
+        }
+        tracing::debug!(port = %name, error = error as &dyn std::error::Error, "connection not served");
+    });
+    let stream = stream.ok()?;
+    if matches!(stream, Stream::Plain(_)) {
+        return Some((stream, None));
+    }
+    let certificate = fingerprint(stream.peer_certificate()?);
+    let presented = shared.metal_stack_v1.credentials.check_certificate(name, &certificate).ok()?;
+    Some((stream, Some(presented)))
 }
 
 /// The requests of one connection.
@@ -375,6 +442,7 @@ struct MachineService {
     port: Arc<PortState>,
     peer: SocketAddrV6,
     activity: Arc<Activity>,
+    presented: Option<Presented>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for MachineService {
@@ -382,7 +450,10 @@ impl hyper::service::Service<Request<Incoming>> for MachineService {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(presented) = &self.presented {
+            request.extensions_mut().insert(presented.clone());
+        }
         let (port, peer, active) = (self.port.clone(), self.peer, self.activity.begin());
         Box::pin(async move {
             let response = routes::serve(port, peer, request).await;

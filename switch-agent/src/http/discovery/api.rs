@@ -30,7 +30,7 @@ use crate::http::upstream::{Upstream, UpstreamError};
 /// Where the control API lies in the proxy's paths.
 pub const PREFIX: &str = "/api";
 /// What a machine is told to wait when the control API is away.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 pub async fn forward(
     incomer: &Incomer<'_>,
@@ -73,7 +73,7 @@ pub async fn forward(
     incoming(response, &request_id, location, shared.limits.response_body_bytes)
 }
 
-fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
+pub(super) fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
     match context.settings.api_allow.as_slice() {
         [] => default_rules(dialect),
         configured => configured.to_vec(),
@@ -130,6 +130,11 @@ fn refusal_of(
     if let Some(failure) = progress.failure() {
         return failure.into();
     }
+    unanswered(incomer, error, request_id)
+}
+
+/// What a machine is told where the control API gave no answer.
+pub(super) fn unanswered(incomer: &Incomer<'_>, error: &UpstreamError, request_id: &str) -> Refusal {
     incomer.port.shared.metrics.proxy.upstream_error(error.code());
     tracing::warn!(port = %incomer.port.listener.port, request_id, error = %error, "control API did not answer");
     let status = match error {
@@ -151,7 +156,7 @@ fn refusal_of(
     Refusal { retry_after: Some(RETRY), ..Refusal::new(status, error.code(), message) }
 }
 
-fn hygiene(headers: &HeaderMap) -> Hygiene {
+pub(super) fn hygiene(headers: &HeaderMap) -> Hygiene {
     Hygiene::new(headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()))
 }
 
@@ -212,7 +217,7 @@ fn outgoing(
 }
 
 /// The reply as it goes to the machine.
-fn incoming(
+pub(super) fn incoming(
     response: Response<Incoming>,
     request_id: &str,
     location: Option<HeaderValue>,

@@ -16,6 +16,7 @@ use super::PortState;
 use super::answer::{Refusal, json, text};
 use super::api;
 use super::body::{self, ReplyBody};
+use super::metal_stack_v1;
 use crate::http::tokens::MintError;
 
 const TOKEN_BODY_MAX: u64 = 4 << 10;
@@ -96,6 +97,9 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
         Ok(target) => target,
         Err(refusal) => return ("malformed", Err(refusal)),
     };
+    if let Some(route) = metal_stack_v1::Route::of(incomer, &request, &target) {
+        return route.serve(incomer, request, &target).await;
+    }
     let get = request.method() == Method::GET;
     let post = request.method() == Method::POST;
     match target.path() {
@@ -168,7 +172,7 @@ async fn boot(incomer: &Incomer<'_>) -> Outcome {
     Ok(json(StatusCode::OK, &boot::document(&context, machine, config)))
 }
 
-fn unusable_file(code: &'static str, message: &str) -> Refusal {
+pub(super) fn unusable_file(code: &'static str, message: &str) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
         .retry_after(std::time::Duration::from_secs(10))
 }

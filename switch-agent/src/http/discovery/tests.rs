@@ -4,5 +4,7 @@ mod control_api;
 mod forwarding;
 mod limits;
 mod local;
+mod metal_api;
+mod metal_stack_v1;
 mod support;
 mod wire;

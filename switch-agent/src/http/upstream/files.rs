@@ -49,6 +49,8 @@ pub enum FileError {
     Tls(#[source] rustls::Error),
     #[error("{path} holds no bearer token on its first line")]
     Token { path: PathBuf },
+    #[error("{path} holds no HMAC key on its first line")]
+    HmacKey { path: PathBuf },
     #[error("cannot bind to the control API's VRF: {0}")]
     Device(String),
 }
@@ -57,6 +59,8 @@ pub enum FileError {
 pub struct Credentials {
     pub tls: ClientConfig,
     pub agent_token: Option<Arc<str>>,
+    /// `metal_stack_hmac_file`.
+    pub hmac_key: Option<Arc<ring::hmac::Key>>,
     pub expiry: Expiry,
 }
 
@@ -86,8 +90,10 @@ impl Stamp {
     /// noticed.
     pub fn of(spec: &UpstreamSpec) -> Stamp {
         let files = [&spec.ca_file, &spec.client_cert_file, &spec.client_key_file, &spec.token_file];
+        let hmac_file = spec.metal_stack_v1.as_ref().map(|spec| &spec.hmac_file);
+        let files = files.into_iter().map(Option::as_ref).chain([hmac_file]);
         let stamp = |path: &String| fs::metadata(path).ok().map(|meta| (meta.len(), meta.modified().ok()));
-        Stamp(files.into_iter().map(|path| path.as_ref().and_then(stamp)).collect())
+        Stamp(files.map(|path| path.and_then(stamp)).collect())
     }
 }
 
@@ -138,13 +144,23 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    Ok(Credentials { tls, agent_token, expiry: Expiry::of(spec) })
+    let hmac_key = spec.metal_stack_v1.as_ref().map(|spec| hmac_key(&spec.hmac_file)).transpose()?;
+    Ok(Credentials { tls, agent_token, hmac_key, expiry: Expiry::of(spec) })
+}
+
+/// The first line of a file, where it is one word of printable ASCII.
+fn word(path: &str) -> Result<Option<Arc<str>>, FileError> {
+    let text = String::from_utf8(read(path)?).unwrap_or_default();
+    let word = text.lines().next().unwrap_or("").trim();
+    let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
+    Ok(plain.then(|| Arc::from(word)))
 }
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {
-    let bad = || FileError::Token { path: path.into() };
-    let text = String::from_utf8(read(path)?).map_err(|_| bad())?;
-    let token = text.lines().next().unwrap_or("").trim();
-    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-    plain.then(|| Arc::from(token)).ok_or_else(bad)
+    word(path)?.ok_or_else(|| FileError::Token { path: path.into() })
+}
+
+fn hmac_key(path: &str) -> Result<Arc<ring::hmac::Key>, FileError> {
+    let word = word(path)?.ok_or_else(|| FileError::HmacKey { path: path.into() })?;
+    Ok(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, word.as_bytes())))
 }

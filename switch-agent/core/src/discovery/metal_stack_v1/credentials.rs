@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn another_mac_vrf_interface_or_partition_is_another_stay() {
         let p1: PartitionId = "p1".parse().unwrap();
-        let changes: [&dyn Fn(&mut Binding, &mut PartitionId); 4] = [
+        type Change<'a> = &'a dyn Fn(&mut Binding, &mut PartitionId);
+        let changes: [Change<'_>; 4] = [
             &|binding, _| binding.mac.0[5] = 9,
             &|binding, _| binding.vrf = "VrfBoot-p2".parse().unwrap(),
             &|binding, _| binding.ifindex = 8,

@@ -40,12 +40,22 @@ impl Ca {
         Ca { pem, issuer: Issuer::new(params, key) }
     }
 
-    fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+    /// A certificate and its key, as PEM.
+    pub(super) fn leaf_pem(&self, names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let cert = CertificateDer::from_pem_slice(cert.pem().as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    pub(super) fn leaf(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let (cert, key) = self.leaf_pem(names);
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        (cert, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+    }
+
+    fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+        let (cert, key) = self.leaf(names);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

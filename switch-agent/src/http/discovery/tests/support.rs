@@ -92,6 +92,7 @@ impl Proxy {
             metrics: metrics.clone(),
             waker: waker.clone(),
             limits,
+            state_dir: directory.0.join("state"),
             cancel: cancel.clone(),
         };
         let mut policy = AddressPolicy::default();

@@ -1,0 +1,167 @@
+//! Dialect `metal-stack-v1`: an unmodified metal-hammer boots through the proxy, and the fleet's client
+//! certificate and HMAC key stay on the switch.
+//!
+//! `GET /certs` hands a machine credentials of this switch's own making, good on its port alone. With them
+//! it speaks gRPC over TLS ([`grpc`]) and signed REST ([`rest`]) to the proxy, which checks port, MAC and
+//! machine id of every request and speaks to metal-api with the real ones.
+
+pub mod authority;
+pub mod certs;
+pub mod credentials;
+pub mod grpc;
+pub mod reply;
+pub mod rest;
+pub mod tls;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use ::http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use rustls::ServerConfig;
+use switch_agent_core::desired::Dialect;
+use switch_agent_core::discovery::Target;
+use switch_agent_core::discovery::metal_stack_v1::REST_PREFIX;
+use switch_agent_core::discovery::metal_stack_v1::procedure::Procedure;
+use switch_agent_core::identity::Binding;
+use switch_agent_core::name::{MacAddr, PortName};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::authority::Authority;
+use self::credentials::Credentials;
+use super::answer::Refusal;
+use super::body::ReplyBody;
+use super::routes::Incomer;
+use crate::backend::keys::KeyError;
+use crate::http::upstream::Upstream;
+
+/// Messages above the usual size that are held at one time, on the whole switch.
+const LARGE_MESSAGES: usize = 2;
+
+/// TLS of one port, and the addresses that its certificate names.
+struct Server {
+    addresses: Vec<IpAddr>,
+    config: Arc<ServerConfig>,
+}
+
+/// What the dialect keeps, of all ports.
+pub(crate) struct MetalStackV1 {
+    state_dir: PathBuf,
+    authority: OnceLock<Authority>,
+    pub(crate) credentials: Arc<Credentials>,
+    grpc: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
+    servers: Mutex<BTreeMap<PortName, Server>>,
+    large_messages: Semaphore,
+}
+
+impl MetalStackV1 {
+    /// The authority's key is in `state_dir`, or will be once the dialect is configured.
+    pub(crate) fn new(state_dir: PathBuf) -> MetalStackV1 {
+        MetalStackV1 {
+            state_dir,
+            authority: OnceLock::new(),
+            credentials: Arc::default(),
+            grpc: RwLock::new(None),
+            servers: Mutex::default(),
+            large_messages: Semaphore::new(LARGE_MESSAGES),
+        }
+    }
+
+    /// Loads the authority, made at the first time. Blocks on file I/O.
+    pub(crate) fn load_authority(&self) -> Result<(), KeyError> {
+        if self.authority.get().is_none() {
+            let authority = Authority::load_or_create(&self.state_dir)?;
+            self.authority.set(authority).ok();
+        }
+        Ok(())
+    }
+
+    /// Replaces the client of metal-api's gRPC side, and gives the one before. Without one, all credentials
+    /// end: another control API is spoken to.
+    pub(crate) fn set_grpc(
+        &self,
+        grpc: Option<(Arc<Upstream>, CancellationToken)>,
+    ) -> Option<(Arc<Upstream>, CancellationToken)> {
+        if grpc.is_none() {
+            self.credentials.revoke_all();
+        }
+        std::mem::replace(&mut *self.grpc.write().unwrap_or_else(PoisonError::into_inner), grpc)
+    }
+
+    pub(crate) fn grpc(&self) -> Option<Arc<Upstream>> {
+        let grpc = self.grpc.read().unwrap_or_else(PoisonError::into_inner);
+        grpc.as_ref().map(|(upstream, _)| upstream.clone())
+    }
+
+    /// Ends the port's credentials, and every connection made with them.
+    pub(crate) fn revoke(&self, port: &PortName) {
+        if self.credentials.revoke(port) {
+            tracing::info!(%port, "credentials of the port ended");
+        }
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(port);
+    }
+}
+
+type Outcome = Result<Response<ReplyBody>, Refusal>;
+
+/// Which part of the dialect serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Certs,
+    Grpc,
+    Rest,
+}
+
+impl Route {
+    /// `None` where the request is none of the dialect's, or the dialect is another one.
+    pub fn of(incomer: &Incomer<'_>, request: &Request<Incoming>, target: &Target) -> Option<Route> {
+        let upstream = incomer.port.shared.current_upstream()?;
+        if upstream.spec().dialect != Dialect::MetalStackV1 {
+            return None;
+        }
+        let path = target.path();
+        if path == "/certs" && request.method() == Method::GET {
+            Some(Route::Certs)
+        } else if Procedure::is_service_path(path) {
+            Some(Route::Grpc)
+        } else {
+            target.below(REST_PREFIX).map(|_| Route::Rest)
+        }
+    }
+
+    /// Serves the request. The label is for metrics.
+    pub async fn serve(
+        self,
+        incomer: &Incomer<'_>,
+        request: Request<Incoming>,
+        target: &Target,
+    ) -> (&'static str, Outcome) {
+        match self {
+            Route::Certs => ("certs", certs::serve(incomer, request.headers()).await),
+            Route::Grpc => ("grpc", grpc::serve(incomer, request, target).await),
+            Route::Rest => ("metal", rest::serve(incomer, request, target).await),
+        }
+    }
+}
+
+/// Where a request comes from, as credentials are bound to it.
+fn binding(incomer: &Incomer<'_>, mac: MacAddr) -> Binding {
+    let listener = &incomer.port.listener;
+    Binding { port: listener.port.clone(), vrf: listener.vrf.clone(), ifindex: listener.ifindex, mac }
+}
+
+/// The one value of a header field.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// What a machine is told where the control API is not configured to the end.
+fn unusable() -> Refusal {
+    let message = "the switch's control API client is not usable; see its log";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "upstream-unusable", message).retry_after(super::api::RETRY)
+}

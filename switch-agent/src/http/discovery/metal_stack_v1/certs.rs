@@ -1,0 +1,52 @@
+//! `GET /certs`: the configuration of metal-hammer, made for the one machine that asks.
+
+use ::http::{HeaderMap, Response, StatusCode};
+use serde_json::Map;
+use switch_agent_core::discovery::boot::parse_machine_config;
+use switch_agent_core::discovery::headers::tells_of_forwarding;
+use switch_agent_core::discovery::metal_stack_v1::config::{Issued, document};
+use switch_agent_core::machines::ProxyStep;
+
+use super::{Outcome, binding, unusable};
+use crate::http::discovery::answer::{Refusal, json};
+use crate::http::discovery::body::ReplyBody;
+use crate::http::discovery::routes::{Incomer, unusable_file};
+
+pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome {
+    if headers.keys().any(|name| tells_of_forwarding(name.as_str())) {
+        let message = "no credentials for forwarded requests; ask from the machine itself";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forwarded-request", message));
+    }
+    let port = incomer.port;
+    let dialect = &port.shared.metal_stack_v1;
+    let context = port.context();
+    let config = match &context.settings.machine_config_file {
+        None => Map::new(),
+        Some(path) => {
+            let parse = |text: &str| parse_machine_config(text).map_err(|error| error.to_string());
+            let (config, _) = port.shared.configs.get(path, parse).await.map_err(|error| {
+                tracing::warn!(port = %port.listener.port, error, "machine_config_file cannot be used");
+                unusable_file("machine-config-unusable", "the partition's machine_config_file cannot be used")
+            })?;
+            config
+        }
+    };
+    let mac = incomer.known_mac().await?;
+    let authority = dialect.authority.get().ok_or_else(unusable)?;
+    let machine = dialect.credentials.machine(&port.listener.port);
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::warn!(port = %port.listener.port, %error, "no credentials can be made");
+        let message = "the switch cannot make credentials; see its log";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "credentials-unmade", message)
+    };
+    let made = authority.client(&context, machine.as_ref()).map_err(|error| failed(&error))?;
+    let at = binding(incomer, mac);
+    let issued = dialect.credentials.issue(at, &context.partition, made.fingerprint);
+    let hmac = issued.map_err(|error| failed(&error))?;
+    let ca_cert = authority.pem().to_owned();
+    let issued = Issued { ca_cert, cert: made.pem, key: made.key_pem, hmac };
+    tracing::info!(port = %port.listener.port, %mac, "credentials made");
+    incomer.report(Some(mac), ProxyStep::Config);
+    let response: Response<ReplyBody> = json(StatusCode::OK, &document(&context, issued, &config));
+    Ok(response)
+}
