@@ -91,6 +91,14 @@ start_control_api() {
     --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
 }
 
+# metal-api v1, for the dialect metal-stack-v1. The agents are configured for it by whoever needs it.
+start_metal_api() {
+  printf 'lab-fleet-key\n' >"$LAB_RUN/pki/hmac"
+  spawn api metal-api "$LAB_BIN/stand-ins" metal-api --grpc-listen "[$API_ADDRESS]:50051" \
+    --rest-listen "[$API_ADDRESS]:8444" --control-listen "[$API_ADDRESS]:8445" \
+    --pki "$LAB_RUN/pki" --hmac-file "$LAB_RUN/pki/hmac"
+}
+
 # Boot files over plain HTTP, beside the control API: behind the fabric and within leak_prefix.
 start_image_server() {
   spawn api image-server "$LAB_BIN/stand-ins" image-server --listen "[$API_ADDRESS]:80" \

@@ -2,6 +2,8 @@
 
 mod control_api;
 mod image_server;
+mod metal_api;
+mod metal_hammer;
 mod swss;
 
 use std::process::ExitCode;
@@ -21,6 +23,10 @@ enum StandIn {
     Swss(swss::Args),
     /// A control API that believes only what a switch signed
     ControlApi(control_api::Args),
+    /// metal-api v1 towards booting machines
+    MetalApi(metal_api::Args),
+    /// A machine that boots as metal-hammer does
+    MetalHammer(metal_hammer::Args),
     /// An HTTP server of boot files
     ImageServer(image_server::Args),
 }
@@ -31,6 +37,8 @@ fn main() -> ExitCode {
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalApi(args) => metal_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalHammer(args) => metal_hammer::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ImageServer(args) => image_server::run(args).map_err(Box::<dyn std::error::Error>::from),
     };
     match result {

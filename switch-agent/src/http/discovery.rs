@@ -351,10 +351,20 @@ impl Discovery {
         let shared = self.shared.clone();
         let grpc = spec.as_ref().and_then(UpstreamSpec::grpc);
         if grpc.is_some() {
-            let shared = shared.clone();
-            let loaded = tokio::task::spawn_blocking(move || shared.metal_stack_v1.load_authority()).await;
-            if let Ok(Err(error)) = loaded {
-                tracing::warn!(%error, "machines get no credentials: their authority cannot be used");
+            let loading = shared.clone();
+            match tokio::task::spawn_blocking(move || loading.metal_stack_v1.load()).await {
+                Ok(Ok(Some(state_dir))) => {
+                    let (credentials, cancel) =
+                        (shared.metal_stack_v1.credentials.clone(), shared.cancel.clone());
+                    tokio::spawn(async move {
+                        cancel.run_until_cancelled(credentials.keep(state_dir)).await;
+                    });
+                }
+                Ok(Err(error)) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "machines get no credentials");
+                }
+                Ok(Ok(None)) | Err(_) => {}
             }
         }
         let grpc = self.start_upstream(grpc, Upstream::grpc).await;

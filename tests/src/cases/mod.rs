@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod metal_stack_v1;
 mod moves;
 mod proxy;
 mod removal;
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Case> {
         dhcp6::cases(),
         docs::cases(),
         isolation::cases(),
+        metal_stack_v1::cases(),
         bad_rows::cases(),
         moves::cases(),
         removal::cases(),

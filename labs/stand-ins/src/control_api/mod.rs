@@ -4,7 +4,7 @@
 //! with the switch's JWKS, and refuse when the two do not speak of the same place.
 
 mod keys;
-mod pki;
+pub(crate) mod pki;
 mod requests;
 mod verify;
 

@@ -36,6 +36,7 @@ use super::answer::Refusal;
 use super::body::ReplyBody;
 use super::routes::Incomer;
 use crate::backend::keys::KeyError;
+use crate::backend::state_dir::{StateDir, StateDirError};
 use crate::http::upstream::Upstream;
 
 /// Messages above the usual size that are held at one time, on the whole switch.
@@ -45,6 +46,15 @@ const LARGE_MESSAGES: usize = 2;
 struct Server {
     addresses: Vec<IpAddr>,
     config: Arc<ServerConfig>,
+}
+
+/// Why machines get no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the machines' authority cannot be used")]
+    Authority(#[from] KeyError),
+    #[error("the credentials that were kept cannot be read")]
+    Kept(#[from] StateDirError),
 }
 
 /// What the dialect keeps, of all ports.
@@ -70,13 +80,16 @@ impl MetalStackV1 {
         }
     }
 
-    /// Loads the authority, made at the first time. Blocks on file I/O.
-    pub(crate) fn load_authority(&self) -> Result<(), KeyError> {
-        if self.authority.get().is_none() {
-            let authority = Authority::load_or_create(&self.state_dir)?;
-            self.authority.set(authority).ok();
+    /// Loads the authority, made at the first time, and the credentials that were kept. The directory in
+    /// which [`Credentials::keep`] is to keep them is given once. Blocks on file I/O.
+    pub(crate) fn load(&self) -> Result<Option<StateDir>, LoadError> {
+        if self.authority.get().is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let authority = Authority::load_or_create(&self.state_dir)?;
+        self.credentials.restore(&self.state_dir)?;
+        let state_dir = StateDir::open(&self.state_dir)?;
+        Ok(self.authority.set(authority).is_ok().then_some(state_dir))
     }
 
     /// Replaces the client of metal-api's gRPC side, and gives the one before. Without one, all credentials

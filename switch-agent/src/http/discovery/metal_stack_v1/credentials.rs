@@ -1,24 +1,35 @@
 //! The live credentials of all ports, with their secrets, behind a lock.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
 use switch_agent_core::discovery::metal_stack_v1::MachineId;
 use switch_agent_core::discovery::metal_stack_v1::credentials::{
-    CredentialRefusal, CredentialTable, Fingerprint, Generation,
+    CredentialRefusal, CredentialTable, Fingerprint, Generation, KeptCredentials, Pinned,
 };
 use switch_agent_core::discovery::metal_stack_v1::hmac::{HmacRefusal, Signature};
 use switch_agent_core::identity::Binding;
 use switch_agent_core::name::{PartitionId, PortName};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::backend::state_dir::{StateDir, StateDirError};
+use crate::http::tokens::unix_now;
 
 const KEY_LEN: usize = 32;
 /// How often a machine's first contact is told to metal-api before it is left at that.
 const GREETINGS_MAX: u8 = 5;
+const FILE_NAME: &str = "machine-credentials.json";
+/// Names the boot of the kernel: after another one every carrier was lost.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Changes that come together are written together.
+const WRITE_DELAY: Duration = Duration::from_millis(100);
 
 /// The system gives no random numbers.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +44,29 @@ pub struct Presented {
     pub ended: CancellationToken,
 }
 
+/// One port of [`FILE_NAME`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptPort {
+    credentials: KeptCredentials,
+    hmac: String,
+    greetings_left: u8,
+}
+
+/// Content of [`FILE_NAME`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    boot_id: String,
+    /// Unix time, seconds.
+    at: u64,
+    ports: Vec<KeptPort>,
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
 /// The secrets of one generation.
 struct Secrets {
     generation: Generation,
@@ -42,6 +76,18 @@ struct Secrets {
     greetings_left: u8,
 }
 
+impl Secrets {
+    fn new(generation: Generation, hmac_text: String, greetings_left: u8) -> Secrets {
+        Secrets {
+            generation,
+            hmac: hmac::Key::new(hmac::HMAC_SHA256, hmac_text.as_bytes()),
+            hmac_text,
+            ended: CancellationToken::new(),
+            greetings_left,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     table: CredentialTable,
@@ -49,27 +95,27 @@ struct Inner {
 }
 
 impl Inner {
-    /// Drops the port's secrets where their generation has ended.
-    fn settle(&mut self, port: &PortName, now: Duration) {
+    /// Drops the port's secrets where their generation has ended. Returns whether it had.
+    fn settle(&mut self, port: &PortName, now: Duration) -> bool {
         let generation = self.table.generation(port, now);
-        if let Some(secrets) = self.secrets.get(port)
-            && Some(secrets.generation) != generation
-        {
+        let over = self.secrets.get(port).is_some_and(|secrets| Some(secrets.generation) != generation);
+        if over && let Some(secrets) = self.secrets.remove(port) {
             secrets.ended.cancel();
-            self.secrets.remove(port);
         }
+        over
     }
 }
 
-/// The credentials of all ports. They live in memory only.
+/// The credentials of all ports.
 pub struct Credentials {
     inner: Mutex<Inner>,
+    changed: Notify,
     origin: Instant,
 }
 
 impl Default for Credentials {
     fn default() -> Credentials {
-        Credentials { inner: Mutex::default(), origin: Instant::now() }
+        Credentials { inner: Mutex::default(), changed: Notify::new(), origin: Instant::now() }
     }
 }
 
@@ -77,7 +123,9 @@ impl Credentials {
     fn at(&self, port: &PortName) -> (MutexGuard<'_, Inner>, Duration) {
         let now = self.origin.elapsed();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.settle(port, now);
+        if inner.settle(port, now) {
+            self.changed.notify_one();
+        }
         (inner, now)
     }
 
@@ -95,15 +143,10 @@ impl Credentials {
         let generation = inner.table.issue(binding, partition, certificate, now);
         inner.settle(&port, now);
         let secrets = inner.secrets.entry(port).or_insert_with(|| {
-            let hmac_text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            Secrets {
-                generation,
-                hmac: hmac::Key::new(hmac::HMAC_SHA256, hmac_text.as_bytes()),
-                hmac_text,
-                ended: CancellationToken::new(),
-                greetings_left: GREETINGS_MAX,
-            }
+            let hmac_text = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            Secrets::new(generation, hmac_text, GREETINGS_MAX)
         });
+        self.changed.notify_one();
         Ok(secrets.hmac_text.clone())
     }
 
@@ -120,9 +163,9 @@ impl Credentials {
     }
 
     /// Whether the port's credentials are presented from where they were made for.
-    pub fn check_binding(&self, at: &Binding) -> Result<(), CredentialRefusal> {
+    pub fn check_binding(&self, at: &Binding, partition: &PartitionId) -> Result<(), CredentialRefusal> {
         let (mut inner, now) = self.at(&at.port);
-        inner.table.check_binding(at, now).map(|_| ())
+        inner.table.check_binding(at, partition, now).map(|_| ())
     }
 
     /// Verifies a signature with the port's key; each is good once.
@@ -137,10 +180,15 @@ impl Credentials {
     /// Pins the port to a machine at first sight, and holds every later one against it.
     pub fn pin(&self, port: &PortName, machine: &MachineId) -> Result<(), CredentialRefusal> {
         let (mut inner, now) = self.at(port);
-        let first = inner.table.pin(port, machine, now)?;
+        let Pinned { first_sight, left } = inner.table.pin(port, machine, now)?;
+        if let Some(left) = &left {
+            inner.settle(left, now);
+        }
         drop(inner);
-        if first {
-            tracing::info!(%port, %machine, "port is pinned to its machine");
+        if first_sight {
+            let left = left.as_ref().map(PortName::as_str);
+            tracing::info!(%port, %machine, left, "port is pinned to its machine");
+            self.changed.notify_one();
         }
         Ok(())
     }
@@ -165,6 +213,7 @@ impl Credentials {
         let (mut inner, _) = self.at(port);
         if let Some(secrets) = inner.secrets.get_mut(port) {
             secrets.greetings_left = 0;
+            self.changed.notify_one();
         }
     }
 
@@ -186,6 +235,9 @@ impl Credentials {
         let (mut inner, now) = self.at(port);
         let revoked = inner.table.revoke(port);
         inner.settle(port, now);
+        if revoked {
+            self.changed.notify_one();
+        }
         revoked
     }
 
@@ -196,5 +248,61 @@ impl Credentials {
             secrets.ended.cancel();
         }
         inner.table = CredentialTable::default();
+        self.changed.notify_one();
+    }
+
+    /// Takes back what a process before this one kept. Blocks on file I/O.
+    pub fn restore(&self, state_dir: &Path) -> Result<(), StateDirError> {
+        let Some(bytes) = StateDir::open(state_dir)?.load(FILE_NAME)? else { return Ok(()) };
+        let kept: Kept = match serde_json::from_slice(&bytes) {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!(%error, "{FILE_NAME} cannot be read; machines have to boot anew");
+                return Ok(());
+            }
+        };
+        if kept.boot_id != boot_id() {
+            return Ok(());
+        }
+        let away = unix_now().saturating_sub(kept.at);
+        let now = self.origin.elapsed();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut port in kept.ports {
+            for (_, seconds) in &mut port.credentials.certificates {
+                *seconds = seconds.saturating_sub(away);
+            }
+            if let Some(generation) = inner.table.restore(&port.credentials, now) {
+                let secrets = Secrets::new(generation, port.hmac, port.greetings_left);
+                inner.secrets.insert(port.credentials.port, secrets);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps every change in the state directory, for the process after this one.
+    pub async fn keep(&self, state_dir: StateDir) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(WRITE_DELAY).await;
+            let (state_dir, kept) = (state_dir.clone(), self.kept());
+            let written = tokio::task::spawn_blocking(move || match serde_json::to_vec(&kept) {
+                Ok(bytes) => state_dir.store(FILE_NAME, &bytes).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            });
+            if let Ok(Err(error)) = written.await {
+                tracing::warn!(error, "credentials of machines are not kept; a restart would end them");
+            }
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        let now = self.origin.elapsed();
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let ports = inner.table.kept(now).into_iter().filter_map(|credentials| {
+            let secrets = inner.secrets.get(&credentials.port)?;
+            let (hmac, greetings_left) = (secrets.hmac_text.clone(), secrets.greetings_left);
+            Some(KeptPort { credentials, hmac, greetings_left })
+        });
+        Kept { boot_id: boot_id(), at: unix_now(), ports: ports.collect() }
     }
 }

@@ -78,13 +78,13 @@ async fn call(
         return Err(Failure::Http(Refusal::new(status, "not-grpc", "this path takes gRPC calls")));
     }
     let mac = incomer.known_mac().await.map_err(Failure::Http)?;
+    let context = port.context();
     // Looked at again: what was good when the connection was made may have ended since.
     credentials
         .check_certificate(&port.listener.port, &presented.certificate)
-        .and_then(|_| credentials.check_binding(&binding(incomer, mac)))
+        .and_then(|_| credentials.check_binding(&binding(incomer, mac), &context.partition))
         .map_err(refused)?;
     let procedure = Procedure::of_path(target.path()).filter(|_| target.query().is_none());
-    let context = port.context();
     let upstream = shared.metal_stack_v1.grpc();
     let rules = api::rules(&context, switch_agent_core::desired::Dialect::MetalStackV1);
     let Some(procedure) = procedure.filter(|_| allows(&rules, Method::POST.as_str(), target)) else {
@@ -144,6 +144,7 @@ fn refused(refusal: CredentialRefusal) -> Failure {
         CredentialRefusal::Moved => (Code::Unauthenticated, "credentials-moved"),
         CredentialRefusal::OtherMac => (Code::Unauthenticated, "credentials-other-mac"),
         CredentialRefusal::OtherMachine => (Code::PermissionDenied, "machine-id-other"),
+        CredentialRefusal::OtherPort => (Code::PermissionDenied, "machine-id-taken"),
     };
     Status::new(code, reason, refusal.to_string()).into()
 }

@@ -47,7 +47,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "body-invalid", message));
     }
     let mac = incomer.known_mac().await?;
-    credentials.check_binding(&binding(incomer, mac)).map_err(of_credentials)?;
+    credentials.check_binding(&binding(incomer, mac), &context.partition).map_err(of_credentials)?;
     let signature = signature(&request).map_err(of_signature)?;
     credentials.check_signature(&port.listener.port, &signature).map_err(of_signature)?;
     credentials.pin(&port.listener.port, &machine).map_err(|refusal| {
@@ -115,6 +115,7 @@ fn of_credentials(refusal: CredentialRefusal) -> Refusal {
         CredentialRefusal::Moved => (StatusCode::UNAUTHORIZED, "credentials-moved"),
         CredentialRefusal::OtherMac => (StatusCode::UNAUTHORIZED, "credentials-other-mac"),
         CredentialRefusal::OtherMachine => (StatusCode::FORBIDDEN, "machine-id-other"),
+        CredentialRefusal::OtherPort => (StatusCode::FORBIDDEN, "machine-id-taken"),
     };
     Refusal::new(status, code, refusal.to_string())
 }

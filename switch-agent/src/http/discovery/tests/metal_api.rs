@@ -208,6 +208,9 @@ async fn answer(
                     return;
                 }
             }
+            if wanted.as_deref() == Some("no-status") {
+                trailers.remove("grpc-status");
+            }
             if wanted.as_deref() != Some("no-trailers") {
                 sender.send_trailers(trailers).await.ok();
             }

@@ -157,6 +157,72 @@ async fn a_port_speaks_for_one_machine() {
 }
 
 #[tokio::test]
+async fn a_machine_is_on_one_port_of_the_switch() {
+    let (proxy, _api, a) = booted().await;
+    let (sender, _life) = a.sender().await;
+    assert_eq!(call(&sender, plain(Procedure::Register, A)).await.unwrap().status(), Some("0"));
+    let b = Machine::boot(proxy.open("Ethernet4", |_| {}).await).await;
+    let (sender, _life) = b.sender().await;
+    let called = call(&sender, plain(Procedure::Register, A)).await.unwrap();
+    assert_eq!(called.status(), Some("7"));
+    let reply = b.rest(&format!("/v1/machine/{A}"), "salt1").await;
+    assert_eq!((reply.status, reply.error().as_str()), (403, "machine-id-taken"));
+    // Its cable left the first port: it is here now, and nothing of it is left there.
+    proxy.discovery.link(&link(false));
+    assert_eq!(call(&sender, plain(Procedure::Register, A)).await.unwrap().status(), Some("0"));
+    assert_eq!(a.rest(&format!("/v1/machine/{A}"), "salt1").await.status, 401);
+}
+
+/// A proxy that was there before, over its state directory.
+#[tokio::test]
+async fn credentials_outlive_a_restart_of_the_agent() {
+    let (proxy, _api, machine) = booted().await;
+    let (sender, _life) = machine.sender().await;
+    assert_eq!(call(&sender, plain(Procedure::Register, A)).await.unwrap().status(), Some("0"));
+    let file = proxy.directory.0.join("state/machine-credentials.json");
+    for _ in 0..100 {
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        if kept.contains(A) && kept.contains("\"greetings_left\":0") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let fresh = |kept: Option<(&str, &str)>| {
+        let (after, file) = (Proxy::new(), file.clone());
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = kept.map_or(text.clone(), |(from, to)| text.replace(from, to));
+        std::fs::create_dir_all(after.directory.0.join("state")).unwrap();
+        std::fs::copy(file.with_file_name("machine-ca.p8"), after.directory.0.join("state/machine-ca.p8"))
+            .unwrap();
+        std::fs::write(after.directory.0.join("state/machine-credentials.json"), text).unwrap();
+        after
+    };
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for (kept, good) in [(None, true), (Some((boot_id.trim(), "another")), false), (Some(("{", "[")), false)]
+    {
+        let after = fresh(kept);
+        let api = MetalApi::start(&after).await;
+        let port = after.open("Ethernet0", |_| {}).await;
+        let status = match machine.connect(port, true).await {
+            Ok((sender, _life)) => {
+                let called = call(&sender, plain(Procedure::Register, A)).await.ok();
+                let other = call(&sender, plain(Procedure::Register, B)).await.ok();
+                (
+                    called.map(|called| called.status() == Some("0")),
+                    other.map(|other| other.status() == Some("7")),
+                )
+            }
+            Err(_) => (None, None),
+        };
+        assert_eq!(status, if good { (Some(true), Some(true)) } else { (None, None) }, "{kept:?}");
+        // The first contact was told before.
+        assert_eq!(api.names(), if good { vec!["Register"] } else { Vec::new() });
+    }
+}
+
+#[tokio::test]
 async fn a_request_is_bound_to_the_mac() {
     let (proxy, api, machine) = booted().await;
     let (sender, _life) = machine.sender().await;
@@ -213,9 +279,9 @@ async fn what_is_not_allowed_is_not_forwarded() {
         })
         .await;
     let (sender, _life) = Machine::boot(port).await.sender().await;
-    let called = call(&sender, plain(Procedure::SuperUserPassword, A)).await.unwrap();
+    let called = call(&sender, plain(Procedure::SuperUserPassword, B)).await.unwrap();
     assert_eq!(called.status(), Some("7"));
-    assert_eq!(call(&sender, plain(Procedure::Register, A)).await.unwrap().status(), Some("0"));
+    assert_eq!(call(&sender, plain(Procedure::Register, B)).await.unwrap().status(), Some("0"));
 }
 
 #[tokio::test]
@@ -269,8 +335,10 @@ async fn only_metal_apis_own_status_is_passed_on() {
     assert_eq!(called.unwrap().http, 503);
     // A stream that just ends would make it install.
     api.allocate();
-    let called = call(&sender, request(Procedure::Wait, wait, &[("x-test", "no-trailers")])).await.unwrap();
-    assert_eq!(called.status(), Some("14"));
+    for end in ["no-trailers", "no-status"] {
+        let called = call(&sender, request(Procedure::Wait, wait.clone(), &[("x-test", end)])).await.unwrap();
+        assert_eq!(called.status(), Some("14"), "{end}");
+    }
 }
 
 #[tokio::test]
