@@ -43,6 +43,8 @@ pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome
     let at = binding(incomer, mac);
     let issued = dialect.credentials.issue(at, &context.partition, made.fingerprint);
     let hmac = issued.map_err(|error| failed(&error))?;
+    // They are fetched once: those that a restart forgets would be good for nothing.
+    dialect.credentials.written().await;
     let ca_cert = authority.pem().to_owned();
     let issued = Issued { ca_cert, cert: made.pem, key: made.key_pem, hmac };
     tracing::info!(port = %port.listener.port, %mac, "credentials made");

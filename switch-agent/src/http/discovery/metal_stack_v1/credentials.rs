@@ -15,7 +15,7 @@ use switch_agent_core::discovery::metal_stack_v1::credentials::{
 use switch_agent_core::discovery::metal_stack_v1::hmac::{HmacRefusal, Signature};
 use switch_agent_core::identity::Binding;
 use switch_agent_core::name::{PartitionId, PortName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +28,8 @@ const GREETINGS_MAX: u8 = 5;
 const FILE_NAME: &str = "machine-credentials.json";
 /// Names the boot of the kernel: after another one every carrier was lost.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Changes that come together are written together.
-const WRITE_DELAY: Duration = Duration::from_millis(100);
+/// How long a machine waits for its credentials to be kept before it is given them.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The system gives no random numbers.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +92,8 @@ impl Secrets {
 struct Inner {
     table: CredentialTable,
     secrets: BTreeMap<PortName, Secrets>,
+    /// Counts changes of what is kept.
+    version: u64,
 }
 
 impl Inner {
@@ -110,12 +112,15 @@ impl Inner {
 pub struct Credentials {
     inner: Mutex<Inner>,
     changed: Notify,
+    /// The version that the state directory has.
+    written: watch::Sender<u64>,
     origin: Instant,
 }
 
 impl Default for Credentials {
     fn default() -> Credentials {
-        Credentials { inner: Mutex::default(), changed: Notify::new(), origin: Instant::now() }
+        let written = watch::Sender::new(0);
+        Credentials { inner: Mutex::default(), changed: Notify::new(), written, origin: Instant::now() }
     }
 }
 
@@ -124,9 +129,15 @@ impl Credentials {
         let now = self.origin.elapsed();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.settle(port, now) {
-            self.changed.notify_one();
+            self.touch(&mut inner);
         }
         (inner, now)
+    }
+
+    /// What is kept has changed.
+    fn touch(&self, inner: &mut Inner) {
+        inner.version += 1;
+        self.changed.notify_one();
     }
 
     /// Enters a certificate made for the machine at `binding`, and gives the HMAC key that goes with it.
@@ -146,8 +157,9 @@ impl Credentials {
             let hmac_text = key.iter().map(|byte| format!("{byte:02x}")).collect();
             Secrets::new(generation, hmac_text, GREETINGS_MAX)
         });
-        self.changed.notify_one();
-        Ok(secrets.hmac_text.clone())
+        let hmac_text = secrets.hmac_text.clone();
+        self.touch(&mut inner);
+        Ok(hmac_text)
     }
 
     /// Whether a certificate is one that the port was given.
@@ -184,11 +196,11 @@ impl Credentials {
         if let Some(left) = &left {
             inner.settle(left, now);
         }
-        drop(inner);
         if first_sight {
+            self.touch(&mut inner);
+            drop(inner);
             let left = left.as_ref().map(PortName::as_str);
             tracing::info!(%port, %machine, left, "port is pinned to its machine");
-            self.changed.notify_one();
         }
         Ok(())
     }
@@ -213,7 +225,7 @@ impl Credentials {
         let (mut inner, _) = self.at(port);
         if let Some(secrets) = inner.secrets.get_mut(port) {
             secrets.greetings_left = 0;
-            self.changed.notify_one();
+            self.touch(&mut inner);
         }
     }
 
@@ -236,7 +248,7 @@ impl Credentials {
         let revoked = inner.table.revoke(port);
         inner.settle(port, now);
         if revoked {
-            self.changed.notify_one();
+            self.touch(&mut inner);
         }
         revoked
     }
@@ -248,7 +260,7 @@ impl Credentials {
             secrets.ended.cancel();
         }
         inner.table = CredentialTable::default();
-        self.changed.notify_one();
+        self.touch(&mut inner);
     }
 
     /// Takes back what a process before this one kept. Blocks on file I/O.
@@ -283,19 +295,32 @@ impl Credentials {
     pub async fn keep(&self, state_dir: StateDir) {
         loop {
             self.changed.notified().await;
-            tokio::time::sleep(WRITE_DELAY).await;
-            let (state_dir, kept) = (state_dir.clone(), self.kept());
+            let (version, kept) = self.kept();
+            let state_dir = state_dir.clone();
             let written = tokio::task::spawn_blocking(move || match serde_json::to_vec(&kept) {
                 Ok(bytes) => state_dir.store(FILE_NAME, &bytes).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             });
-            if let Ok(Err(error)) = written.await {
-                tracing::warn!(error, "credentials of machines are not kept; a restart would end them");
+            match written.await {
+                Ok(Err(error)) => {
+                    tracing::warn!(error, "credentials of machines are not kept; a restart would end them");
+                }
+                Ok(Ok(())) | Err(_) => {
+                    self.written.send_replace(version);
+                }
             }
         }
     }
 
-    fn kept(&self) -> Kept {
+    /// Waits until what was issued so far is kept, for a moment at most.
+    pub async fn written(&self) {
+        let version = self.inner.lock().unwrap_or_else(PoisonError::into_inner).version;
+        let mut written = self.written.subscribe();
+        let waiting = written.wait_for(|written| *written >= version);
+        tokio::time::timeout(WRITE_TIMEOUT, waiting).await.map(drop).ok();
+    }
+
+    fn kept(&self) -> (u64, Kept) {
         let now = self.origin.elapsed();
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let ports = inner.table.kept(now).into_iter().filter_map(|credentials| {
@@ -303,6 +328,6 @@ impl Credentials {
             let (hmac, greetings_left) = (secrets.hmac_text.clone(), secrets.greetings_left);
             Some(KeptPort { credentials, hmac, greetings_left })
         });
-        Kept { boot_id: boot_id(), at: unix_now(), ports: ports.collect() }
+        (inner.version, Kept { boot_id: boot_id(), at: unix_now(), ports: ports.collect() })
     }
 }
