@@ -431,10 +431,16 @@ async fn secure(port: &PortState, stream: TcpStream) -> Option<(Stream, Option<P
     let Some(config) = shared.metal_stack_v1.server_config(name, &port.context()) else {
         return Some((stream.into(), None));
     };
-    let stream = Stream::detect(stream, config, shared.limits.header_timeout).await;
+    // A handshake counts as a request.
+    let admit = || port.take_request().is_ok();
+    let stream = Stream::detect(stream, config, shared.limits.header_timeout, admit).await;
     let stream = stream.inspect_err(|error| {
-        if !matches!(error, HandshakeError::Ended(_)) {
-            shared.metrics.proxy.rejected("tls-handshake");
+        match error {
+            HandshakeError::Ended(_) => {}
+            HandshakeError::TooMany => shared.metrics.proxy.rejected("too-many-requests"),
+            HandshakeError::TimedOut | HandshakeError::Refused(_) => {
+                shared.metrics.proxy.rejected("tls-handshake");
+            }
         }
         tracing::debug!(port = %name, error = error as &dyn std::error::Error, "connection not served");
     });

@@ -9,6 +9,7 @@ pub mod authority;
 pub mod certs;
 pub mod credentials;
 pub mod grpc;
+pub mod reading;
 pub mod reply;
 pub mod rest;
 pub mod tls;
@@ -23,24 +24,23 @@ use hyper::body::Incoming;
 use rustls::ServerConfig;
 use switch_agent_core::desired::Dialect;
 use switch_agent_core::discovery::Target;
-use switch_agent_core::discovery::metal_stack_v1::REST_PREFIX;
+use switch_agent_core::discovery::metal_stack_v1::credentials::CredentialRefusal;
 use switch_agent_core::discovery::metal_stack_v1::procedure::Procedure;
+use switch_agent_core::discovery::metal_stack_v1::{MachineId, REST_PREFIX};
 use switch_agent_core::identity::Binding;
+use switch_agent_core::machines::ProxyStep;
 use switch_agent_core::name::{MacAddr, PortName};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::authority::Authority;
 use self::credentials::Credentials;
+use self::reading::Room;
 use super::answer::Refusal;
 use super::body::ReplyBody;
 use super::routes::Incomer;
 use crate::backend::keys::KeyError;
 use crate::backend::state_dir::{StateDir, StateDirError};
 use crate::http::upstream::Upstream;
-
-/// Messages above the usual size that are held at one time, on the whole switch.
-const LARGE_MESSAGES: usize = 2;
 
 /// TLS of one port, and the addresses that its certificate names.
 struct Server {
@@ -64,7 +64,7 @@ pub(crate) struct MetalStackV1 {
     pub(crate) credentials: Arc<Credentials>,
     grpc: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
     servers: Mutex<BTreeMap<PortName, Server>>,
-    large_messages: Semaphore,
+    room: Room,
 }
 
 impl MetalStackV1 {
@@ -76,7 +76,7 @@ impl MetalStackV1 {
             credentials: Arc::default(),
             grpc: RwLock::new(None),
             servers: Mutex::default(),
-            large_messages: Semaphore::new(LARGE_MESSAGES),
+            room: Room::default(),
         }
     }
 
@@ -156,6 +156,26 @@ impl Route {
             Route::Certs => ("certs", certs::serve(incomer, request.headers()).await),
             Route::Grpc => ("grpc", grpc::serve(incomer, request, target).await),
             Route::Rest => ("metal", rest::serve(incomer, request, target).await),
+        }
+    }
+}
+
+/// Pins the port to the machine that a request names, or holds the request against the pin.
+fn pin(incomer: &Incomer<'_>, mac: MacAddr, machine: &MachineId) -> Result<(), CredentialRefusal> {
+    let port = &incomer.port.listener.port;
+    let credentials = &incomer.port.shared.metal_stack_v1.credentials;
+    match credentials.pin(port, machine) {
+        Ok(true) => {
+            let machine_id = Some(machine.to_string());
+            incomer.report(Some(mac), ProxyStep::Token { machine_id });
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(refusal) => {
+            if credentials.may_tell(port) {
+                tracing::warn!(%port, asked = %machine, %refusal, "request for another machine refused");
+            }
+            Err(refusal)
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::http::tokens::unix_now;
 const KEY_LEN: usize = 32;
 /// How often a machine's first contact is told to metal-api before it is left at that.
 const GREETINGS_MAX: u8 = 5;
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 const FILE_NAME: &str = "machine-credentials.json";
 /// Names the boot of the kernel: after another one every carrier was lost.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -74,6 +75,8 @@ struct Secrets {
     hmac_text: String,
     ended: CancellationToken,
     greetings_left: u8,
+    /// When the log last told of a refusal.
+    told: Option<Duration>,
 }
 
 impl Secrets {
@@ -84,6 +87,7 @@ impl Secrets {
             hmac_text,
             ended: CancellationToken::new(),
             greetings_left,
+            told: None,
         }
     }
 }
@@ -189,8 +193,20 @@ impl Credentials {
         inner.table.take_signature(port, &signature.tag, now)
     }
 
-    /// Pins the port to a machine at first sight, and holds every later one against it.
-    pub fn pin(&self, port: &PortName, machine: &MachineId) -> Result<(), CredentialRefusal> {
+    /// Whether the log may tell of a refusal on the port now: a machine does not get to fill it.
+    pub fn may_tell(&self, port: &PortName) -> bool {
+        let (mut inner, now) = self.at(port);
+        let Some(secrets) = inner.secrets.get_mut(port) else { return false };
+        let may = secrets.told.is_none_or(|told| now >= told + TELL_INTERVAL);
+        if may {
+            secrets.told = Some(now);
+        }
+        may
+    }
+
+    /// Pins the port to a machine at first sight, and holds every later one against it. Returns whether
+    /// this was the first sight.
+    pub fn pin(&self, port: &PortName, machine: &MachineId) -> Result<bool, CredentialRefusal> {
         let (mut inner, now) = self.at(port);
         let Pinned { first_sight, left } = inner.table.pin(port, machine, now)?;
         if let Some(left) = &left {
@@ -202,7 +218,7 @@ impl Credentials {
             let left = left.as_ref().map(PortName::as_str);
             tracing::info!(%port, %machine, left, "port is pinned to its machine");
         }
-        Ok(())
+        Ok(first_sight)
     }
 
     /// The machine that the port is pinned to.

@@ -31,6 +31,7 @@ use crate::http::upstream::{Upstream, UpstreamError};
 
 /// Longest body that is held without asking for room.
 const SMALL_BODY: usize = 64 << 10;
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call waits for metal-api to be told of the machine's first contact.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -99,10 +100,7 @@ async fn call(
     let body = read(incomer, body).await?;
     let machine = message::machine(procedure, &body).map_err(of_message)?;
     if let Some(machine) = &machine {
-        credentials.pin(&port.listener.port, machine).map_err(|refusal| {
-            tracing::warn!(port = %port.listener.port, asked = %machine, %refusal, "call refused");
-            refused(refusal)
-        })?;
+        super::pin(incomer, mac, machine).map_err(refused)?;
         if procedure == Procedure::Dhcp {
             credentials.greeted(&port.listener.port);
         } else {
@@ -161,33 +159,40 @@ fn of_message(refusal: MessageRefusal) -> Failure {
     Status::new(code, reason, refusal.to_string()).into()
 }
 
-/// Reads the request's body. Large ones wait for room, which is there for few at a time.
+/// Reads the request's body, in the time that metal-hammer gives a call.
 async fn read(incomer: &Incomer<'_>, body: Incoming) -> Result<Bytes, Failure> {
+    let read = tokio::time::timeout(READ_TIMEOUT, read_whole(incomer, body)).await;
+    read.unwrap_or_else(|_| Err(Failure::Http(BodyFailure::TooSlow.into())))
+}
+
+/// Large bodies wait for room, which is there for few at a time.
+async fn read_whole(incomer: &Incomer<'_>, body: Incoming) -> Result<Bytes, Failure> {
     let shared = &incomer.port.shared;
     let too_large = || {
-        Failure::from(Status::new(Code::ResourceExhausted, "message-too-large", "the message is too large"))
+        let message = "the message is too large";
+        Failure::from(Status::new(Code::ResourceExhausted, "message-too-large", message))
+    };
+    let no_room = || {
+        let message = "the port has too many messages under way";
+        Failure::from(Status::new(Code::Unavailable, "messages-too-many", message))
     };
     let most = MESSAGE_LEN_MAX + PREFIX_LEN;
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
+    let room = &shared.metal_stack_v1.room;
+    let mut reading = room.begin(&incomer.port.listener.port).ok_or_else(no_room)?;
     let (mut body, progress) = UpBody::new(body, Hygiene::default(), most as u64, &shared.limits);
     let mut bytes = BytesMut::new();
-    let mut room = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| match progress.failure() {
             Some(BodyFailure::TooLarge) => too_large(),
             failure => Failure::Http(failure.unwrap_or(BodyFailure::Broken).into()),
         })?;
         let Some(data) = frame.data_ref() else { continue };
-        if room.is_none() && bytes.len() + data.len() > SMALL_BODY {
-            let waiting = shared.metal_stack_v1.large_messages.acquire();
-            let waited = tokio::time::timeout(shared.limits.body_stall_timeout, waiting).await;
-            let Ok(Ok(permit)) = waited else {
-                let message = "the switch has no room for the message now";
-                return Err(Status::new(Code::Unavailable, "no-room", message).into());
-            };
-            room = Some(permit);
+        let large = bytes.len() + data.len() > SMALL_BODY;
+        if large && !reading.is_large() && !reading.grow().await {
+            return Err(no_room());
         }
         bytes.extend_from_slice(data);
     }

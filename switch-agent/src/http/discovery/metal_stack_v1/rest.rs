@@ -50,10 +50,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     credentials.check_binding(&binding(incomer, mac), &context.partition).map_err(of_credentials)?;
     let signature = signature(&request).map_err(of_signature)?;
     credentials.check_signature(&port.listener.port, &signature).map_err(of_signature)?;
-    credentials.pin(&port.listener.port, &machine).map_err(|refusal| {
-        tracing::warn!(port = %port.listener.port, asked = %machine, %refusal, "request refused");
-        of_credentials(refusal)
-    })?;
+    super::pin(incomer, mac, &machine).map_err(of_credentials)?;
     super::grpc::greet(incomer, &machine).await;
 
     let upstream = shared.current_upstream().ok_or_else(unusable)?;

@@ -311,6 +311,20 @@ async fn messages_may_have_four_mebibytes() {
 }
 
 #[tokio::test]
+async fn a_handshake_counts_as_a_request() {
+    let limits = Limits { request_rate: 1, request_burst: 4, ..Limits::default() };
+    let proxy = Proxy::with(limits);
+    let _api = MetalApi::start(&proxy).await;
+    let machine = Machine::boot(proxy.open("Ethernet0", |_| {}).await).await;
+    let mut made = 0;
+    for _ in 0..8 {
+        made += u32::from(machine.connect(machine.port, true).await.is_ok());
+    }
+    assert!((1..=5).contains(&made), "{made} handshakes");
+    assert!(proxy.metrics.encode().contains("proxy_rejected_total{reason=\"too-many-requests\"}"));
+}
+
+#[tokio::test]
 async fn a_lost_api_is_never_told_as_an_allocation() {
     let (_proxy, api, machine) = booted().await;
     let (body, _life) = waiting(&machine).await;
