@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let handle = handle.clone();
         move |event| handle.link(event)
     };
-    tokio::spawn(kernel.clone().follow(on_link, |_| {}, hub, waker, stop));
+    tokio::spawn(kernel.clone().follow(on_link, |_: &_| {}, |_| {}, hub, waker, stop));
     let advertiser = tokio::spawn(advertiser);
     let links = kernel.snapshot().await?.links;
     for (port, wanted) in &desired.ports {

@@ -86,19 +86,8 @@ pub fn start(
     waker: Waker,
     cancel: CancellationToken,
 ) -> Result<(AdvertiseHandle, impl Future<Output = ()>), StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = {
-        let _registered_here = runtime.enter();
-        PacketSocket::open(choice)
-    };
-    let socket = match socket {
-        Ok(socket) => socket,
-        Err(error) => {
-            runtime.shutdown_background();
-            return Err(error.into());
-        }
-    };
-    let inbox = Arc::new(Inbox::default());
+    let socket = PacketSocket::open(choice)?;
+    let inbox = Arc::new(Inbox::new()?);
     let snapshot = Snapshot::default();
     let (ports, advertising) = watch::channel(BTreeSet::new());
     let mode = socket.mode();
@@ -107,10 +96,10 @@ pub fn start(
     let driver = driver::Driver::new(socket, outputs, seed());
     // Dropped with the thread, however that ends.
     let (running, ended) = oneshot::channel::<()>();
-    let driving = cancel.clone();
+    let (driving, told, asked) = (cancel.clone(), inbox.clone(), cancel.clone());
     std::thread::Builder::new().name("advertise".to_owned()).spawn(move || {
         let _running = running;
-        runtime.block_on(task::run(driver, inbox, driving));
+        task::run(driver, &told, &driving);
     })?;
     let rule = async move {
         match mode {
@@ -119,11 +108,15 @@ pub fn start(
         }
         std::future::pending().await
     };
-    let task = async {
+    let task = async move {
+        tokio::pin!(ended);
         tokio::select! {
-            _ = ended => {}
-            () = rule => {}
+            _ = &mut ended => return,
+            () = rule => return,
+            () = asked.cancelled() => inbox.wake(),
         }
+        // An error is the end of the thread, which drops the other half.
+        ended.await.ok();
     };
     Ok((handle, task))
 }

@@ -20,6 +20,7 @@ use crate::backend::config_db::ConfigStore;
 use crate::backend::frr::{Vtysh, load_templates};
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
+use crate::backend::memory;
 use crate::backend::redis::{DatabaseConfig, Databases};
 use crate::backend::state_db::{StateStore, StatusWriter, follow_lldp};
 use crate::backend::state_dir::{LoadedLedger, StateDir};
@@ -46,6 +47,10 @@ type StartError = Box<dyn Error + Send + Sync>;
 /// `run`: until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> ExitCode {
     logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
+    if let Err(failure) = memory::keep_private() {
+        error!(reason = chain(&failure), "cannot keep secrets out of core files");
+        return ExitCode::FAILURE;
+    }
     match start(&args).await {
         Ok(lifecycle) => match lifecycle.run(stop_signal()).await {
             Ended::Asked => ExitCode::SUCCESS,
@@ -81,8 +86,8 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         hub: hub.clone(),
         metrics: metrics.clone(),
         waker: waker.clone(),
-        limits: ProxyLimits::default(),
-        state_dir: state_dir.path().to_owned(),
+        limits: ProxyLimits::with(&args.proxy_limits),
+        state_dir: Some(state_dir.clone()),
         cancel: stop.clone(),
     });
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
@@ -110,11 +115,16 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
             advertise.link(event);
         }
     };
+    let on_machine = {
+        let discovery = discovery.clone();
+        move |event: &switch_agent_core::machines::MachineEvent| discovery.machine(event)
+    };
     let on_route = {
         let leak = leak.clone();
         move |event| leak.route_changed(event)
     };
-    let following = kernel.clone().follow(on_link, on_route, hub.clone(), waker.clone(), stop.clone());
+    let following =
+        kernel.clone().follow(on_link, on_machine, on_route, hub.clone(), waker.clone(), stop.clone());
     lifecycle.spawn("kernel", following);
     let observer = Observer {
         config: config.clone(),

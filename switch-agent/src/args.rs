@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use switch_agent_core::discovery::limits::Setting as ProxyLimit;
+
 use crate::backend::packet::SocketChoice;
 use crate::cli::ADMIN_SOCKET_DEFAULT;
 use crate::cli::check::CheckArgs;
@@ -134,6 +136,16 @@ pub struct RunArgs {
     /// Directory with FRR templates that replace the built-in ones of the same name
     #[arg(long, value_name = "DIR", env = "SWITCH_AGENT_TEMPLATES")]
     pub templates: Option<PathBuf>,
+    /// A limit of the discovery proxy, NAME=NUMBER; may be given several times, or comma separated
+    ///
+    /// Durations are in seconds. The names are in the reference, each with its bounds.
+    #[arg(
+        long = "proxy-limit",
+        value_name = "NAME=NUMBER",
+        env = "SWITCH_AGENT_PROXY_LIMITS",
+        value_delimiter = ','
+    )]
+    pub proxy_limits: Vec<ProxyLimit>,
     /// Least severity that is logged
     #[arg(long, env = "SWITCH_AGENT_LOG_LEVEL", default_value = "info")]
     pub log_level: LogLevel,

@@ -15,14 +15,15 @@ use switch_agent_core::machines::{
 };
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::timeline::{Boot, Entry, Timelines};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
 /// Events that a follower may lag behind before it loses some.
 const FOLLOWERS_BACKLOG: usize = 256;
-/// How often what is due gets forgotten; the times concerned are 10 s and more.
+/// What is due is forgotten together, and this much later; the times concerned are 10 s and more.
 const AGEING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something a follower is told.
@@ -100,6 +101,8 @@ struct Folds {
 struct Shared {
     origin: Instant,
     folds: Mutex<Folds>,
+    /// Something will be due sooner than was known.
+    sooner: Notify,
     followers: broadcast::Sender<HubEvent>,
     metrics: Metrics,
 }
@@ -120,6 +123,7 @@ impl Hub {
         Hub(Arc::new(Shared {
             origin: Instant::now(),
             folds: Mutex::new(folds),
+            sooner: Notify::new(),
             followers: broadcast::Sender::new(FOLLOWERS_BACKLOG),
             metrics,
         }))
@@ -140,12 +144,18 @@ impl Hub {
 
     /// Forgets what is due, until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(AGEING_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let due = self.lock().machines.next_deadline();
+            let ageing = async {
+                match due {
+                    Some(due) => sleep(due.saturating_sub(self.0.origin.elapsed()) + AGEING_INTERVAL).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = cancel.cancelled() => return,
-                _ = ticks.tick() => self.fold(|folds, now, _| (folds.machines.age(now), None)),
+                () = self.0.sooner.notified() => {}
+                () = ageing => self.fold(|folds, now, _| (folds.machines.age(now), None)),
             }
         }
     }
@@ -188,7 +198,13 @@ impl Hub {
         // The time is taken under the lock, so that the folds see it never go back.
         let now = self.0.origin.elapsed();
         let before = folds.machines.counters().clone();
+        let due = folds.machines.next_deadline();
         let (changes, entry) = fold(&mut folds, now, at.as_millisecond());
+        if let Some(next) = folds.machines.next_deadline()
+            && due.is_none_or(|due| next < due)
+        {
+            self.0.sooner.notify_one();
+        }
         self.0.metrics.machines.counted(&before, folds.machines.counters());
         // Told under the lock too: followers see changes in the order they happened. A send without
         // followers fails, and that is fine.
@@ -258,11 +274,14 @@ mod tests {
     async fn a_running_hub_forgets_an_unplugged_machine_and_stops_when_told() {
         let limits = Limits { carrier_debounce: Duration::from_millis(50), ..Limits::default() };
         let hub = Hub::new(Metrics::default(), limits);
-        hub.observe(solicit("Ethernet0"));
-        hub.observe(MachineEvent::Carrier { port: "Ethernet0".parse().unwrap(), up: false });
-        let mut events = hub.subscribe();
         let cancel = CancellationToken::new();
         let running = tokio::spawn(hub.clone().run(cancel.clone()));
+        // It sleeps already, first without anything to forget and then for the age of a machine.
+        tokio::task::yield_now().await;
+        hub.observe(solicit("Ethernet0"));
+        tokio::task::yield_now().await;
+        hub.observe(MachineEvent::Carrier { port: "Ethernet0".parse().unwrap(), up: false });
+        let mut events = hub.subscribe();
         let event = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
         assert_eq!(serde_json::to_value(&event).unwrap()["reason"], "unplugged");
         assert!(hub.homes().is_empty());

@@ -4,6 +4,7 @@
 //! process only where a process is what is tested.
 
 mod bench;
+mod bench_proxy;
 mod cable;
 mod capture;
 mod cases;
@@ -15,6 +16,7 @@ mod machine;
 mod many_ports;
 mod ndp;
 mod ns;
+mod process;
 mod runner;
 mod sys;
 mod tour;
@@ -63,6 +65,8 @@ enum Command {
     Tour,
     /// Measure Router Advertisements of this agent, radvd and FRR side by side.
     BenchRa(bench::Arguments),
+    /// Measure the discovery proxy, nginx and HAProxy side by side.
+    BenchProxy(bench_proxy::Arguments),
     /// Outside user-mode Linux: tell the bench inside what CPU time all of it has used.
     HostCpu {
         /// Questions and answers; the helper ends when it is gone.
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         }
         Command::Tour => Lab::from_environment().and_then(|lab| tour::run_all(&lab)),
         Command::BenchRa(arguments) => bench::run(&arguments).map(|()| true),
+        Command::BenchProxy(arguments) => bench_proxy::run(&arguments).map(|()| true),
         Command::HostCpu { directory, mark } => bench::serve_host_cpu(&directory, &mark).map(|()| true),
         Command::Witnesses => witnesses::serve().map(|()| true),
         Command::Cable { command } => cable::run(&command),

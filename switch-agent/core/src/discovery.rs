@@ -5,13 +5,18 @@
 //! fields may pass ([`headers`]). What it answers itself is built by [`boot`] and [`ipxe`].
 
 pub mod boot;
+pub mod breaker;
 pub mod bucket;
+pub mod frames;
 pub mod head;
 pub mod headers;
+pub mod ingress;
 pub mod ipxe;
 pub mod limits;
 pub mod metal_stack_v1;
+pub mod once;
 pub mod rules;
+pub mod scan;
 pub mod target;
 pub mod upstream;
 pub mod validity;

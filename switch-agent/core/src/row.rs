@@ -17,12 +17,13 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 19] = [
+pub const CONFIG_TABLES: [&str; 20] = [
     "ACL_RULE",
     "ACL_TABLE",
     "BOOT_NETWORK",
     "BOOT_NETWORK_PARTITION",
     "BOOT_NETWORK_PORT",
+    "BOOT_NETWORK_PROFILE",
     "BGP_GLOBALS",
     "DEVICE_METADATA",
     "FEATURE",

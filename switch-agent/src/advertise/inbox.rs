@@ -4,12 +4,14 @@
 //! never waits. A link that went down and up in between is remembered as such.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use switch_agent_core::name::PortName;
 use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
-use tokio::sync::Notify;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
@@ -36,35 +38,64 @@ pub(super) struct Pending {
     pub(super) links: BTreeMap<u32, LinkChange>,
 }
 
-#[derive(Debug, Default)]
+/// Its descriptor is readable while there is something to [`Inbox::take`].
+#[derive(Debug)]
 pub(super) struct Inbox {
     pending: Mutex<Pending>,
-    notify: Notify,
+    filled: EventFd,
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.filled.as_fd()
+    }
 }
 
 impl Inbox {
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn new() -> io::Result<Inbox> {
+        let filled = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Inbox { pending: Mutex::default(), filled })
+    }
+
     pub(super) fn command(&self, port: PortName, command: Command) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).commands.insert(port, command);
-        self.notify.notify_one();
+        self.put(|pending| {
+            pending.commands.insert(port, command);
+        });
     }
 
     pub(super) fn link(&self, event: LinkEvent) {
         let carrier = event.carrier && !event.gone;
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_down = !carrier || pending.links.get(&event.ifindex).is_some_and(|change| change.was_down);
         let link_local = event.link_local.is_some();
-        let change = LinkChange { carrier, was_down, gone: event.gone, link_local, at: Instant::now() };
-        pending.links.insert(event.ifindex, change);
-        drop(pending);
-        self.notify.notify_one();
+        self.put(|pending| {
+            let before = pending.links.get(&event.ifindex);
+            let was_down = !carrier || before.is_some_and(|change| change.was_down);
+            let change = LinkChange { carrier, was_down, gone: event.gone, link_local, at: Instant::now() };
+            pending.links.insert(event.ifindex, change);
+        });
     }
 
-    /// Waits until there is something to [`Inbox::take`]. Cancel-safe.
-    pub(super) async fn filled(&self) {
-        self.notify.notified().await;
+    fn put(&self, put: impl FnOnce(&mut Pending)) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever was first has woken the driver: one system call for a whole bring-up.
+        let first = pending.commands.is_empty() && pending.links.is_empty();
+        put(&mut pending);
+        drop(pending);
+        if first {
+            self.wake();
+        }
+    }
+
+    /// Makes the driver look up, with or without anything to take.
+    pub(super) fn wake(&self) {
+        // It can only be refused while the descriptor is readable already.
+        self.filled.write(1).ok();
     }
 
     pub(super) fn take(&self) -> Pending {
+        // In this order: what is put from now on either is taken below or makes the descriptor readable again.
+        self.filled.read().ok();
         std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -79,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_flap_between_two_looks_is_not_lost() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         let taken = || {
             let change = inbox.take().links[&3];
             (change.carrier, change.was_down, change.gone)
@@ -96,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_last_command_of_a_port_counts() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         let port: PortName = "Ethernet4".parse().unwrap();
         inbox.command(port.clone(), Command::Cease(Cease::Final));
         inbox.command(port.clone(), Command::Cease(Cease::Silent));

@@ -93,6 +93,15 @@ impl KernelHandle {
         Ok(present.into_iter().map(|neighbor| (neighbor.address, neighbor.mac)).collect())
     }
 
+    /// A link as the kernel has it at this moment, by its index: its name and the index of its master;
+    /// `None` where no link has that index.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn link(&self, ifindex: u32) -> Result<Option<(String, Option<u32>)>, KernelError> {
+        snapshot::link(&NetlinkSocket::open()?, ifindex).await
+    }
+
     /// The link-layer address of a neighbour, from the cache that [`KernelHandle::follow`] keeps. No I/O.
     pub fn neighbor_mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
         self.neighbors.lock().unwrap_or_else(PoisonError::into_inner).mac(ifindex, address)

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switch_agent_core::identity::jws::{assemble, signing_input};
 use switch_agent_core::identity::{InvalidJws, Jws, JwsKind};
+use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "identity.p8";
 /// A PKCS#8 key of an elliptic curve is some 100 bytes; anything much longer is another file.
@@ -127,18 +128,18 @@ pub fn load_or_make(
     state_dir: &Path,
     name: &str,
     make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
-) -> Result<Vec<u8>, KeyError> {
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let path = state_dir.join(name);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(file("create", state_dir))?;
     if !path.try_exists().map_err(file("look for", &path))? {
-        create(state_dir, name, &make()?)?;
+        create(state_dir, name, &Zeroizing::new(make()?))?;
     }
     let opened = File::open(&path).map_err(file("open", &path))?;
     let mode = opened.metadata().map_err(file("stat", &path))?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path, mode });
     }
-    let mut der = Vec::new();
+    let mut der = Zeroizing::new(Vec::new());
     opened.take(FILE_LEN_MAX).read_to_end(&mut der).map_err(file("read", &path))?;
     Ok(der)
 }

@@ -1,7 +1,16 @@
-//! glibc's allocator, told that it lives on a switch.
+//! glibc's allocator, told that it lives on a switch; and memory that is nobody else's business.
 //!
 //! By default every thread gets an arena of its own and freed memory stays in it. A pass reads a few hundred
 //! kilobytes of rows and FRR's answers, then drops them; on a leaf they belong to the ASIC's daemons again.
+
+/// Keeps the process's memory, and the keys and tokens in it, out of core files and from other processes of
+/// its user. SONiC writes a core of everything that crashes.
+///
+/// # Errors
+/// The kernel refused.
+pub fn keep_private() -> std::io::Result<()> {
+    nix::sys::prctl::set_dumpable(false).map_err(std::io::Error::from)
+}
 
 /// Bytes from which an allocation is mapped by itself, and returned when freed.
 #[cfg(target_env = "gnu")]

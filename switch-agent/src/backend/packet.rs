@@ -5,14 +5,13 @@
 //! in the kernel keeps everything else, and the ports that are muted, from waking the process.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use socket2::Socket;
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::ChecksumOffload;
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
 
 mod ethernet;
 mod filter;
@@ -84,10 +83,10 @@ impl SocketMode {
     }
 }
 
-/// The socket. Dropping it closes it.
+/// The socket, which never blocks. Dropping it closes it.
 #[derive(Debug)]
 pub struct PacketSocket {
-    socket: AsyncFd<Socket>,
+    socket: Socket,
     mode: SocketMode,
 }
 
@@ -141,8 +140,15 @@ impl Batch {
     }
 }
 
+/// Readable while there are frames.
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl PacketSocket {
-    /// Opens the socket. Must be called within a tokio runtime.
+    /// Opens the socket.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; otherwise a kernel without such sockets.
@@ -164,7 +170,6 @@ impl PacketSocket {
             SocketChoice::Raw => raw::open().map(|socket| (socket, SocketMode::Raw)),
         };
         let (socket, mode) = opened?;
-        let socket = sys::register(socket).map_err(step("register with the runtime"))?;
         Ok(PacketSocket { socket, mode })
     }
 
@@ -172,35 +177,27 @@ impl PacketSocket {
         self.mode
     }
 
-    /// Waits for frames and takes a bounded number of them. Cancel-safe: frames stay in the socket.
+    /// Takes a bounded number of the frames that wait; none is no error.
     ///
     /// # Errors
     /// What the kernel reports for the socket as a whole.
-    pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
-        batch.filled = 0;
+    pub fn receive(&self, batch: &mut Batch) -> io::Result<()> {
         batch.mode = self.mode;
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let layer = self.mode.layer();
-            match ready.try_io(|socket| sys::receive(socket.as_fd(), layer, &mut batch.slots)) {
-                Ok(received) => {
-                    batch.filled = received?;
-                    batch.received_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    if batch.filled < BATCH_LEN {
-                        // The queue was empty then; a later frame makes the socket ready anew.
-                        ready.clear_ready();
-                    }
-                    if self.mode == SocketMode::Raw {
-                        for slot in batch.slots.iter_mut().take(batch.filled) {
-                            let meta = slot.meta;
-                            raw::make_headers(slot.frame_mut(), &meta);
-                        }
-                    }
-                    return Ok(());
-                }
-                Err(_would_block) => {}
+        batch.filled = match sys::receive(self.as_fd(), self.mode.layer(), &mut batch.slots) {
+            Ok(filled) => filled,
+            Err(error) => {
+                batch.filled = 0;
+                return if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) };
+            }
+        };
+        batch.received_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.mode == SocketMode::Raw {
+            for slot in batch.slots.iter_mut().take(batch.filled) {
+                let meta = slot.meta;
+                raw::make_headers(slot.frame_mut(), &meta);
             }
         }
+        Ok(())
     }
 
     /// Sends frames without blocking and notes in each what became of it. Errors are those of its port: ENXIO
@@ -208,7 +205,7 @@ impl PacketSocket {
     pub fn send(&self, outbox: &mut Outbox) {
         let mut left = outbox.frames_mut();
         while !left.is_empty() {
-            let sent = match sys::send(self.socket.get_ref().as_fd(), self.mode.layer(), left) {
+            let sent = match sys::send(self.socket.as_fd(), self.mode.layer(), left) {
                 Ok(sent) => sent.max(1),
                 Err(error) => {
                     if let Some(first) = left.first_mut() {
@@ -227,9 +224,7 @@ impl PacketSocket {
     /// ENODEV where the device is gone, EOPNOTSUPP on a raw socket.
     pub fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()> {
         match self.mode {
-            SocketMode::Packet => {
-                sys::set_membership(self.socket.get_ref().as_fd(), ifindex, group.0, member)
-            }
+            SocketMode::Packet => sys::set_membership(self.socket.as_fd(), ifindex, group.0, member),
             SocketMode::Raw => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
         }
     }
@@ -240,7 +235,7 @@ impl PacketSocket {
     /// ENOMEM where `net.core.optmem_max` is too small; the former set stays in force.
     pub fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
         let filter = filter::router_discovery(self.mode.layer(), ifindexes);
-        self.socket.get_ref().attach_filter(&filter)
+        self.socket.attach_filter(&filter)
     }
 }
 

@@ -7,47 +7,47 @@
 pub mod answer;
 pub mod api;
 pub mod body;
+pub mod ending;
 pub mod files;
 pub mod metal_stack_v1;
+pub mod once;
+pub mod reach;
 pub mod routes;
+mod session;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{Ipv6Addr, SocketAddrV6};
-use std::path::PathBuf;
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::http::{Request, Response};
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
-use switch_agent_core::desired::UpstreamSpec;
+use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::discovery::metal_stack_v1::credentials::CARRIER_GRACE;
+use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService, UpstreamState};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::body::{Held, ReplyBody};
 use self::files::LastGood;
 use self::metal_stack_v1::MetalStackV1;
-use self::metal_stack_v1::authority::fingerprint;
-use self::metal_stack_v1::credentials::Presented;
+use self::once::OnceProfiles;
+use self::reach::Reach;
+use self::session::{Sessions, connection};
+use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
-use crate::http::listener::connection::serve;
-use crate::http::listener::stream::{HandshakeError, Stream};
-use crate::http::listener::wire::{Activity, Wire};
-use crate::http::listener::{Accepted, Ingress, ListenerError, Room, accept_loop, open, through_vrf};
+use crate::backend::state_dir::StateDir;
+use crate::http::listener::{Ingress, ListenerError, Room, accept_loop, open, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::http::upstream::{self, Upstream};
@@ -57,7 +57,8 @@ use crate::wake::{Reason, Waker};
 
 /// How long closing a port waits for its tasks, which are all cancelled by then.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The kernel's neighbour table, as far as the proxy asks it.
+
+/// The kernel's word on neighbours and links, as far as the proxy asks it.
 pub trait NeighborTable: Send + Sync + 'static {
     /// The MAC of a neighbour on an interface.
     fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr>;
@@ -67,7 +68,14 @@ pub trait NeighborTable: Send + Sync + 'static {
         let _ = (ifindex, mac);
         Vec::new()
     }
+
+    /// The link with this index at this moment: its name and the index of its master. `None` also where the
+    /// kernel gives no answer.
+    fn link(&self, ifindex: u32) -> LinkFuture<'_>;
 }
+
+/// What [`NeighborTable::link`] comes to.
+pub type LinkFuture<'a> = Pin<Box<dyn Future<Output = Option<(String, Option<u32>)>> + Send + 'a>>;
 
 /// Why the service of a port could not be opened or updated.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +90,16 @@ pub enum ServiceError {
     Stopping,
 }
 
-impl NeighborTable for crate::backend::kernel::KernelHandle {
+impl NeighborTable for KernelHandle {
     fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
         self.neighbor_mac(ifindex, address)
+    }
+
+    fn link(&self, ifindex: u32) -> LinkFuture<'_> {
+        Box::pin(async move {
+            let found = KernelHandle::link(self, ifindex).await;
+            found.inspect_err(|error| tracing::warn!(%error, "the kernel does not tell of a link")).ok()?
+        })
     }
 }
 
@@ -96,8 +111,9 @@ pub struct Parts {
     pub metrics: Metrics,
     pub waker: Waker,
     pub limits: Limits,
-    /// Where private keys are kept.
-    pub state_dir: PathBuf,
+    /// Where the control API's last good answers, and private keys, are kept; `None` keeps the answers in
+    /// memory only, and makes no keys.
+    pub state_dir: Option<StateDir>,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -109,10 +125,15 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
+    pub(crate) reach: Reach,
     pub(crate) configs: LastGood<Map<String, Value>>,
+    pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
     pub(crate) metal_stack_v1: MetalStackV1,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
+    /// The control API that the live tokens are for. Kept while none is configured, so that a slip in its
+    /// row ends no stream.
+    tokens_for: Mutex<Option<UpstreamSpec>>,
     policy: Arc<AddressPolicy>,
     waker: Waker,
     cancel: CancellationToken,
@@ -134,7 +155,10 @@ pub struct PortState {
     pub(crate) listener: ListenerSpec,
     context: RwLock<Arc<PortContext>>,
     pub(crate) shared: Arc<Shared>,
+    /// One token of the port is made at a time.
+    pub(crate) minting: tokio::sync::Mutex<()>,
     requests: Mutex<Bucket>,
+    sessions: Sessions,
 }
 
 impl PortState {
@@ -179,10 +203,13 @@ impl Discovery {
             hub: parts.hub,
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
+            reach: Reach::default(),
             configs: LastGood::default(),
+            once: OnceProfiles::new(parts.state_dir.clone()),
             templates: LastGood::default(),
             metal_stack_v1: MetalStackV1::new(parts.state_dir),
             upstream: RwLock::new(None),
+            tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
             cancel: parts.cancel,
@@ -206,6 +233,8 @@ impl Discovery {
         if self.shared.cancel.is_cancelled() {
             return Err(ServiceError::Stopping);
         }
+        let once = service.context.settings.boot_once.as_deref();
+        self.shared.once.wanted(&port, once).await;
         let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
         match same_listener {
             Some(true) => self.update(service.context),
@@ -228,6 +257,7 @@ impl Discovery {
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
             self.revoke(&open.state.listener.port);
+            open.state.sessions.end_all();
         }
     }
 
@@ -254,12 +284,13 @@ impl Discovery {
             listener: service.listener,
             context: RwLock::new(Arc::new(service.context)),
             shared: self.shared.clone(),
+            minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
+            sessions: Sessions::default(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
-        let room =
-            Room { port: Arc::new(Semaphore::new(limits.port_connections)), all: self.shared.room.clone() };
+        let room = Room::new(&limits, self.shared.room.clone());
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
         tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
@@ -274,9 +305,9 @@ impl Discovery {
         Ok(())
     }
 
-    /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token
-    /// (whoever is plugged in next is another machine), one that left its VRF is closed at once, and left
-    /// to the reconciler to open again.
+    /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token and
+    /// its connections (whoever is plugged in next is another machine), one that left its VRF is closed at
+    /// once, and left to the reconciler to open again.
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
@@ -290,6 +321,10 @@ impl Discovery {
             });
         }
         let mut ports = self.ports();
+        if let (false, Some(open)) = (event.carrier, ports.open.get(&port)) {
+            let ended = open.state.sessions.end_all();
+            tracing::info!(%port, ended, "no carrier: connections of the port end");
+        }
         let left = ports.open.get(&port).is_some_and(|open| !through_vrf(&open.state.listener, event));
         if !left {
             return;
@@ -302,6 +337,18 @@ impl Discovery {
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
+    }
+
+    /// Takes a change of the neighbour table: an address that turns up with another MAC ends the connections
+    /// of the machine that had it, and the port's token.
+    pub fn machine(&self, event: &MachineEvent) {
+        let MachineEvent::Neighbor { port, mac, address } = event else { return };
+        let moved = self.ports().open.get(port).is_some_and(|open| open.state.sessions.moved(*address, *mac));
+        if moved {
+            self.shared.tokens.revoke(port);
+            self.shared.metrics.proxy.rejected("machine-changed");
+            tracing::warn!(%port, %address, %mac, "another machine took over an address: its connections end");
+        }
     }
 
     /// Closes the service of a port: its listener, its connections, its token.
@@ -349,23 +396,18 @@ impl Discovery {
             return;
         }
         let shared = self.shared.clone();
+        if let Some(new) = &spec {
+            let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
+            if old.is_some_and(|old| other_tokens(&old, new)) {
+                drop(shared.tokens.revoke_all());
+            }
+            if new.dialect != Dialect::MetalStackV1 {
+                shared.metal_stack_v1.credentials.revoke_all();
+            }
+        }
         let grpc = spec.as_ref().and_then(UpstreamSpec::grpc);
         if grpc.is_some() {
-            let loading = shared.clone();
-            match tokio::task::spawn_blocking(move || loading.metal_stack_v1.load()).await {
-                Ok(Ok(Some(state_dir))) => {
-                    let (credentials, cancel) =
-                        (shared.metal_stack_v1.credentials.clone(), shared.cancel.clone());
-                    tokio::spawn(async move {
-                        cancel.run_until_cancelled(credentials.keep(state_dir)).await;
-                    });
-                }
-                Ok(Err(error)) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "machines get no credentials");
-                }
-                Ok(Ok(None)) | Err(_) => {}
-            }
+            self.load_metal_stack_v1().await;
         }
         let grpc = self.start_upstream(grpc, Upstream::grpc).await;
         if let Some((_, cancel)) = shared.metal_stack_v1.set_grpc(grpc) {
@@ -381,16 +423,36 @@ impl Discovery {
     async fn start_upstream(
         &self,
         spec: Option<UpstreamSpec>,
-        make: fn(UpstreamSpec, Arc<AddressPolicy>, Arc<Limits>) -> Upstream,
+        make: fn(UpstreamSpec, Arc<AddressPolicy>, Arc<Limits>, Metrics) -> Upstream,
     ) -> Option<(Arc<Upstream>, CancellationToken)> {
         let shared = &self.shared;
         let (spec, policy, limits) = (spec?, shared.policy.clone(), shared.limits.clone());
-        let upstream =
-            tokio::task::spawn_blocking(move || Arc::new(make(spec, policy, limits))).await.ok()?;
+        let metrics = shared.metrics.clone();
+        let making = tokio::task::spawn_blocking(move || Arc::new(make(spec, policy, limits, metrics)));
+        let upstream = making.await.ok()?;
         let cancel = shared.cancel.child_token();
         let (metrics, waker) = (shared.metrics.clone(), shared.waker.clone());
         tokio::spawn(upstream::watch(upstream.clone(), metrics, waker, cancel.clone()));
         Some((upstream, cancel))
+    }
+
+    /// Makes ready what the dialect metal-stack-v1 keeps in the state directory.
+    async fn load_metal_stack_v1(&self) {
+        let shared = self.shared.clone();
+        match tokio::task::spawn_blocking(move || shared.metal_stack_v1.load()).await {
+            Ok(Ok(Some(state_dir))) => {
+                let credentials = self.shared.metal_stack_v1.credentials.clone();
+                let cancel = self.shared.cancel.clone();
+                tokio::spawn(async move {
+                    cancel.run_until_cancelled(credentials.keep(state_dir)).await;
+                });
+            }
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "machines get no credentials");
+            }
+            Ok(Ok(None)) | Err(_) => {}
+        }
     }
 
     /// The client of the control API as it runs.
@@ -402,78 +464,9 @@ impl Discovery {
     }
 }
 
-/// Serves one accepted connection to its end.
-async fn connection(port: Arc<PortState>, accepted: Accepted, cancel: CancellationToken) {
-    let shared = port.shared.clone();
-    let name = port.listener.port.clone();
-    shared.metrics.proxy.connection_opened(&name);
-    if let Some(Some((stream, presented))) = cancel.run_until_cancelled(secure(&port, accepted.stream)).await
-    {
-        let metrics = shared.metrics.clone();
-        let wire = Wire::new(stream, &shared.limits, move |refusal| {
-            metrics.proxy.rejected(refusal.as_str());
-        });
-        let activity = Arc::new(Activity::default());
-        let ended =
-            presented.as_ref().map_or_else(CancellationToken::new, |presented| presented.ended.clone());
-        let service = MachineService { port, peer: accepted.peer, activity: activity.clone(), presented };
-        // Credentials that end take every connection along that was made with them, and all its streams.
-        ended.run_until_cancelled(serve(wire, service, activity, &shared.limits, cancel)).await;
-    }
-    shared.metrics.proxy.connection_closed(&name);
-    drop(accepted.permits);
-}
-
-/// Makes the TLS handshake where the port may speak TLS and the peer does. `None` ends the connection.
-async fn secure(port: &PortState, stream: TcpStream) -> Option<(Stream, Option<Presented>)> {
-    let shared = &port.shared;
-    let name = &port.listener.port;
-    let Some(config) = shared.metal_stack_v1.server_config(name, &port.context()) else {
-        return Some((stream.into(), None));
-    };
-    // A handshake counts as a request.
-    let admit = || port.take_request().is_ok();
-    let stream = Stream::detect(stream, config, shared.limits.header_timeout, admit).await;
-    let stream = stream.inspect_err(|error| {
-        match error {
-            HandshakeError::Ended(_) => {}
-            HandshakeError::TooMany => shared.metrics.proxy.rejected("too-many-requests"),
-            HandshakeError::TimedOut | HandshakeError::Refused(_) => {
-                shared.metrics.proxy.rejected("tls-handshake");
-            }
-        }
-        tracing::debug!(port = %name, error = error as &dyn std::error::Error, "connection not served");
-    });
-    let stream = stream.ok()?;
-    if matches!(stream, Stream::Plain(_)) {
-        return Some((stream, None));
-    }
-    let certificate = fingerprint(stream.peer_certificate()?);
-    let presented = shared.metal_stack_v1.credentials.check_certificate(name, &certificate).ok()?;
-    Some((stream, Some(presented)))
-}
-
-/// The requests of one connection.
-struct MachineService {
-    port: Arc<PortState>,
-    peer: SocketAddrV6,
-    activity: Arc<Activity>,
-    presented: Option<Presented>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for MachineService {
-    type Response = Response<ReplyBody>;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(presented) = &self.presented {
-            request.extensions_mut().insert(presented.clone());
-        }
-        let (port, peer, active) = (self.port.clone(), self.peer, self.activity.begin());
-        Box::pin(async move {
-            let response = routes::serve(port, peer, request).await;
-            Ok(response.map(|body| Held::boxed(body, active)))
-        })
-    }
+/// Whether tokens of the one control API are nothing for the other.
+fn other_tokens(old: &UpstreamSpec, new: &UpstreamSpec) -> bool {
+    let kind = |spec: &UpstreamSpec| (spec.dialect, spec.machine_token);
+    let place = |spec: &UpstreamSpec| (spec.host.clone(), spec.port, spec.base.clone());
+    kind(old) != kind(new) || old.dialect != Dialect::Generic && place(old) != place(new)
 }

@@ -12,22 +12,30 @@ pub mod connection;
 pub mod stream;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::ListenerSpec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 64;
+/// linux/in6.h
+const IPV6_MINHOPCOUNT: libc::c_int = 73;
 /// Pause after a failed accept (out of descriptors or memory): the loop goes on, it never ends by itself.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -105,6 +113,9 @@ pub fn open(
     // Inherited by accepted sockets. A machine is one hop away: what is told to it (tokens above all)
     // cannot be passed on by a machine that routes for others.
     socket.set_unicast_hops_v6(1).map_err(failed("set IPV6_UNICAST_HOPS"))?;
+    if limits.min_hop_limit > 0 {
+        set_min_hop_limit(&socket, limits.min_hop_limit).map_err(failed("set IPV6_MINHOPCOUNT"))?;
+    }
     socket.set_tcp_nodelay(true).map_err(failed("set TCP_NODELAY"))?;
     socket.set_tcp_user_timeout(Some(limits.write_stall_timeout)).map_err(failed("set TCP_USER_TIMEOUT"))?;
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, spec.tcp_port));
@@ -114,6 +125,24 @@ pub fn open(
     Ok((listener, ingress))
 }
 
+/// Drops what comes with a lower hop limit (RFC 5082). Inherited by accepted sockets.
+#[expect(unsafe_code, reason = "no crate wraps IPV6_MINHOPCOUNT; one integer is passed by its address")]
+fn set_min_hop_limit(socket: &Socket, hop_limit: u8) -> io::Result<()> {
+    let value = libc::c_int::from(hop_limit);
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `value`, which outlives the call.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            IPV6_MINHOPCOUNT,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// An accepted connection, counted against both limits until it is dropped.
 pub struct Accepted {
     pub stream: TcpStream,
@@ -121,18 +150,32 @@ pub struct Accepted {
     pub permits: [OwnedSemaphorePermit; 2],
 }
 
-/// How many connections may be open: of one port, and of all.
-#[derive(Clone)]
+/// How many connections may be open: of one port, and of all; and how fast a port may open them.
 pub struct Room {
-    pub port: Arc<Semaphore>,
-    pub all: Arc<Semaphore>,
+    port: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    rate: Bucket,
+    origin: Instant,
+}
+
+impl Room {
+    /// Room of a port; `all` is what the ports share.
+    pub fn new(limits: &Limits, all: Arc<Semaphore>) -> Room {
+        let interval = Duration::from_secs(1) / limits.connection_rate.max(1);
+        Room {
+            port: Arc::new(Semaphore::new(limits.port_connections)),
+            all,
+            rate: Bucket::new(limits.connection_burst, interval),
+            origin: Instant::now(),
+        }
+    }
 }
 
 /// Accepts until cancelled. Where there is no room the loop pauses and the kernel's backlog fills; nothing
 /// is aborted.
 pub async fn accept_loop(
     listener: TcpListener,
-    room: Room,
+    mut room: Room,
     cancel: CancellationToken,
     mut accepted: impl FnMut(Accepted),
 ) {
@@ -141,6 +184,9 @@ pub async fn accept_loop(
             let Ok(port_permit) = room.port.clone().acquire_owned().await else {
                 return;
             };
+            while let Err(wait) = room.rate.take(room.origin.elapsed()) {
+                tokio::time::sleep(wait).await;
+            }
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {

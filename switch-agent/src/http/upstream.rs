@@ -4,8 +4,10 @@
 //! address at which only the switch itself, a link or a machine can be. Files are read again when they
 //! change; while a new file is broken the client made of the old ones stays.
 
+mod attempts;
 pub mod files;
 pub mod resolve;
+mod verifier;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -20,9 +22,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::breaker::{Admission, Breaker};
 use switch_agent_core::service::UpstreamState;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::attempts::Slot;
 use self::files::{Credentials, Expiry, FileError, Stamp};
 use self::resolve::{AddressPolicy, PolicyResolver, RefusedAddress};
 use crate::http::discovery::body::RequestBody;
@@ -31,6 +36,8 @@ use crate::wake::{Reason, Waker};
 
 /// How often files are looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time of a probe beyond that for its TCP connection, after which another one is made.
+const TLS_TIME: Duration = Duration::from_secs(2);
 const POOL_IDLE: Duration = Duration::from_secs(60);
 const POOL_SIZE: usize = 16;
 const H2_STREAM_WINDOW: u32 = 64 << 10;
@@ -51,6 +58,10 @@ pub enum UpstreamError {
     Address,
     #[error("TLS with the control API failed: {0}")]
     Tls(String),
+    #[error("a certificate of the control API is not valid at the switch's time: {0}")]
+    CertificateTime(String),
+    #[error("the control API was not reached ({last}) and is left alone for now")]
+    Suspended { last: &'static str, retry_after: Duration },
     #[error("the control API cannot be reached: {0}")]
     Connect(String),
     #[error("the control API did not answer in time")]
@@ -66,10 +77,19 @@ impl UpstreamError {
             UpstreamError::Unusable(_) => "upstream-unusable",
             UpstreamError::Address => "upstream-address",
             UpstreamError::Tls(_) => "upstream-tls",
+            UpstreamError::CertificateTime(_) => "upstream-certificate-time",
+            UpstreamError::Suspended { .. } => "upstream-suspended",
             UpstreamError::Connect(_) => "upstream-unavailable",
             UpstreamError::Timeout => "upstream-timeout",
             UpstreamError::Exchange(_) => "upstream-broken",
         }
+    }
+}
+
+impl UpstreamError {
+    /// Whether the control API was not reached at all, which no machine can bring about.
+    fn is_unreached(&self) -> bool {
+        matches!(self, UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::CertificateTime(_))
     }
 }
 
@@ -101,17 +121,67 @@ pub struct Upstream {
     built: RwLock<Built>,
     /// One build at a time.
     building: Mutex<()>,
+    breaker: Mutex<Watched>,
+    origin: Instant,
+    metrics: Metrics,
+}
+
+/// The breaker, and how the last attempt that counted against it failed.
+struct Watched {
+    breaker: Breaker,
+    last: &'static str,
+}
+
+/// What became of one admitted request; a probe whose outcome nobody tells is given up.
+struct Admitted<'a> {
+    upstream: &'a Upstream,
+    probe: bool,
+}
+
+impl Admitted<'_> {
+    fn reached(&mut self) {
+        self.probe = false;
+        self.upstream.watched(|watched, _| watched.breaker.succeeded());
+    }
+
+    /// Returns whether requests are refused now.
+    fn failed(&mut self, error: &UpstreamError) -> bool {
+        self.probe = false;
+        self.upstream.watched(|watched, now| {
+            watched.last = error.code();
+            watched.breaker.failed(now);
+            watched.breaker.is_open()
+        })
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.upstream.watched(|watched, now| watched.breaker.abandoned(now));
+        }
+    }
 }
 
 impl Upstream {
     /// Reads the files and builds the client; what is wrong with them is in [`Upstream::state`].
-    pub fn new(spec: UpstreamSpec, policy: Arc<AddressPolicy>, limits: Arc<Limits>) -> Upstream {
-        Upstream::over(Transport::Http, spec, policy, limits)
+    pub fn new(
+        spec: UpstreamSpec,
+        policy: Arc<AddressPolicy>,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+    ) -> Upstream {
+        Upstream::over(Transport::Http, spec, policy, limits, metrics)
     }
 
     /// The same for a gRPC server.
-    pub fn grpc(spec: UpstreamSpec, policy: Arc<AddressPolicy>, limits: Arc<Limits>) -> Upstream {
-        Upstream::over(Transport::Grpc, spec, policy, limits)
+    pub fn grpc(
+        spec: UpstreamSpec,
+        policy: Arc<AddressPolicy>,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+    ) -> Upstream {
+        Upstream::over(Transport::Grpc, spec, policy, limits, metrics)
     }
 
     fn over(
@@ -119,6 +189,7 @@ impl Upstream {
         spec: UpstreamSpec,
         policy: Arc<AddressPolicy>,
         limits: Arc<Limits>,
+        metrics: Metrics,
     ) -> Upstream {
         let built = Built {
             client: None,
@@ -128,8 +199,19 @@ impl Upstream {
             stamp: Stamp::default(),
             error: None,
         };
-        let upstream =
-            Upstream { spec, transport, policy, limits, built: RwLock::new(built), building: Mutex::new(()) };
+        let probe_time = limits.connect_timeout + TLS_TIME;
+        let breaker = Breaker::new(limits.breaker_failures, limits.breaker_pause, probe_time);
+        let upstream = Upstream {
+            spec,
+            transport,
+            policy,
+            limits,
+            built: RwLock::new(built),
+            building: Mutex::new(()),
+            breaker: Mutex::new(Watched { breaker, last: "" }),
+            origin: Instant::now(),
+            metrics,
+        };
         upstream.refresh();
         upstream
     }
@@ -174,6 +256,24 @@ impl Upstream {
         self.built.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn watched<T>(&self, act: impl FnOnce(&mut Watched, Duration) -> T) -> T {
+        let mut watched = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = act(&mut watched, self.origin.elapsed());
+        if self.transport == Transport::Http {
+            self.metrics.proxy.upstream_suspended(watched.breaker.is_open());
+        }
+        outcome
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, UpstreamError> {
+        let (admission, last) = self.watched(|watched, now| (watched.breaker.admit(now), watched.last));
+        match admission {
+            Admission::Pass => Ok(Admitted { upstream: self, probe: false }),
+            Admission::Probe => Ok(Admitted { upstream: self, probe: true }),
+            Admission::Refuse { retry_after } => Err(UpstreamError::Suspended { last, retry_after }),
+        }
+    }
+
     /// Builds the client anew if a file changed. Returns whether [`Upstream::state`] changed. Blocks on
     /// file I/O.
     pub fn refresh(&self) -> bool {
@@ -195,7 +295,15 @@ impl Upstream {
         let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
         built.stamp = stamp;
         built.error = match outcome {
-            Ok((client, Credentials { agent_token, hmac_key, expiry, .. })) => {
+            Ok((client, Credentials { agent_token, hmac_key, expiry, loose, .. })) => {
+                for file in loose {
+                    tracing::warn!(
+                        file,
+                        "a secret of the control API client is readable by others; set mode 0600"
+                    );
+                }
+                // Whatever failed before may have been the files' fault.
+                self.watched(|watched, _| watched.breaker.succeeded());
                 built.client = Some(client);
                 built.agent_token = agent_token;
                 built.hmac_key = hmac_key;
@@ -244,6 +352,9 @@ impl Upstream {
     }
 
     /// Sends a request to the end of the response header. The caller limits the time.
+    ///
+    /// What certainly did nothing yet is tried again, for a bounded time; while the control API cannot be
+    /// reached at all, the answer is [`UpstreamError::Suspended`] at once.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, UpstreamError> {
         // A literal address never meets the resolver.
         if let Ok(literal) = self.spec.host.parse::<IpAddr>() {
@@ -256,7 +367,39 @@ impl Upstream {
                 (None, error) => return Err(UpstreamError::Unusable(error.clone().unwrap_or_default())),
             }
         };
-        client.request(request).await.map_err(|error| classify(&error, error.is_connect()))
+        let mut admitted = self.admit()?;
+        let (parts, body) = request.into_parts();
+        let repeatable = attempts::repeatable(&parts.method, &body);
+        let slot = Slot::new(body);
+        let begun = Instant::now();
+        for attempt in 1.. {
+            let request = Request::from_parts(parts.clone(), slot.lend());
+            let error = match client.request(request).await {
+                Ok(response) => {
+                    admitted.reached();
+                    return Ok(response);
+                }
+                Err(error) => classify(&error, error.is_connect()),
+            };
+            let suspended = if error.is_unreached() {
+                admitted.failed(&error)
+            } else {
+                admitted.reached();
+                false
+            };
+            let pause = attempts::pause(attempt);
+            let time_left = begun.elapsed() + pause < self.limits.retry_budget;
+            let more = attempt < self.limits.upstream_attempts && time_left && !suspended;
+            if !more || !attempts::try_again(&error, slot.is_whole(), repeatable) {
+                return Err(error);
+            }
+            if repeatable && !slot.is_whole() {
+                slot.refill_empty();
+            }
+            self.metrics.proxy.upstream_retried();
+            tokio::time::sleep(pause).await;
+        }
+        Err(UpstreamError::Timeout)
     }
 }
 
@@ -319,12 +462,33 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
+/// Whether the switch's clock may be what is wrong.
+fn concerns_time(error: &rustls::Error) -> bool {
+    use rustls::CertificateError as Certificate;
+    match error {
+        rustls::Error::FailedToGetCurrentTime => true,
+        rustls::Error::InvalidCertificate(certificate) => matches!(
+            certificate,
+            Certificate::Expired
+                | Certificate::ExpiredContext { .. }
+                | Certificate::NotValidYet
+                | Certificate::NotValidYetContext { .. }
+        ),
+        _ => false,
+    }
+}
+
 fn classify(error: &(dyn Error + 'static), connecting: bool) -> UpstreamError {
     if find::<RefusedAddress>(error).is_some() {
         return UpstreamError::Address;
     }
     if let Some(tls) = find::<rustls::Error>(error) {
-        return UpstreamError::Tls(tls.to_string());
+        let why = tls.to_string();
+        return if concerns_time(tls) {
+            UpstreamError::CertificateTime(why)
+        } else {
+            UpstreamError::Tls(why)
+        };
     }
     if connecting { UpstreamError::Connect(chain(error)) } else { UpstreamError::Exchange(chain(error)) }
 }

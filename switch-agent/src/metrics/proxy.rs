@@ -41,6 +41,8 @@ pub struct ProxyMetrics {
     tokens_refused: Family<ReasonLabels, Counter>,
     upstream_errors: Family<ReasonLabels, Counter>,
     upstream_usable: Gauge,
+    upstream_suspended: Gauge,
+    upstream_retries: Counter,
     certificate_expiry: Family<FileLabels, Gauge>,
 }
 
@@ -56,6 +58,8 @@ impl ProxyMetrics {
             tokens_refused: Family::default(),
             upstream_errors: Family::default(),
             upstream_usable: Gauge::default(),
+            upstream_suspended: Gauge::default(),
+            upstream_retries: Counter::default(),
             certificate_expiry: Family::default(),
         };
         registry.register(
@@ -94,6 +98,16 @@ impl ProxyMetrics {
             "proxy_upstream_usable",
             "Whether the files of the control API client (CA, certificate, key, token) are good",
             metrics.upstream_usable.clone(),
+        );
+        registry.register(
+            "proxy_upstream_suspended",
+            "Whether the control API could not be reached and is left alone for now",
+            metrics.upstream_suspended.clone(),
+        );
+        registry.register(
+            "proxy_upstream_retries",
+            "Forwarded requests that were tried again",
+            metrics.upstream_retries.clone(),
         );
         registry.register_with_unit(
             "proxy_certificate_expiry_timestamp",
@@ -143,6 +157,14 @@ impl ProxyMetrics {
 
     pub fn upstream_usable(&self, usable: bool) {
         self.upstream_usable.set(i64::from(usable));
+    }
+
+    pub fn upstream_suspended(&self, suspended: bool) {
+        self.upstream_suspended.set(i64::from(suspended));
+    }
+
+    pub fn upstream_retried(&self) {
+        self.upstream_retries.inc();
     }
 
     /// `at` is Unix time; `None` where the file is not configured.

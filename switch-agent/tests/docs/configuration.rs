@@ -10,8 +10,12 @@ use super::markdown::{code, read, table, tables};
 
 const REFERENCE: &str = "switch-agent/README.md";
 const HEADER: [&str; 4] = ["field", "default", "allowed", "meaning"];
-const ROWS: [(&str, &str); 3] =
-    [("BOOT_NETWORK", "global"), ("BOOT_NETWORK_PARTITION", "p1"), ("BOOT_NETWORK_PORT", "Ethernet0")];
+const ROWS: [(&str, &str); 4] = [
+    ("BOOT_NETWORK", "global"),
+    ("BOOT_NETWORK_PARTITION", "p1"),
+    ("BOOT_NETWORK_PORT", "Ethernet0"),
+    ("BOOT_NETWORK_PROFILE", "new"),
+];
 
 fn base() -> ConfigDb {
     let mut config = ConfigDb::default();
@@ -19,6 +23,7 @@ fn base() -> ConfigDb {
     config.insert("BOOT_NETWORK", "global", fields([]));
     config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/56")]));
     config.insert("BOOT_NETWORK_PORT", "Ethernet0", fields([("partition", "p1")]));
+    config.insert("BOOT_NETWORK_PROFILE", "new", fields([("kernel_url", "http://images.example.com/new")]));
     config
 }
 
@@ -44,7 +49,7 @@ fn documented() -> Vec<Vec<Vec<String>>> {
     let mut tables = tables(&read(REFERENCE), &HEADER);
     assert_eq!(tables.len(), ROWS.len() + 1);
     let router_variables = tables.pop().unwrap();
-    tables.iter_mut().skip(1).for_each(|table| table.extend_from_slice(&router_variables));
+    tables.iter_mut().skip(1).take(2).for_each(|table| table.extend_from_slice(&router_variables));
     tables
 }
 

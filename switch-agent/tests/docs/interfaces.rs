@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use serde_json::json;
 use switch_agent::args::Cli;
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::discovery::limits::FIELDS;
 use switch_agent_core::identity::{IdentityClaims, MachineClaims};
 
 use super::markdown::{code, codes, read, root, table};
@@ -184,6 +185,7 @@ fn error_codes_exist() {
         "answer.rs",
         "api.rs",
         "routes.rs",
+        "session.rs",
         "metal_stack_v1/certs.rs",
         "metal_stack_v1/grpc.rs",
         "metal_stack_v1/rest.rs",
@@ -204,10 +206,15 @@ fn error_codes_exist() {
 
 #[test]
 fn limits_of_the_proxy_are_the_built_in_ones() {
-    let rows: BTreeMap<String, String> = table(&read(REFERENCE), &["limit", "value"])
-        .into_iter()
-        .map(|mut cells| (cells.remove(0), cells.remove(0)))
-        .collect();
+    let table = table(&read(REFERENCE), &["limit", "value", "names"]);
+    let named: Vec<&str> = table.iter().flat_map(|cells| codes(&cells[2])).collect();
+    let mut sorted = named.clone();
+    sorted.sort_unstable();
+    let mut known: Vec<&str> = FIELDS.iter().map(|field| field.name).collect();
+    known.sort_unstable();
+    assert_eq!(sorted, known);
+    let rows: BTreeMap<String, String> =
+        table.into_iter().map(|mut cells| (cells.remove(0), cells.remove(0))).collect();
     let l = Limits::default();
     let hours = |time: std::time::Duration| format!("{} h", time.as_secs() / 3600);
     let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
@@ -233,14 +240,34 @@ fn limits_of_the_proxy_are_the_built_in_ones() {
         ("age at which a connection is closed after its current request", hours(l.connection_lifetime)),
         ("age at which a connection is closed whatever it does", hours(l.stream_lifetime)),
         ("connections", format!("{} for each port, {} for the switch", l.port_connections, l.connections)),
+        (
+            "connections of one port that are taken",
+            format!("{}/s, {} at once", l.connection_rate, l.connection_burst),
+        ),
         ("streams of one HTTP/2 connection", l.streams.to_string()),
+        (
+            "HTTP/2 frames of one connection that carry no data",
+            format!(
+                "{}/s, {} at once; 16 times that of window updates",
+                l.control_frame_rate, l.control_frame_burst
+            ),
+        ),
         ("requests of one port", format!("{}/s, {} at once", l.request_rate, l.request_burst)),
         ("tokens of one port", format!("{}/min", l.mints_per_minute)),
         ("life of a token", hours(l.token_ttl)),
+        ("least hop limit of a machine's packets (RFC 5082)", format!("{}: any", l.min_hop_limit)),
         ("connecting to the control API", seconds(l.connect_timeout)),
         (
             "response header of the control API, from the last movement of the request",
             seconds(l.upstream_header_timeout),
+        ),
+        (
+            "attempts of a request that certainly did nothing yet",
+            format!("{}, begun within {}", l.upstream_attempts, seconds(l.retry_budget)),
+        ),
+        (
+            "failures to connect in a row that suspend the control API",
+            format!("{}, for {}", l.breaker_failures, seconds(l.breaker_pause)),
         ),
     ];
     let wanted = wanted.map(|(limit, value)| (limit.to_owned(), value));

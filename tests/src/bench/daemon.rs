@@ -4,15 +4,13 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::time::clock_getcpuclockid;
-use nix::unistd::Pid;
-
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Result};
 use crate::leaf::Leaf;
 use crate::many_ports::{Plan, agent_command};
+use crate::process::Family;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -116,7 +114,7 @@ fn zebra_conf(plan: &Plan<'_>, vrfs: bool) -> String {
 
 /// A daemon that runs.
 pub(crate) struct Running {
-    child: Child,
+    family: Family,
     /// Just before the process was created.
     pub started: Duration,
 }
@@ -129,61 +127,22 @@ impl Running {
         let copy = log.try_clone().context(|| "log file".into())?;
         command.stdin(Stdio::null()).stdout(copy).stderr(log);
         let (started, child) = plan.leaf.spawn(&mut command)?;
-        Ok(Self { child, started })
+        Ok(Self { family: Family::new(child), started })
     }
 
-    /// The daemon's own processes: what was started, and its children.
-    fn processes(&self) -> Result<Vec<Pid>> {
-        let id = self.child.id().cast_signed();
-        let mut found = vec![Pid::from_raw(id)];
-        for entry in fs::read_dir("/proc").context(|| "/proc".into())?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // The process may be gone by now.
-            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            if fields.nth(1).and_then(|parent| parent.parse().ok()) == Some(id) {
-                found.push(Pid::from_raw(pid));
-            }
-        }
-        Ok(found)
-    }
-
-    /// CPU time of all threads so far, by the scheduler's clock.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut total = Duration::ZERO;
-        for pid in self.processes()? {
-            let time = clock_getcpuclockid(pid)
-                .and_then(nix::time::ClockId::now)
-                .context(|| format!("CPU clock of {pid}"))?;
-            total += Duration::from(time);
-        }
-        Ok(total)
+        self.family.cpu()
     }
 
-    /// Resident memory of all processes in KiB (proc(5), `VmRSS`).
     pub(crate) fn rss_kib(&self) -> Result<u64> {
-        let mut total = 0;
-        for pid in self.processes()? {
-            let text = fs::read_to_string(format!("/proc/{pid}/status")).context(|| format!("pid {pid}"))?;
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let value = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            total += value.context(|| format!("VmRSS of {pid}"))?;
-        }
-        Ok(total)
+        self.family.rss_kib()
     }
 
     pub(crate) fn check_alive(&mut self) -> Result<()> {
-        let status = self.child.try_wait().context(|| "wait".into())?;
-        ensure!(status.is_none(), "the daemon ended: {status:?}");
-        Ok(())
+        self.family.check_alive()
     }
 
-    /// Ends it at once, so that it says no goodbye on the wire.
-    pub(crate) fn kill(mut self) -> Result<()> {
-        for pid in self.processes()?.into_iter().rev() {
-            // It may have ended by itself.
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-        self.child.wait().context(|| "wait".into()).map(drop)
+    pub(crate) fn kill(self) -> Result<()> {
+        self.family.kill()
     }
 }

@@ -1,5 +1,6 @@
 //! What a machine reaches: the leaked prefix, its own port's proxy, and nothing else.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener};
 use std::thread;
 
@@ -19,7 +20,9 @@ pub(crate) fn cases() -> Vec<Case> {
             machines_do_not_reach_another_partitions_router,
             listeners_of_the_default_vrf_are_out_of_reach,
             operators_ports_are_not_served_to_machines,
+            nothing_but_the_proxy_is_open_to_machines,
             proxy_is_not_served_to_the_underlay,
+            the_proxy_does_not_rest_on_l3mdev_accept,
             every_boot_vrf_denies_by_default;
     )
 }
@@ -162,6 +165,75 @@ fn operators_ports_are_not_served_to_machines(lab: &Lab) -> Result<()> {
         }
     }
     expect_not_connected(&probes)
+}
+
+/// TCP ports that somebody on the leaf listens on (`/proc/net/tcp`, `tcp6`; state 0A is LISTEN).
+fn listening(leaf: Ns) -> Result<BTreeSet<u16>> {
+    leaf.run(|| {
+        let mut ports = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            let path = format!("/proc/thread-self/net/{table}");
+            let text = std::fs::read_to_string(&path).context(|| path.clone())?;
+            for line in text.lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (local, state) = (fields.get(1), fields.get(3));
+                let port = local.and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+                if let (Some(port), Some(&"0A")) = (port, state) {
+                    ports.insert(port);
+                }
+            }
+        }
+        Ok(ports)
+    })
+}
+
+/// Everything that listens on the leaf, at every address of it that a machine could name.
+fn nothing_but_the_proxy_is_open_to_machines(lab: &Lab) -> Result<()> {
+    let machine = &lab.machines[0];
+    let mut ports = listening(Ns("leaf1"))?;
+    ensure!(ports.remove(&PROXY_PORT) && ports.len() > 3, "on leaf1 listen {ports:?}");
+    let router = machine.router()?;
+    ensure!(machine.reach(router, PROXY_PORT)? == Reach::Connected, "the proxy is out of reach");
+    let addresses = [
+        router,
+        "fe80::1".parse().context(|| "fe80::1".into())?,
+        machine.home.router(),
+        machine.home.service_address(),
+        leaf_loopback(1),
+    ];
+    let mut probes = Vec::new();
+    for address in addresses {
+        for port in &ports {
+            probes.push(Probe { machine, what: "a listener of its switch", address, port: *port });
+        }
+    }
+    expect_not_connected(&probes)
+}
+
+/// The sysctl that lets wildcard listeners answer in every VRF, both ways.
+fn the_proxy_does_not_rest_on_l3mdev_accept(lab: &Lab) -> Result<()> {
+    let set = |value: &str| {
+        let path = "/proc/sys/net/ipv4/tcp_l3mdev_accept";
+        Ns("leaf1").run(|| std::fs::write(path, value).context(|| path.into()))
+    };
+    let machine = &lab.machines[0];
+    let check = || {
+        machine.get("/healthz")?.expect(200)?;
+        for outsider in ["spine", "api", "tenant"] {
+            let outcome = Ns(outsider).run(|| reach(machine.home.router(), PROXY_PORT))?;
+            ensure!(outcome != Reach::Connected, "{outsider} reaches the proxy");
+        }
+        // The switch's own kernel may complete a handshake with itself; nobody is served.
+        let to = http::address(machine.home.router(), PROXY_PORT, 0);
+        let own = Ns("leaf1").run(|| Ok(http::Request::get("/healthz").send(to).is_ok()))?;
+        ensure!(!own, "the default VRF of the leaf is served");
+        Ok(())
+    };
+    set("0")?;
+    let without = check();
+    set("1")?;
+    without?;
+    check()
 }
 
 fn proxy_is_not_served_to_the_underlay(lab: &Lab) -> Result<()> {

@@ -20,6 +20,7 @@ mod proxy;
 mod removal;
 mod restart;
 mod scale;
+mod sessions;
 mod uefi;
 
 pub(crate) type Run = fn(&Lab) -> Result<()>;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Case> {
         isolation::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
+        sessions::cases(),
         moves::cases(),
         removal::cases(),
         restart::cases(),

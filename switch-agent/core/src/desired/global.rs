@@ -5,7 +5,9 @@
 //! that is bad takes its safe value:
 //! - `admin_status`: up, so that a misspelt word never takes machines off the network;
 //! - `leak_method`: `render-only`, so that FRR is not touched;
-//! - any `control_api_*` or `metal_stack_*`: no upstream, so that no request goes out with less protection than asked for;
+//! - `machine_token`: handles, so that no token leaves the switch;
+//! - any `control_api_*` or `metal_stack_*`: no upstream, so that no request goes out with less protection than
+//!   asked for;
 //! - `proxy_port`, `switch_id`: their defaults.
 //!
 //! `leak_method`, `control_api_*` and `metal_stack_*` also take their safe value where an unknown field looks like a
@@ -16,12 +18,12 @@ use super::fields::{Reader, Rule, choice, number, row_name};
 use super::metal_stack_v1;
 use super::url::{absolute_path, control_api_url};
 use super::values::default_or_vrf;
-use crate::desired::{Dialect, Global, LeakMethod, Rejected, UpstreamSpec};
+use crate::desired::{ComponentType, Dialect, Global, LeakMethod, MachineToken, Rejected, UpstreamSpec};
 use crate::row::ConfigDb;
 
 const TABLE: &str = "BOOT_NETWORK";
 const KEY: &str = "global";
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 13] = [
     "admin_status",
     "switch_id",
     "control_api_url",
@@ -31,6 +33,8 @@ pub(super) const FIELDS: [&str; 11] = [
     "control_api_client_cert_file",
     "control_api_client_key_file",
     "control_api_token_file",
+    "control_api_component_type",
+    "machine_token",
     "proxy_port",
     "leak_method",
 ];
@@ -114,6 +118,20 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
     let client_cert_file = reader.optional("control_api_client_cert_file", absolute_path);
     let client_key_file = reader.optional("control_api_client_key_file", absolute_path);
     let token_file = reader.optional("control_api_token_file", absolute_path);
+    let component_type = reader.or(
+        "control_api_component_type",
+        ComponentType::Pixiecore,
+        choice([
+            ("pixiecore", ComponentType::Pixiecore),
+            ("metal-core", ComponentType::MetalCore),
+            ("metal-bmc", ComponentType::MetalBmc),
+            ("metal-image-cache-sync", ComponentType::MetalImageCacheSync),
+            ("metal-console", ComponentType::MetalConsole),
+            ("metal-metrics-exporter", ComponentType::MetalMetricsExporter),
+        ]),
+    );
+    let modes = choice([("handle", MachineToken::Handle), ("token", MachineToken::Token)]);
+    let machine_token = reader.or("machine_token", MachineToken::Handle, modes);
     const PAIR: [&str; 2] = ["control_api_client_cert_file", "control_api_client_key_file"];
     for (one, other) in [(PAIR[0], PAIR[1]), (PAIR[1], PAIR[0])] {
         if reader.text(one).is_some() && reader.text(other).is_none() {
@@ -128,6 +146,8 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
         port: url.port,
         base: url.base,
         dialect,
+        machine_token,
+        component_type,
         vrf,
         ca_file,
         client_cert_file,

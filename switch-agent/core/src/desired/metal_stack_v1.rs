@@ -46,6 +46,8 @@ impl UpstreamSpec {
             port: spec.grpc_port,
             base: String::new(),
             dialect: self.dialect,
+            machine_token: self.machine_token,
+            component_type: self.component_type,
             vrf: self.vrf.clone(),
             ca_file: spec.grpc_ca_file.clone().or_else(|| self.ca_file.clone()),
             client_cert_file: Some(spec.grpc_cert_file.clone()),

@@ -1,4 +1,4 @@
-//! What CONFIG_DB asks for: the three `BOOT_NETWORK*` tables as one validated value.
+//! What CONFIG_DB asks for: the `BOOT_NETWORK*` tables as one validated value.
 //!
 //! A bad row rejects itself, never the switch: it lands in [`Desired::rejected`] with a message that names
 //! row, field, value and rule, and every other object is unaffected.
@@ -11,6 +11,7 @@ mod in_use;
 mod metal_stack_v1;
 mod partition;
 mod port;
+mod profile;
 mod router;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
 pub use metal_stack_v1::MetalStackV1Spec;
 pub use port::membership;
+pub use profile::{BootOnce, Profile};
 
 /// Role switches and modes of the `global` row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +61,30 @@ pub enum Dialect {
     MetalStackV1,
 }
 
+/// What a machine is given to present (`machine_token`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineToken {
+    /// A random text that is worth something on its own port only; the token itself stays on the switch.
+    #[default]
+    Handle,
+    /// The token itself.
+    Token,
+}
+
+/// Kind of a component, as the metal-stack API v2 lists them (`metalstack.api.v2.ComponentType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ComponentType {
+    #[default]
+    Pixiecore,
+    MetalCore,
+    MetalBmc,
+    MetalImageCacheSync,
+    MetalConsole,
+    MetalMetricsExporter,
+}
+
 /// Where and how the proxy reaches the control API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamSpec {
@@ -68,6 +94,9 @@ pub struct UpstreamSpec {
     /// Path prefix of the URL, without a trailing slash; empty or `/base`.
     pub base: String,
     pub dialect: Dialect,
+    pub machine_token: MachineToken,
+    /// As what the agent reports to a control API that keeps a list of components.
+    pub component_type: ComponentType,
     /// `default`, `mgmt`, or a VRF that upstream sockets are bound to.
     pub vrf: String,
     pub ca_file: Option<String>,
@@ -114,10 +143,16 @@ pub struct Partition {
     pub leak_prefixes: Vec<Ipv6Net>,
     /// Path rules of the proxy, in order; empty means the dialect's own list.
     pub api_allow: Vec<PathRule>,
+    /// The profile that the `boot_*` values below are of, if any.
+    pub boot_profile: Option<String>,
     pub boot_kernel_url: Option<String>,
     pub boot_initrd_urls: Vec<String>,
     pub boot_cmdline: Option<String>,
     pub boot_template_file: Option<String>,
+    /// SAN targets that boot scripts may use.
+    pub boot_root_paths: Vec<String>,
+    /// What the port's next machine boots instead, once. Set by a port's row only.
+    pub boot_once: Option<Box<BootOnce>>,
     pub machine_config_file: Option<String>,
 }
 
@@ -133,7 +168,7 @@ pub struct DesiredPort {
     pub index: u64,
     /// `BOOT_NETWORK_PORT` `admin_status`.
     pub admin_up: bool,
-    /// The partition as this port sees it, where its row has router variables of its own.
+    /// The partition as this port sees it, where its row has router variables or boot profiles of its own.
     pub own: Option<Box<Partition>>,
 }
 
@@ -189,8 +224,9 @@ impl Desired {
     pub fn from_config(config: &ConfigDb) -> Desired {
         let mut findings = Findings::default();
         let global = global::global(config, &mut findings);
-        let partitions = partition::partitions(config, &mut findings);
-        let ports = port::ports(config, &partitions, &mut findings);
+        let profiles = profile::profiles(config, &mut findings);
+        let partitions = partition::partitions(config, &profiles, &mut findings);
+        let ports = port::ports(config, &partitions, &profiles, &mut findings);
         Desired { global, partitions, ports, rejected: findings.rejected, warnings: findings.warnings }
     }
 

@@ -6,8 +6,9 @@ use ipnet::Ipv6Net;
 
 use super::dhcp6::{BOOT_FILE_FIELDS, boot_files, dhcp6_options};
 use super::fields::{Reader, row_name};
+use super::profile::{INITRDS_MAX, Profiles, ROOT_PATHS_MAX, known_profile};
 use super::router::{self, router_variables};
-use super::url::{absolute_path, download_url, kernel_cmdline};
+use super::url::{absolute_path, download_url, kernel_cmdline, root_path};
 use super::values::{boot_prefix, default_or_vrf, ntp_server, path_rule, routed_prefix, routed_unicast};
 use super::{Findings, in_use};
 use crate::desired::{Partition, Rejected};
@@ -16,7 +17,7 @@ use crate::row::{ConfigDb, Fields};
 
 pub(super) const TABLE: &str = "BOOT_NETWORK_PARTITION";
 /// Its own; the router variables come on top.
-pub(super) const FIELDS: [&str; 20] = [
+pub(super) const FIELDS: [&str; 22] = [
     "prefix",
     "vrf_name",
     "manage_vrf",
@@ -32,18 +33,22 @@ pub(super) const FIELDS: [&str; 20] = [
     "leak_vrf",
     "leak_prefix@",
     "api_allow@",
+    "boot_profile",
     "boot_kernel_url",
     "boot_initrd_url@",
     "boot_cmdline",
     "boot_template_file",
+    "boot_root_path@",
     "machine_config_file",
 ];
 
+/// What a profile stands for.
+const OWN_BOOT_FIELDS: [&str; 5] =
+    ["boot_kernel_url", "boot_initrd_url@", "boot_cmdline", "boot_template_file", "boot_root_path@"];
 const SERVICE_ADDRESSES_MAX: usize = 8;
 const NTP_SERVERS_MAX: usize = 8;
 const LEAK_PREFIXES_MAX: usize = 64;
 const PATH_RULES_MAX: usize = 128;
-const INITRDS_MAX: usize = 16;
 
 /// A row whose key holds, judged by itself.
 struct Candidate<'a> {
@@ -57,8 +62,12 @@ struct Candidate<'a> {
 
 /// Reads the partitions. Where two rows cannot both hold, the one that is in use stays; else the one with
 /// the earlier id.
-pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap<PartitionId, Partition> {
-    let mut candidates = candidates(config, findings);
+pub(super) fn partitions(
+    config: &ConfigDb,
+    profiles: &Profiles,
+    findings: &mut Findings,
+) -> BTreeMap<PartitionId, Partition> {
+    let mut candidates = candidates(config, profiles, findings);
     candidates.sort_by_key(|candidate| {
         !candidate.partition.as_ref().is_some_and(|partition| in_use::partition(config, partition))
     });
@@ -83,7 +92,7 @@ pub(super) fn partitions(config: &ConfigDb, findings: &mut Findings) -> BTreeMap
     accepted
 }
 
-fn candidates<'a>(config: &'a ConfigDb, findings: &mut Findings) -> Vec<Candidate<'a>> {
+fn candidates<'a>(config: &'a ConfigDb, profiles: &Profiles, findings: &mut Findings) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for (key, fields) in config.table(TABLE) {
         let row = row_name(TABLE, key);
@@ -95,14 +104,14 @@ fn candidates<'a>(config: &'a ConfigDb, findings: &mut Findings) -> Vec<Candidat
             }
         };
         let mut reader = Reader::new(row.clone(), fields, &[&FIELDS, &router::FIELDS]);
-        let partition = read(&mut reader, &id);
+        let partition = read(&mut reader, &id, config, profiles);
         candidates.push(Candidate { id, row, fields, partition, rejected: reader.finish() });
     }
     candidates
 }
 
 /// One row by itself; `None` without a usable prefix.
-fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
+fn read(reader: &mut Reader, id: &PartitionId, config: &ConfigDb, profiles: &Profiles) -> Option<Partition> {
     let prefix = reader.required("prefix", boot_prefix);
     let vrf = reader.or("vrf_name", VrfName::derived(id), |value| Ok(value.parse()?));
     let dhcp6 = reader.flag("dhcp6", false);
@@ -139,12 +148,21 @@ fn read(reader: &mut Reader, id: &PartitionId) -> Option<Partition> {
         leak_vrf,
         leak_prefixes,
         api_allow: reader.list("api_allow@", PATH_RULES_MAX, path_rule),
+        boot_profile: None,
         boot_kernel_url: reader.optional("boot_kernel_url", download_url),
         boot_initrd_urls: reader.list("boot_initrd_url@", INITRDS_MAX, download_url),
         boot_cmdline: reader.optional("boot_cmdline", kernel_cmdline),
         boot_template_file: reader.optional("boot_template_file", absolute_path),
+        boot_root_paths: reader.list("boot_root_path@", ROOT_PATHS_MAX, root_path),
+        boot_once: None,
         machine_config_file: reader.optional("machine_config_file", absolute_path),
     };
+    if let Some(profile) = reader.optional("boot_profile", |value| known_profile(value, config, profiles)) {
+        for field in OWN_BOOT_FIELDS.iter().filter(|field| reader.has(field)).collect::<Vec<_>>() {
+            reader.reject(field, "must not be set beside boot_profile");
+        }
+        profile.apply(&mut partition);
+    }
     partition.prefix = prefix?;
     Some(partition)
 }

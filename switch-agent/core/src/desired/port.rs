@@ -7,6 +7,7 @@ use ipnet::Ipv6Net;
 use super::dhcp6::with_router_variables;
 use super::fields::{Reader, Rule, number, row_name};
 use super::global::admin_status;
+use super::profile::{BootOnce, Profile, Profiles, boot_once, known_profile};
 use super::router::{self, RouterVariables, router_variables};
 use super::{Findings, in_use, partition};
 use crate::desired::{DesiredPort, Partition, Rejected};
@@ -15,13 +16,15 @@ use crate::row::{ConfigDb, Fields};
 
 const TABLE: &str = "BOOT_NETWORK_PORT";
 /// Its own; the router variables come on top.
-pub(super) const FIELDS: [&str; 3] = ["partition", "prefix_offset", "admin_status"];
+pub(super) const FIELDS: [&str; 5] =
+    ["partition", "prefix_offset", "admin_status", "boot_profile", "boot_profile_once"];
 
 /// Reads the ports. Where two have the same /64, the one that is in use stays; else the earlier one in
 /// natural order.
 pub(super) fn ports(
     config: &ConfigDb,
     partitions: &BTreeMap<PartitionId, Partition>,
+    profiles: &Profiles,
     findings: &mut Findings,
 ) -> BTreeMap<PortName, DesiredPort> {
     let mut rows: BTreeMap<PortName, &Fields> = BTreeMap::new();
@@ -37,7 +40,7 @@ pub(super) fn ports(
     let mut candidates = Vec::new();
     for (name, fields) in rows {
         let mut reader = Reader::new(row_name(TABLE, name.as_str()), fields, &[&FIELDS, &router::FIELDS]);
-        let port = read(&mut reader, &name, config, partitions);
+        let port = read(&mut reader, &name, config, partitions, profiles);
         let vrf = port.as_ref().and_then(|port| Some(&partitions.get(&port.partition)?.vrf));
         let in_use = port.as_ref().zip(vrf).is_some_and(|(port, vrf)| in_use::port(config, port, vrf));
         candidates.push((!in_use, name, reader, port));
@@ -73,6 +76,7 @@ fn read<'a>(
     name: &PortName,
     config: &'a ConfigDb,
     partitions: &BTreeMap<PartitionId, Partition>,
+    profiles: &Profiles,
 ) -> Option<DesiredPort> {
     let port_row = sonic_row(reader, name, config);
     let partition = reader.required("partition", |value| known_partition(value, config, partitions));
@@ -84,7 +88,9 @@ fn read<'a>(
         PortKind::PortChannel => Some(number),
         _ => port_row.get("index").and_then(|index| index.parse().ok()),
     };
-    let own = own_settings(reader, config, partition);
+    // Before the row inherits its partition's fields.
+    let boot = own_boot(reader, config, profiles);
+    let own = with_boot(own_settings(reader, config, partition), partition, boot);
     if reader.is_bad("prefix_offset") {
         return None;
     }
@@ -110,6 +116,35 @@ fn read<'a>(
         admin_up,
         own,
     })
+}
+
+/// The profile that the port is pinned to, and the one for a single boot.
+fn own_boot<'p>(
+    reader: &mut Reader<'_>,
+    config: &ConfigDb,
+    profiles: &'p Profiles,
+) -> (Option<&'p Profile>, Option<BootOnce>) {
+    let pinned = reader.optional("boot_profile", |value| known_profile(value, config, profiles));
+    let once = reader.optional("boot_profile_once", |value| boot_once(value, config, profiles));
+    (pinned, once)
+}
+
+/// What the port sees of its partition, with the profiles of its own row.
+fn with_boot(
+    own: Option<Box<Partition>>,
+    partition: &Partition,
+    boot: (Option<&Profile>, Option<BootOnce>),
+) -> Option<Box<Partition>> {
+    let (pinned, once) = boot;
+    if pinned.is_none() && once.is_none() {
+        return own;
+    }
+    let mut own = own.unwrap_or_else(|| Box::new(partition.clone()));
+    if let Some(profile) = pinned {
+        profile.apply(&mut own);
+    }
+    own.boot_once = once.map(Box::new);
+    Some(own)
 }
 
 /// The partition as the port sees it, where the row's router variables change anything. They are judged

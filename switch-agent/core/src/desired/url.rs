@@ -81,6 +81,20 @@ pub(super) fn download_url(value: &str) -> Result<String, Rule> {
     Ok(value.to_owned())
 }
 
+/// A SAN target as data: `iscsi:...`, `nvme+tcp://...` or what else firmware, iPXE or an initrd takes. Spaces
+/// would end the kernel's parameter.
+pub(super) fn root_path(value: &str) -> Result<String, Rule> {
+    let scheme = value.split_once(':').map(|(scheme, _)| scheme);
+    let known = scheme.is_some_and(|scheme| {
+        !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    });
+    if known && value.len() <= URL_LEN_MAX && value.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(value.to_owned())
+    } else {
+        Err("must be scheme:target of printable ASCII without spaces, at most 1024 bytes".into())
+    }
+}
+
 /// The URI of a captive-portal API: HTTPS (RFC 8908 section 4.1), or the URN for "none".
 pub(super) fn captive_portal(value: &str) -> Result<String, Rule> {
     if value == CAPPORT_UNRESTRICTED || value.starts_with("https://") && download_url(value).is_ok() {

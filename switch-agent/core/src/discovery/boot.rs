@@ -97,6 +97,9 @@ impl PortContext {
 pub fn document(context: &PortContext, machine: MachineFacts, config: Option<MachineConfig>) -> BootDocument {
     let settings = &context.settings;
     let mut merged = Map::new();
+    if let Some(profile) = &settings.boot_profile {
+        merged.insert("profile".to_owned(), Value::from(profile.as_str()));
+    }
     if let Some(kernel) = &settings.boot_kernel_url {
         merged.insert("kernel".to_owned(), Value::from(kernel.as_str()));
     }
@@ -105,6 +108,9 @@ pub fn document(context: &PortContext, machine: MachineFacts, config: Option<Mac
     }
     if let Some(cmdline) = &settings.boot_cmdline {
         merged.insert("cmdline".to_owned(), Value::from(cmdline.as_str()));
+    }
+    if !settings.boot_root_paths.is_empty() {
+        merged.insert("root_paths".to_owned(), Value::from(settings.boot_root_paths.clone()));
     }
     let age = config.as_ref().map_or(0, |config| config.age.as_secs());
     merged.extend(config.map(|config| config.object).unwrap_or_default());

@@ -114,7 +114,9 @@ fn check_request_line(line: &str) -> Result<bool, HeadRefusal> {
     };
     let method_ok = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase());
     // Only the origin form: an absolute one names a host that a proxy might follow.
-    if !method_ok || !target.starts_with('/') || !target.bytes().all(|b| b.is_ascii_graphic()) {
+    // The library drops a fragment without a word.
+    let target_ok = target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if !method_ok || !target_ok {
         return Err(bad);
     }
     match version {
@@ -205,6 +207,7 @@ mod tests {
             "get / HTTP/1.1",
             "GET /\t HTTP/1.1",
             "GET / a HTTP/1.1",
+            "GET /#a HTTP/1.1",
             "",
         ] {
             assert_eq!(verdict(&format!("{line}\r\nHost: x\r\n\r\n")), Err(R::RequestLine), "{line:?}");

@@ -7,6 +7,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::json;
 
+use crate::desired::Dialect;
 use crate::name::MacAddr;
 use crate::service::PortContext;
 
@@ -36,12 +37,14 @@ pub enum IpxeError {
 /// `boot_template_file`.
 ///
 /// Variables: `switch.{id,chassis_mac}`, `port.{name,alias,index,mac}`, `machine.mac`, `partition`, `vrf`,
-/// `prefix`, `router`, `proxy` (URL), `kernel`, `initrds`, `cmdline`, `ntp_servers`, `dns_servers`. An
-/// unknown variable is an error, not an empty string.
+/// `prefix`, `router`, `proxy` (URL), `dialect`, `profile`, `kernel`, `initrds`, `cmdline`, `parameters` (see
+/// [`parameters`]), `root_paths`, `ntp_servers`, `dns_servers`. An unknown variable is an error, not an empty
+/// string.
 pub fn render(
     template: Option<&str>,
     port: &PortContext,
     machine: Option<MacAddr>,
+    dialect: Dialect,
 ) -> Result<String, IpxeError> {
     let settings = &port.settings;
     let texts = [
@@ -73,6 +76,10 @@ pub fn render(
         "prefix": port.prefix,
         "router": port.router,
         "proxy": port.proxy_url(),
+        "dialect": dialect,
+        "profile": settings.boot_profile,
+        "parameters": parameters(port, dialect),
+        "root_paths": settings.boot_root_paths,
         "kernel": settings.boot_kernel_url,
         "initrds": settings.boot_initrd_urls,
         "cmdline": settings.boot_cmdline,
@@ -88,6 +95,29 @@ pub fn render(
     rendered.map(drop).map_err(IpxeError::Render)?;
     let script = String::from_utf8_lossy(&script.bytes).into_owned();
     if script.starts_with("#!ipxe") { Ok(script) } else { Err(IpxeError::NoScript) }
+}
+
+/// Kernel parameters by which the started system finds the proxy, and the NIC that it was loaded through.
+///
+/// `boot.proxy`, `boot.switch`, `boot.port`, `boot.partition`, `boot.root_path` (once for each SAN target) and
+/// `BOOTIF` as pxelinux spells it; for the metal-stack dialects also `PIXIE_API_URL`, the whole URL of the
+/// configuration that metal-hammer fetches. `${...}` is iPXE's to fill in.
+pub fn parameters(port: &PortContext, dialect: Dialect) -> String {
+    let proxy = port.proxy_url();
+    let mut all = vec![
+        "BOOTIF=01-${netX/mac:hexhyp}".to_owned(),
+        format!("boot.proxy={proxy}"),
+        format!("boot.switch={}", port.switch_id),
+        format!("boot.port={}", port.port),
+        format!("boot.partition={}", port.partition),
+    ];
+    all.extend(port.settings.boot_root_paths.iter().map(|path| format!("boot.root_path={path}")));
+    match dialect {
+        Dialect::Generic => {}
+        Dialect::MetalStackV2 => all.push(format!("PIXIE_API_URL={proxy}/config/${{uuid}}")),
+        Dialect::MetalStackV1 => all.push(format!("PIXIE_API_URL={proxy}/certs")),
+    }
+    all.join(" ")
 }
 
 #[derive(Default)]
@@ -122,7 +152,8 @@ mod tests {
         port.settings.boot_kernel_url = Some("http://[2001:db8::2]/kernel".to_owned());
         port.settings.boot_initrd_urls = vec!["http://c/a".to_owned(), "http://c/b".to_owned()];
         port.settings.boot_cmdline = Some("console=ttyS1 ip=dhcp6".to_owned());
-        let script = render(None, &port, Some("52:54:00:00:00:01".parse().unwrap())).unwrap();
+        let script =
+            render(None, &port, Some("52:54:00:00:00:01".parse().unwrap()), Dialect::Generic).unwrap();
         let wanted = "#!ipxe
 # leaf1 Ethernet4 (Eth2/1), partition p1
 echo Boot network of leaf1, port Ethernet4 (Eth2/1), partition p1
@@ -133,7 +164,7 @@ set delay:int32 0
 inc attempt
 iseq ${delay} 30 || inc delay 5
 imgfree
-kernel --name kernel http://[2001:db8::2]/kernel initrd=initrd0 initrd=initrd1 console=ttyS1 ip=dhcp6 || goto failed
+kernel --name kernel http://[2001:db8::2]/kernel initrd=initrd0 initrd=initrd1 console=ttyS1 ip=dhcp6 BOOTIF=01-${netX/mac:hexhyp} boot.proxy=http://[2001:db8:0:2::1]:18090 boot.switch=leaf1 boot.port=Ethernet4 boot.partition=p1 || goto failed
 initrd --name initrd0 http://c/a || goto failed
 initrd --name initrd1 http://c/b || goto failed
 boot || goto failed
@@ -148,15 +179,49 @@ goto retry
 
     #[test]
     fn without_a_kernel_the_script_asks_again() {
-        let script = render(None, &port_context("Ethernet4"), None).unwrap();
+        let script = render(None, &port_context("Ethernet4"), None, Dialect::Generic).unwrap();
         assert!(script.contains("chain --replace http://[2001:db8:0:2::1]:18090/boot.ipxe"), "{script}");
         assert!(!script.contains("\nkernel "), "{script}");
     }
 
     #[test]
+    fn the_console_is_found_where_the_command_line_names_none() {
+        let mut port = port_context("Ethernet4");
+        port.settings.boot_kernel_url = Some("http://c/k".to_owned());
+        port.settings.boot_profile = Some("hammer-1".to_owned());
+        let script = render(None, &port, None, Dialect::MetalStackV2).unwrap();
+        assert!(
+            script.contains("isset ${console} && goto console_known ||\nset console ttyS1\n"),
+            "{script}"
+        );
+        assert!(script.contains(" console=tty0 console=${console},115200n8 BOOTIF="), "{script}");
+        let url = " PIXIE_API_URL=http://[2001:db8:0:2::1]:18090/config/${uuid} || goto failed\n";
+        assert!(script.contains(url), "{script}");
+        assert!(script.contains(", partition p1, profile hammer-1\necho "), "{script}");
+        port.settings.boot_cmdline = Some("quiet console=ttyS3".to_owned());
+        let script = render(None, &port, None, Dialect::MetalStackV1).unwrap();
+        assert!(!script.contains("${console}"), "{script}");
+        assert!(script.contains(" PIXIE_API_URL=http://[2001:db8:0:2::1]:18090/certs "), "{script}");
+    }
+
+    #[test]
+    fn root_paths_are_data_with_a_kernel_and_targets_without() {
+        let mut port = port_context("Ethernet4");
+        port.settings.boot_root_paths =
+            vec!["iscsi:[2001:db8::9]::::iqn.2026-11.example:m1".to_owned(), "iscsi:b::::iqn.b".to_owned()];
+        let script = render(None, &port, None, Dialect::Generic).unwrap();
+        let tries = "sanboot iscsi:[2001:db8::9]::::iqn.2026-11.example:m1 ||\nsanboot iscsi:b::::iqn.b ||\n\n:failed\n";
+        assert!(script.contains(tries), "{script}");
+        port.settings.boot_kernel_url = Some("http://c/k".to_owned());
+        let script = render(None, &port, None, Dialect::Generic).unwrap();
+        assert!(!script.contains("sanboot"), "{script}");
+        assert!(script.contains(" boot.root_path=iscsi:b::::iqn.b || goto failed"), "{script}");
+    }
+
+    #[test]
     fn templates_are_strict_and_bounded() {
         let port = port_context("Ethernet4");
-        let of = |text: &str| render(Some(text), &port, None);
+        let of = |text: &str| render(Some(text), &port, None, Dialect::Generic);
         assert_eq!(
             of("#!ipxe\necho {{ port.index }} {{ machine.mac is none }} {{ vrf }}").unwrap(),
             "#!ipxe\necho 2 True VrfBoot-p1"
@@ -173,7 +238,7 @@ goto retry
         let mut port = port_context("Ethernet4");
         port.settings.boot_cmdline = Some("quiet\nshell".to_owned());
         assert!(matches!(
-            render(None, &port, None),
+            render(None, &port, None, Dialect::Generic),
             Err(IpxeError::ControlCharacter { field: "boot_cmdline" })
         ));
     }

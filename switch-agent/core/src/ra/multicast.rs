@@ -23,9 +23,11 @@ pub(super) const BOOT_MIN_DELAY: Duration = Duration::from_millis(100);
 const BURST: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(1500)];
 
-/// Periodic deadlines of all ports are rounded down to this grid where MinRtrAdvInterval allows it: waking
-/// up costs more than sending.
-const SLOT: Duration = Duration::from_millis(250);
+/// Periodic deadlines of all ports are rounded to a grid that they share: the first advertisement after a
+/// wake-up costs as much as many that follow it. The finer grid is for the strict profile, and for intervals
+/// that the coarse one would leave no room to vary in (RFC 4861 section 6.2.4).
+const SLOT: Duration = Duration::from_secs(1);
+const FINE_SLOT: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 pub(super) struct Multicast {
@@ -133,18 +135,32 @@ impl Multicast {
     }
 
     fn next_interval(&self, last: Duration, config: &RaConfig, rng: &mut SplitMix64) -> Duration {
-        let (min, max) = (config.min_rtr_adv_interval, config.max_rtr_adv_interval);
-        let mut interval = rng.between(min, max);
+        let (mut min, mut max) = (config.min_rtr_adv_interval, config.max_rtr_adv_interval);
+        let interval = rng.between(min, max);
         if self.initial_left > 0 {
-            interval = interval.min(MAX_INITIAL_RTR_ADVERT_INTERVAL);
+            min = min.min(MAX_INITIAL_RTR_ADVERT_INTERVAL);
+            max = max.min(MAX_INITIAL_RTR_ADVERT_INTERVAL);
         }
-        let due = last + interval;
-        let slot = floor_to_slot(due);
-        if slot >= last + min.min(interval) { slot } else { due }
+        let due = last + interval.min(max);
+        let slot = slot(config);
+        let down = floor(due, slot);
+        // What would be too soon waits for the next slot: an advertisement leaves a moment after the slot
+        // that it was due in, and one that is due by itself wakes the process for itself.
+        let up = down + slot;
+        match () {
+            () if down >= last + min => down,
+            () if up <= last + max => up,
+            () => due,
+        }
     }
 }
 
-fn floor_to_slot(time: Duration) -> Duration {
-    let millis = u64::try_from(time.as_millis() / SLOT.as_millis() * SLOT.as_millis()).unwrap_or(u64::MAX);
+fn slot(config: &RaConfig) -> Duration {
+    let room = config.max_rtr_adv_interval.saturating_sub(config.min_rtr_adv_interval);
+    if config.profile == RaProfile::Boot && room >= SLOT * 4 { SLOT } else { FINE_SLOT }
+}
+
+fn floor(time: Duration, slot: Duration) -> Duration {
+    let millis = u64::try_from(time.as_millis() / slot.as_millis() * slot.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis)
 }

@@ -87,7 +87,7 @@ impl Bench {
             ports: watch::Sender::default(),
         };
         let driver = Driver::new(FakeWire::default(), outputs, 1);
-        Bench { driver, inbox: Inbox::default(), snapshot, metrics, waker }
+        Bench { driver, inbox: Inbox::new().unwrap(), snapshot, metrics, waker }
     }
 
     fn set(&mut self, now: Duration, spec: AdvertiserSpec) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use nix::libc;
+use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::ra::LinkEvent;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -38,12 +39,14 @@ impl KernelHandle {
     /// Follows links, IPv6 addresses, neighbours and default routes until cancelled.
     ///
     /// Begins with the present state. `links` gets every change of a link's carrier, link-local address or
-    /// existence at once and must not block; `routes` every change of a route that the kernel did not make
+    /// existence at once, `machines` every neighbour that is new, moved or was heard of again; neither may
+    /// block. `routes` gets every change of a route that the kernel did not make
     /// by itself, and `None` where changes were missed; `hub` the carrier and the neighbours of front-panel
     /// ports; `waker` is woken when anything changed that a snapshot shows.
     pub async fn follow(
         self,
         links: impl Fn(LinkEvent) + Send + Sync,
+        machines: impl Fn(&MachineEvent) + Send + Sync,
         routes: impl Fn(Option<RouteEvent>) + Send + Sync,
         hub: Hub,
         waker: Waker,
@@ -53,7 +56,10 @@ impl KernelHandle {
             for report in reports {
                 match report {
                     Report::Link(event) => links(event),
-                    Report::Machine(event) => hub.observe(event),
+                    Report::Machine(event) => {
+                        machines(&event);
+                        hub.observe(event);
+                    }
                 }
             }
             if changed {

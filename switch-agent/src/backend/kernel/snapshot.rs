@@ -70,6 +70,22 @@ pub(super) async fn links(socket: &NetlinkSocket) -> Result<BTreeMap<u32, RawLin
     Ok(links)
 }
 
+/// One link as it is now: its name, and the index of its master.
+pub(super) async fn link(
+    socket: &NetlinkSocket,
+    ifindex: u32,
+) -> Result<Option<(String, Option<u32>)>, KernelError> {
+    let mut request = LinkMessage::default();
+    request.header.index = ifindex;
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let request = RouteNetlinkMessage::GetLink(request);
+    let found = |message: Message<'_>| match decode::event(message) {
+        Some(Event::Link(raw)) if raw.link.ifindex == ifindex => Some((raw.name, raw.master)),
+        _ => None,
+    };
+    socket.one("look at a link", request, found).await
+}
+
 async fn addresses(socket: &NetlinkSocket) -> Result<Vec<RawAddress>, KernelError> {
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Inet6;

@@ -169,6 +169,23 @@ impl NetlinkSocket {
         }
     }
 
+    /// Asks for one object; `None` where there is none.
+    pub(super) async fn one<T>(
+        &self,
+        operation: &'static str,
+        message: RouteNetlinkMessage,
+        take: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, KernelError> {
+        const SEQUENCE: u32 = 1;
+        self.send(message, 0, SEQUENCE)
+            .await
+            .map_err(|source| KernelError::Socket { step: "send to", source })?;
+        let mut buffer = Vec::new();
+        self.reply(operation, &mut buffer).await?;
+        let answer = messages(&buffer).find(|message| message.sequence == SEQUENCE);
+        Ok(answer.filter(|message| message.kind != NLMSG_ERROR).and_then(take))
+    }
+
     /// Dumps, giving each attempt an empty `T` to fill; the first consistent one is the result.
     pub(super) async fn dump<T: Default>(
         &self,

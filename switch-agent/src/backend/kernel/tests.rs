@@ -325,6 +325,8 @@ fn vrf_devices_and_their_deny_routes() {
         let port = &before.links["Ethernet0"];
         assert_eq!(port.master.as_deref(), Some("VrfBoot-p1"));
         assert!(!port.is_vrf && port.vrf_table.is_none());
+        let now = kernel.link(port.ifindex).await.unwrap();
+        assert_eq!(now, Some(("Ethernet0".to_owned(), Some(vrf.ifindex))));
         assert!(before.unreachable_defaults.is_empty(), "{:?}", before.unreachable_defaults);
 
         kernel.add_unreachable_default(1001).await.unwrap();
@@ -347,6 +349,7 @@ fn follow_wakes_and_ends() {
         let routes_sink = routes.clone();
         let follow = KernelHandle::new().follow(
             move |event| sink.lock().unwrap().push(event),
+            |_: &_| {},
             move |event| routes_sink.lock().unwrap().push(event),
             crate::hub::Hub::default(),
             waker.clone(),
@@ -358,6 +361,10 @@ fn follow_wakes_and_ends() {
         while tokio::time::timeout(Duration::from_millis(200), waker.woken()).await.is_ok() {}
         add_port("Ethernet0", "52:54:00:00:00:01");
         tokio::time::timeout(limit, waker.woken()).await.expect("no wake for a link");
+        let ifindex = nix::net::if_::if_nametoindex("Ethernet0").unwrap();
+        let now = KernelHandle::new().link(ifindex).await.unwrap();
+        assert_eq!(now, Some(("Ethernet0".to_owned(), None)));
+        assert_eq!(KernelHandle::new().link(9999).await.unwrap(), None);
         require_ip("link set lo up");
         while tokio::time::timeout(Duration::from_millis(200), waker.woken()).await.is_ok() {}
         KernelHandle::new().add_unreachable_default(1001).await.unwrap();

@@ -8,10 +8,6 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::Socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::outbox::Outgoing;
 
 /// Frames of one `recvmmsg` or `sendmmsg`. Their headers live on the stack: no allocation for a solicitation.
@@ -165,12 +161,6 @@ pub(super) fn pass_icmpv6_types(socket: BorrowedFd<'_>, types: &[u8]) -> io::Res
 pub(super) fn set_packet_information(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, ON)?;
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, ON)
-}
-
-/// Registers the socket with the runtime, to be woken for frames only.
-pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket is moved into the result, which neither replaces nor closes its descriptor.
-    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 fn link_address(ifindex: u32, destination: &[u8]) -> libc::sockaddr_ll {

@@ -9,6 +9,11 @@ use switch_agent_core::name::PortName;
 
 use super::body::{BodyFailure, ReplyBody, full};
 
+/// Extension of a response that holds a secret of this machine alone: the connection's packets are not
+/// forwarded from then on (hop limit 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBearing;
+
 /// A request that is not served, and what the machine is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -79,6 +84,12 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
 
 pub fn text(status: StatusCode, text: String) -> Response<ReplyBody> {
     reply(status, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+/// Marks a reply as [`TokenBearing`].
+pub fn token_bearing(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    response.extensions_mut().insert(TokenBearing);
+    response
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<ReplyBody> {

@@ -4,6 +4,7 @@
 //! message made anew: nothing of its framing, its hop or its claims of identity survives. The reply comes
 //! back the same way, streamed, with its trailers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{
@@ -23,8 +24,9 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::body::{Progress, ReplyBody, UpBody, down};
+use super::ending::Ending;
 use super::routes::Incomer;
-use crate::http::tokens::{Unauthorized, unix_now};
+use crate::http::tokens::{Authorized, Unauthorized, unix_now};
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// Where the control API lies in the proxy's paths.
@@ -41,7 +43,7 @@ pub async fn forward(
     let shared = &port.shared;
     let context = port.context();
     let mac = incomer.known_mac().await?;
-    authorize(incomer, &context, mac, request.headers()).inspect_err(|refusal| {
+    let right = authorize(incomer, &context, mac, request.headers()).inspect_err(|refusal| {
         shared.metrics.proxy.token_refused(refusal.code);
     })?;
     let upstream = shared.current_upstream().ok_or_else(|| {
@@ -49,7 +51,32 @@ pub async fn forward(
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "upstream-none", message).retry_after(RETRY)
     })?;
     let rules = rules(&context, upstream.spec().dialect);
-    if !allows(&rules, request.method().as_str(), target) {
+    let pass = Pass { mac, right, rules: &rules, prefix: PREFIX };
+    exchange(incomer, request, target, &upstream, pass).await
+}
+
+/// A request that may go on, unless the path rules have something against it.
+pub struct Pass<'a> {
+    pub mac: MacAddr,
+    pub right: Authorized,
+    pub rules: &'a [PathRule],
+    /// Where the control API lies in the proxy's paths, for redirects.
+    pub prefix: &'static str,
+}
+
+/// Forwards one request, and gives the reply as the machine gets it.
+pub async fn exchange(
+    incomer: &Incomer<'_>,
+    request: Request<Incoming>,
+    target: &Target,
+    upstream: &Arc<Upstream>,
+    pass: Pass<'_>,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let port = incomer.port;
+    let shared = &port.shared;
+    let context = port.context();
+    let Pass { mac, right, rules, prefix } = pass;
+    if !allows(rules, request.method().as_str(), target) {
         let message = format!("{} {} is not in the partition's api_allow", request.method(), target.path());
         return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
     }
@@ -57,9 +84,22 @@ pub async fn forward(
         return Err(super::body::BodyFailure::TooLarge.into());
     }
     let request_id = uuid::Uuid::new_v4().to_string();
-    let (request, progress) = outgoing(incomer, &context, mac, &upstream, request, target, &request_id)?;
+    // The header of a stream's reply comes with its first message, which may be hours away.
+    let timeout = (!is_stream(request.headers())).then_some(shared.limits.upstream_header_timeout);
+    let (mut request, progress) = outgoing(incomer, &context, mac, upstream, request, target, &request_id)?;
+    if let Some(bearer) = &right.bearer {
+        let value = bearer.bearer().ok_or_else(|| {
+            let message = "the token of this port is no header text";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "token-unusable", message)
+        })?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
     let started = Instant::now();
-    let answered = send(&upstream, request, &progress, shared.limits.upstream_header_timeout).await;
+    let sending = send(upstream, request, &progress, timeout);
+    let Some(answered) = right.ends.run_until_cancelled(sending).await else {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "token-revoked", "the token was revoked"));
+    };
+    shared.reach.note(upstream, answered.is_ok());
     let mut response = match answered {
         Ok(response) => response,
         Err(error) => return Err(refusal_of(incomer, &error, &progress, &request_id)),
@@ -69,11 +109,14 @@ pub async fn forward(
     incomer.report(Some(mac), ProxyStep::Api { status: status.as_u16() });
     tracing::debug!(port = %port.listener.port, request_id, status = status.as_u16(), "forwarded");
     let location = response.headers_mut().remove(LOCATION);
-    let location = location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), &rules));
-    incoming(response, &request_id, location, shared.limits.response_body_bytes)
+    let location =
+        location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), rules, prefix));
+    let reply = incoming(response, &request_id, location, shared.limits.response_body_bytes)?;
+    Ok(reply.map(|body| Ending::boxed(body, right.ends)))
 }
 
-pub(super) fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
+/// The rules of the port's partition for paths of the control API.
+pub fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
     match context.settings.api_allow.as_slice() {
         [] => default_rules(dialect),
         configured => configured.to_vec(),
@@ -81,12 +124,12 @@ pub(super) fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
 }
 
 /// Nothing goes upstream without a live token of this port.
-fn authorize(
+pub fn authorize(
     incomer: &Incomer<'_>,
     context: &PortContext,
     mac: MacAddr,
     headers: &HeaderMap,
-) -> Result<(), Refusal> {
+) -> Result<Authorized, Refusal> {
     let bearer = || {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(Unauthorized::Missing)?;
@@ -97,16 +140,19 @@ fn authorize(
     };
     let port = incomer.port;
     let checked = bearer().and_then(|token| port.shared.tokens.check(&port.listener, context, mac, token));
-    checked.map(|_| ()).map_err(|why| Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string()))
+    checked.map_err(|why| Refusal::new(StatusCode::UNAUTHORIZED, why.code(), why.to_string()))
 }
 
-/// Waits for the reply's header. The time counts from the last movement of the request's body.
+/// Waits for the reply's header, at most `timeout` from the last movement of the request's body.
 async fn send(
     upstream: &Upstream,
     request: Request<super::body::RequestBody>,
     progress: &Progress,
-    timeout: Duration,
+    timeout: Option<Duration>,
 ) -> Result<Response<Incoming>, UpstreamError> {
+    let Some(timeout) = timeout else {
+        return upstream.send(request).await;
+    };
     let mut answer = std::pin::pin!(upstream.send(request));
     loop {
         let deadline = progress.last() + timeout;
@@ -133,27 +179,45 @@ fn refusal_of(
     unanswered(incomer, error, request_id)
 }
 
-/// What a machine is told where the control API gave no answer.
+/// Notes that the control API gave no answer, and gives what the machine is told.
 pub(super) fn unanswered(incomer: &Incomer<'_>, error: &UpstreamError, request_id: &str) -> Refusal {
     incomer.port.shared.metrics.proxy.upstream_error(error.code());
     tracing::warn!(port = %incomer.port.listener.port, request_id, error = %error, "control API did not answer");
+    refusal(error)
+}
+
+/// What a machine is told of a control API that gave no answer.
+pub fn refusal(error: &UpstreamError) -> Refusal {
     let status = match error {
-        UpstreamError::Tls(_) | UpstreamError::Exchange(_) => StatusCode::BAD_GATEWAY,
-        UpstreamError::Unusable(_) | UpstreamError::Address | UpstreamError::Connect(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
+        UpstreamError::Tls(_) | UpstreamError::CertificateTime(_) | UpstreamError::Exchange(_) => {
+            StatusCode::BAD_GATEWAY
         }
+        UpstreamError::Unusable(_)
+        | UpstreamError::Address
+        | UpstreamError::Connect(_)
+        | UpstreamError::Suspended { .. } => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };
     // Addresses and names of the control plane stay in the switch's log.
     let message = match error {
         UpstreamError::Tls(why) => format!("TLS between switch and control API failed: {why}"),
+        UpstreamError::CertificateTime(why) => {
+            format!(
+                "a certificate of the control API is not valid at the switch's time (is its clock right?): {why}"
+            )
+        }
+        UpstreamError::Suspended { .. } => error.to_string(),
         UpstreamError::Unusable(_) => "the switch's control API client is not usable; see its log".to_owned(),
         UpstreamError::Address => "the control API's address is refused by the switch".to_owned(),
         UpstreamError::Connect(_) => "the switch cannot reach the control API".to_owned(),
         UpstreamError::Timeout => "the control API did not answer in time".to_owned(),
         UpstreamError::Exchange(_) => "the exchange with the control API broke off".to_owned(),
     };
-    Refusal { retry_after: Some(RETRY), ..Refusal::new(status, error.code(), message) }
+    let retry_after = match error {
+        UpstreamError::Suspended { retry_after, .. } => *retry_after,
+        _ => RETRY,
+    };
+    Refusal { retry_after: Some(retry_after), ..Refusal::new(status, error.code(), message) }
 }
 
 pub(super) fn hygiene(headers: &HeaderMap) -> Hygiene {
@@ -169,7 +233,7 @@ fn outgoing(
     request: Request<Incoming>,
     target: &Target,
     request_id: &str,
-) -> Result<(Request<super::body::RequestBody>, std::sync::Arc<Progress>), Refusal> {
+) -> Result<(Request<super::body::RequestBody>, Arc<Progress>), Refusal> {
     let shared = &incomer.port.shared;
     let internal = |code| {
         move |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, code, "the request cannot be rebuilt")
@@ -262,7 +326,12 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 /// A redirect within the control API, in the proxy's own paths; `None` where the machine could not follow.
-fn own_location(location: &str, spec: &UpstreamSpec, rules: &[PathRule]) -> Option<HeaderValue> {
+fn own_location(
+    location: &str,
+    spec: &UpstreamSpec,
+    rules: &[PathRule],
+    prefix: &str,
+) -> Option<HeaderValue> {
     let path = match location.parse::<Uri>().ok()? {
         uri if uri.scheme().is_none() => location.to_owned(),
         uri => {
@@ -277,11 +346,13 @@ fn own_location(location: &str, spec: &UpstreamSpec, rules: &[PathRule]) -> Opti
     if !allows(rules, Method::GET.as_str(), &below) {
         return None;
     }
-    HeaderValue::try_from(format!("{PREFIX}{}", below.path_and_query())).ok()
+    HeaderValue::try_from(format!("{prefix}{}", below.path_and_query())).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use switch_agent_core::desired::{ComponentType, MachineToken};
+
     use super::*;
 
     #[test]
@@ -291,6 +362,8 @@ mod tests {
             port: 443,
             base: "/base".to_owned(),
             dialect: Dialect::Generic,
+            machine_token: MachineToken::Handle,
+            component_type: ComponentType::Pixiecore,
             vrf: "default".to_owned(),
             ca_file: None,
             client_cert_file: None,
@@ -299,8 +372,9 @@ mod tests {
             metal_stack_v1: None,
         };
         let rules: Vec<PathRule> = vec!["!GET /secret/**".parse().unwrap(), "GET /**".parse().unwrap()];
-        let of =
-            |text: &str| own_location(text, &spec, &rules).map(|value| value.to_str().unwrap().to_owned());
+        let of = |text: &str| {
+            own_location(text, &spec, &rules, PREFIX).map(|value| value.to_str().unwrap().to_owned())
+        };
         assert_eq!(of("/base/v1/x?y=1").as_deref(), Some("/api/v1/x?y=1"));
         assert_eq!(of("https://api.example/base/v1").as_deref(), Some("/api/v1"));
         for bad in [

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::headers::Hygiene;
@@ -163,19 +163,48 @@ pub async fn read(body: Incoming, length_max: u64, limits: &Limits) -> Result<By
 
 /// The control API's body on its way down. `length_max` is `None` for streams.
 pub fn down(inner: Incoming, hygiene: Hygiene, length_max: Option<u64>) -> ReplyBody {
-    let filtered = inner
-        .map_frame(move |frame| filter_trailers(frame, |name| hygiene.passes_down(name)))
-        .map_err(BoxError::from);
-    match length_max.and_then(|most| usize::try_from(most).ok()) {
-        Some(most) => http_body_util::Limited::new(filtered, most)
-            .map_err(move |error| {
-                if error.is::<LengthLimitError>() {
-                    tracing::warn!(limit = most, "reply of the control API was cut: too large");
-                }
-                error
-            })
-            .boxed_unsync(),
-        None => filtered.boxed_unsync(),
+    DownBody { inner, hygiene, left: length_max.unwrap_or(u64::MAX) }.boxed_unsync()
+}
+
+/// The control API's reply is longer than the switch carries.
+#[derive(Debug, thiserror::Error)]
+#[error("the control API's reply is too large for the switch")]
+struct ReplyTooLarge;
+
+struct DownBody {
+    inner: Incoming,
+    hygiene: Hygiene,
+    left: u64,
+}
+
+impl Body for DownBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose()? else {
+            return Poll::Ready(None);
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let Some(left) = self.left.checked_sub(bytes) else {
+            tracing::warn!("reply of the control API was cut: too large");
+            return Poll::Ready(Some(Err(Box::new(ReplyTooLarge))));
+        };
+        self.left = left;
+        let hygiene = &self.hygiene;
+        Poll::Ready(Some(Ok(filter_trailers(frame, |name| hygiene.passes_down(name)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    /// Known where the API told a length: the machine then sees one too, and can tell a torso.
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -16,7 +16,6 @@ pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use ::http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -30,6 +29,7 @@ use switch_agent_core::discovery::metal_stack_v1::{MachineId, REST_PREFIX};
 use switch_agent_core::identity::Binding;
 use switch_agent_core::machines::ProxyStep;
 use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::service::PortContext;
 use tokio_util::sync::CancellationToken;
 
 use self::authority::Authority;
@@ -53,13 +53,15 @@ struct Server {
 pub enum LoadError {
     #[error("the machines' authority cannot be used")]
     Authority(#[from] KeyError),
+    #[error("there is no state directory")]
+    NoStateDir,
     #[error("the credentials that were kept cannot be read")]
     Kept(#[from] StateDirError),
 }
 
 /// What the dialect keeps, of all ports.
 pub(crate) struct MetalStackV1 {
-    state_dir: PathBuf,
+    state_dir: Option<StateDir>,
     authority: OnceLock<Authority>,
     pub(crate) credentials: Arc<Credentials>,
     grpc: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
@@ -69,7 +71,7 @@ pub(crate) struct MetalStackV1 {
 
 impl MetalStackV1 {
     /// The authority's key is in `state_dir`, or will be once the dialect is configured.
-    pub(crate) fn new(state_dir: PathBuf) -> MetalStackV1 {
+    pub(crate) fn new(state_dir: Option<StateDir>) -> MetalStackV1 {
         MetalStackV1 {
             state_dir,
             authority: OnceLock::new(),
@@ -86,21 +88,17 @@ impl MetalStackV1 {
         if self.authority.get().is_some() {
             return Ok(None);
         }
-        let authority = Authority::load_or_create(&self.state_dir)?;
-        self.credentials.restore(&self.state_dir)?;
-        let state_dir = StateDir::open(&self.state_dir)?;
+        let state_dir = self.state_dir.clone().ok_or(LoadError::NoStateDir)?;
+        let authority = Authority::load_or_create(state_dir.path())?;
+        self.credentials.restore(&state_dir)?;
         Ok(self.authority.set(authority).is_ok().then_some(state_dir))
     }
 
-    /// Replaces the client of metal-api's gRPC side, and gives the one before. Without one, all credentials
-    /// end: another control API is spoken to.
+    /// Replaces the client of metal-api's gRPC side, and gives the one before.
     pub(crate) fn set_grpc(
         &self,
         grpc: Option<(Arc<Upstream>, CancellationToken)>,
     ) -> Option<(Arc<Upstream>, CancellationToken)> {
-        if grpc.is_none() {
-            self.credentials.revoke_all();
-        }
         std::mem::replace(&mut *self.grpc.write().unwrap_or_else(PoisonError::into_inner), grpc)
     }
 
@@ -181,9 +179,8 @@ fn pin(incomer: &Incomer<'_>, mac: MacAddr, machine: &MachineId) -> Result<(), C
 }
 
 /// Where a request comes from, as credentials are bound to it.
-fn binding(incomer: &Incomer<'_>, mac: MacAddr) -> Binding {
-    let listener = &incomer.port.listener;
-    Binding { port: listener.port.clone(), vrf: listener.vrf.clone(), ifindex: listener.ifindex, mac }
+fn binding(incomer: &Incomer<'_>, context: &PortContext, mac: MacAddr) -> Binding {
+    crate::http::tokens::binding(&incomer.port.listener, context, mac)
 }
 
 /// The one value of a header field.

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use serde::Deserialize;
+use switch_agent_core::desired::Dialect;
 use switch_agent_core::discovery::boot::{self, MachineConfig, MachineFacts, parse_machine_config};
 use switch_agent_core::discovery::headers::tells_of_forwarding;
 use switch_agent_core::discovery::{Target, TargetRefusal, ipxe};
+use switch_agent_core::identity::MintRefusal;
 use switch_agent_core::machines::{MachineEvent, ProxyStep};
 use switch_agent_core::name::MacAddr;
+use switch_agent_core::service::PortContext;
 
 use super::PortState;
-use super::answer::{Refusal, json, text};
+use super::answer::{Refusal, json, text, token_bearing};
 use super::api;
 use super::body::{self, ReplyBody};
 use super::metal_stack_v1;
-use crate::http::tokens::MintError;
+use crate::http::tokens::{MintError, Minted};
 
 const TOKEN_BODY_MAX: u64 = 4 << 10;
 const EVENT_BODY_MAX: u64 = 16 << 10;
@@ -180,6 +183,30 @@ pub(super) fn unusable_file(code: &'static str, message: &str) -> Refusal {
 async fn script(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
     let context = port.context();
+    let mac = incomer.mac().await;
+    let mut script = None;
+    if let Some(once) = &context.settings.boot_once
+        && port.shared.once.is_due(&port.listener.port, once).await
+    {
+        let mut context = PortContext::clone(&context);
+        once.profile.apply(&mut context.settings);
+        let made = rendered(port, &context, mac).await?;
+        // Used up only now: a template that cannot be rendered leaves it for the next try.
+        if port.shared.once.take(&port.listener.port, once).await {
+            tracing::info!(port = %port.listener.port, profile = once.profile.name, "one-shot boot profile handed out");
+            script = Some(made);
+        }
+    }
+    let script = match script {
+        Some(script) => script,
+        None => rendered(port, &context, mac).await?,
+    };
+    incomer.report(mac, ProxyStep::Config);
+    Ok(text(StatusCode::OK, script))
+}
+
+/// The script of a port as `context` has it.
+async fn rendered(port: &PortState, context: &PortContext, mac: Option<MacAddr>) -> Result<String, Refusal> {
     let unusable = |error: String| {
         tracing::warn!(port = %port.listener.port, error, "boot template cannot be used");
         unusable_file("boot-template-unusable", "the partition's boot template cannot be used")
@@ -192,12 +219,11 @@ async fn script(incomer: &Incomer<'_>) -> Outcome {
             Some(template)
         }
     };
-    let mac = incomer.mac().await;
-    let script = ipxe::render(template.as_deref(), &context, mac).map_err(|error| {
+    let upstream = port.shared.current_upstream();
+    let dialect = upstream.map(|upstream| upstream.spec().dialect).unwrap_or_default();
+    ipxe::render(template.as_deref(), context, mac, dialect).map_err(|error| {
         unusable(std::error::Error::source(&error).map_or(error.to_string(), |why| format!("{error}: {why}")))
-    })?;
-    incomer.report(mac, ProxyStep::Config);
-    Ok(text(StatusCode::OK, script))
+    })
 }
 
 #[derive(Default, Deserialize)]
@@ -235,9 +261,9 @@ async fn token(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
 async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     let port = incomer.port;
     check_token_headers(request.headers())?;
-    if let Some(upstream) = port.shared.current_upstream()
-        && upstream.spec().dialect != switch_agent_core::desired::Dialect::Generic
-    {
+    let upstream = port.shared.current_upstream();
+    let spec = upstream.as_ref().map(|upstream| upstream.spec());
+    if spec.is_some_and(|spec| spec.dialect == Dialect::MetalStackV1) {
         let message = "this control API mints its own tokens; see its own paths";
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "dialect-without-tokens", message));
     }
@@ -252,25 +278,60 @@ async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     };
     let mac = incomer.known_mac().await?;
     let machine_id = asked.machine_id.map(|id| id.to_string());
-    let context = port.context();
-    let minted = port.shared.tokens.mint(&port.listener, &context, mac, machine_id.clone());
-    let minted = minted.map_err(|error| match error {
-        MintError::Rate(refusal) => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tokens", refusal.to_string())
-                .retry_after(refusal.retry_after)
+    let mode = spec.map(|spec| spec.machine_token).unwrap_or_default();
+    let minted = {
+        let _one = port.minting.try_lock().map_err(|_| mint_in_flight())?;
+        if let Some(upstream) = &upstream {
+            port.shared.reach.check(upstream).await?;
         }
-        MintError::Sign(_) => {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "token-unsigned", "the token cannot be signed")
-        }
-    })?;
+        let context = port.context();
+        port.shared.tokens.mint(&port.listener, &context, mac, machine_id.clone(), mode)?
+    };
     port.shared.metrics.proxy.token_minted();
     incomer.report(Some(mac), ProxyStep::Token { machine_id });
+    Ok(token_reply(&minted))
+}
+
+/// The reply of `POST /v1/token`.
+pub fn token_reply(minted: &Minted) -> Response<ReplyBody> {
     let seconds = i64::try_from(minted.expires_at).unwrap_or(i64::MAX);
     let expires_at = jiff::Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default();
     let reply = serde_json::json!({
-        "token": minted.token, "token_type": "Bearer", "expires_at": expires_at, "handle": false
+        "token": minted.token.expose(), "token_type": "Bearer", "expires_at": expires_at,
+        "handle": minted.handle
     });
-    Ok(json(StatusCode::OK, &reply))
+    token_bearing(json(StatusCode::OK, &reply))
+}
+
+pub fn mint_in_flight() -> Refusal {
+    let message = "a token of this port is being made already";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "mint-in-flight", message)
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+impl From<MintRefusal> for Refusal {
+    fn from(refusal: MintRefusal) -> Refusal {
+        let message = refusal.to_string();
+        match refusal {
+            MintRefusal::Rate { retry_after } => {
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tokens", message)
+                    .retry_after(retry_after)
+            }
+            MintRefusal::Outdated => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "port-changed", message)
+                .retry_after(std::time::Duration::from_secs(1)),
+        }
+    }
+}
+
+impl From<MintError> for Refusal {
+    fn from(error: MintError) -> Refusal {
+        let internal = |code| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, code, error.to_string());
+        match &error {
+            MintError::Refused(refusal) => (*refusal).into(),
+            MintError::Sign(_) => internal("token-unsigned"),
+            MintError::Random => internal("token-unmade"),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,10 +1,22 @@
 //! The proxy on real sockets: machines on the loopback interface, a TLS control API in this process.
 
+mod cancel;
 mod control_api;
+mod flood;
 mod forwarding;
+mod handles;
+mod http2;
 mod limits;
 mod local;
+mod long_streams;
 mod metal_api;
 mod metal_stack_v1;
+mod profiles;
+mod raw_api;
+mod recovery;
+mod secrets;
+mod sessions;
+mod smuggling;
 mod support;
+mod tls;
 mod wire;

@@ -22,6 +22,12 @@ const H2_STREAM_WINDOW: u32 = 64 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of responses that one HTTP/2 stream may hold.
 const H2_SEND_BUFFER: usize = 64 << 10;
+/// What [`switch_agent_core::discovery::frames`] takes, too.
+const H2_FRAME: u32 = 16 << 10;
+/// Streams that were reset before they were served, at a time; and streams that were reset for errors of the
+/// peer, in the connection's life.
+const H2_RESETS: usize = 16;
+const H2_ERRORS: usize = 64;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Over TLS a machine may wait for hours on one stream whose other end must learn soon that it died.
@@ -111,6 +117,9 @@ pub async fn serve<S>(
                 .initial_stream_window_size(H2_STREAM_WINDOW)
                 .initial_connection_window_size(H2_CONNECTION_WINDOW)
                 .max_send_buf_size(H2_SEND_BUFFER)
+                .max_frame_size(H2_FRAME)
+                .max_pending_accept_reset_streams(H2_RESETS)
+                .max_local_error_reset_streams(H2_ERRORS)
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(ping_interval)
                 .keep_alive_timeout(ping_timeout);
@@ -131,7 +140,8 @@ async fn drive(
 ) -> hyper::Result<()> {
     let mut connection = std::pin::pin!(connection);
     let opened = Instant::now();
-    let mut deadline = opened + limits.idle_timeout;
+    let (last_request, end) = (opened + limits.connection_lifetime, opened + limits.stream_lifetime);
+    let mut deadline = (opened + limits.idle_timeout).min(last_request).min(end);
     let mut finishing = false;
     loop {
         tokio::select! {
@@ -141,15 +151,15 @@ async fn drive(
         }
         let now = Instant::now();
         let idle_end = activity.quiet_since().map(|since| since + limits.idle_timeout);
-        if now >= opened + limits.stream_lifetime || finishing && idle_end.is_some() {
+        if now >= end || finishing && idle_end.is_some() {
             return Ok(());
         }
-        if idle_end.is_some_and(|end| now >= end) || now >= opened + limits.connection_lifetime {
+        if idle_end.is_some_and(|end| now >= end) || now >= last_request {
             connection.as_mut().finish();
             finishing = true;
-            deadline = now + GRACE;
+            deadline = (now + GRACE).min(end);
         } else {
-            deadline = idle_end.unwrap_or(now + limits.idle_timeout).min(opened + limits.connection_lifetime);
+            deadline = idle_end.unwrap_or(now + limits.idle_timeout).min(last_request).min(end);
         }
     }
 }

@@ -44,6 +44,14 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Looks at the first byte and, where the peer opens TLS, makes the handshake. Waits `timeout` for the
     /// byte and as long for the handshake.
     /// `admit` is asked before each handshake, which costs the switch far more than it costs the peer.
@@ -130,6 +138,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::wire::Wire;
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(300);
@@ -240,7 +249,7 @@ mod tests {
         let _peer = peer.unwrap();
         let limits =
             switch_agent_core::discovery::Limits { write_stall_timeout: TIMEOUT, ..Default::default() };
-        let mut wire = super::super::wire::Wire::new(stream.unwrap(), &limits, |_| {});
+        let mut wire = Wire::new(stream.unwrap(), &limits, Arc::default(), |_| {});
         assert!(wire.is_tls());
         let stuck = async {
             loop {

@@ -8,13 +8,16 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use switch_agent_core::discovery::Limits;
-use switch_agent_core::discovery::head::{self, Framing, HeadRefusal};
+use switch_agent_core::discovery::frames::Frames;
+use switch_agent_core::discovery::head::HeadRefusal;
+use switch_agent_core::discovery::scan::{Scan, Scanner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -29,11 +32,16 @@ const READ_CHUNK: usize = 4096;
 pub struct Activity {
     active: AtomicUsize,
     quiet_since: Mutex<Instant>,
+    token_bearing: AtomicBool,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Activity { active: AtomicUsize::new(0), quiet_since: Mutex::new(Instant::now()) }
+        Activity {
+            active: AtomicUsize::new(0),
+            quiet_since: Mutex::new(Instant::now()),
+            token_bearing: AtomicBool::new(false),
+        }
     }
 }
 
@@ -45,6 +53,11 @@ impl Activity {
     pub fn begin(self: &Arc<Self>) -> ActiveRequest {
         self.active.fetch_add(1, Ordering::AcqRel);
         ActiveRequest(self.clone())
+    }
+
+    /// From now on a secret may be among the bytes: they go no further than the link.
+    pub fn bear_token(&self) {
+        self.token_bearing.store(true, Ordering::Release);
     }
 
     /// Since when no request is being served; `None` while one is.
@@ -61,30 +74,25 @@ impl Drop for ActiveRequest {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// At or in a header block.
-    Head,
-    /// In a body of known length, this much of it to come.
-    Body(u64),
-    /// No longer looked at: HTTP/2, a chunked body (after which the connection ends), a header block
-    /// that is too long (which the library refuses), or the end of the stream.
-    Through,
-}
-
 /// A connection's stream with its guards.
 pub struct Wire {
     stream: Stream,
-    phase: Phase,
+    scanner: Scanner,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that the library may have.
     released: usize,
-    header_bytes: usize,
     header_timeout: Duration,
     header_deadline: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
     write_deadline: Option<Pin<Box<Sleep>>>,
-    refused: Box<dyn Fn(HeadRefusal) + Send + Sync>,
+    refused: Box<dyn Fn(&'static str) + Send + Sync>,
+    /// Counts the frames of HTTP/2, once it is spoken.
+    frames: Frames,
+    counts_frames: bool,
+    started: Instant,
+    activity: Arc<Activity>,
+    /// The hop limit is known to be 1.
+    on_link: bool,
 }
 
 /// What a peer speaks.
@@ -96,23 +104,28 @@ pub enum Protocol {
 }
 
 impl Wire {
-    /// `refused` is told of each header block that was refused.
+    /// `refused` is told of each header block that was refused, and of a flood of frames, by a label.
     pub fn new(
         stream: impl Into<Stream>,
         limits: &Limits,
-        refused: impl Fn(HeadRefusal) + Send + Sync + 'static,
+        activity: Arc<Activity>,
+        refused: impl Fn(&'static str) + Send + Sync + 'static,
     ) -> Wire {
         Wire {
             stream: stream.into(),
-            phase: Phase::Head,
+            scanner: Scanner::new(limits.header_bytes),
             buffer: Vec::new(),
             released: 0,
-            header_bytes: limits.header_bytes,
             header_timeout: limits.header_timeout,
             header_deadline: None,
             write_timeout: limits.write_stall_timeout,
             write_deadline: None,
             refused: Box::new(refused),
+            frames: Frames::new(limits),
+            counts_frames: false,
+            started: Instant::now(),
+            activity,
+            on_link: false,
         }
     }
 
@@ -136,76 +149,66 @@ impl Wire {
         started.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if self.buffer.starts_with(PREFACE) {
             self.through();
+            self.counts_frames = true;
             return Ok(Protocol::Http2);
         }
         Ok(Protocol::Http1)
     }
 
     fn through(&mut self) {
-        self.phase = Phase::Through;
+        self.scanner.through();
         self.released = self.buffer.len();
         self.header_deadline = None;
     }
 
     /// Looks at what is buffered. Returns whether bytes were released.
     fn examine(&mut self) -> bool {
-        match self.phase {
-            Phase::Through => self.released = self.buffer.len(),
-            Phase::Body(left) => {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-                self.released = here;
-                self.body_passed(here);
+        match self.scanner.scan(&self.buffer) {
+            Scan::Pass(bytes) => {
+                self.released = bytes;
+                self.header_deadline = None;
             }
-            Phase::Head => match head::find_end(&self.buffer) {
-                Ok(None) if self.buffer.len() >= self.header_bytes => self.through(),
-                Ok(None) => return false,
-                Ok(Some(end)) => {
-                    self.header_deadline = None;
-                    match head::check(&self.buffer[..end]) {
-                        Ok(framing) => {
-                            self.released = end;
-                            self.phase = match framing {
-                                Framing::Length(0) => Phase::Head,
-                                Framing::Length(length) => Phase::Body(length),
-                                Framing::Chunked => Phase::Through,
-                            };
-                            if framing == Framing::Chunked {
-                                self.released = self.buffer.len();
-                            }
-                        }
-                        Err(refusal) => self.poison(refusal),
-                    }
-                }
-                Err(refusal) => self.poison(refusal),
-            },
+            Scan::More => {}
+            Scan::Refuse(refusal) => self.poison(refusal),
         }
         self.released > 0
     }
 
     fn poison(&mut self, refusal: HeadRefusal) {
-        (self.refused)(refusal);
+        (self.refused)(refusal.as_str());
         self.buffer = POISON.to_vec();
         self.through();
     }
 
-    fn body_passed(&mut self, bytes: usize) {
-        if let Phase::Body(left) = self.phase {
-            let left = left.saturating_sub(bytes as u64);
-            self.phase = if left == 0 { Phase::Head } else { Phase::Body(left) };
+    /// Bytes on their way to the library.
+    fn count_frames(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.counts_frames {
+            return Ok(());
         }
+        self.frames.take(bytes, self.started.elapsed()).map_err(|refusal| {
+            (self.refused)(refusal.as_str());
+            io::Error::other(refusal)
+        })
+    }
+
+    /// Keeps a secret on the link. Fails rather than to send one further.
+    fn stay_on_link(&mut self) -> io::Result<()> {
+        if !self.on_link && self.activity.token_bearing.load(Ordering::Acquire) {
+            SockRef::from(self.stream.socket()).set_unicast_hops_v6(1)?;
+            self.on_link = true;
+        }
+        Ok(())
     }
 
     /// Reads past the buffer, which is empty, in a phase that looks at nothing.
     fn poll_direct(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = match self.phase {
-            Phase::Body(left) => usize::try_from(left).unwrap_or(usize::MAX).min(out.remaining()),
-            _ => out.remaining(),
-        };
+        let most = self.scanner.unseen(out.remaining());
         let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        self.count_frames(part.filled())?;
         let bytes = part.filled().len();
         out.advance(bytes);
-        self.body_passed(bytes);
+        self.scanner.passed(bytes);
         Poll::Ready(Ok(()))
     }
 
@@ -252,15 +255,16 @@ impl AsyncRead for Wire {
         loop {
             if this.released > 0 {
                 let bytes = this.released.min(out.remaining());
-                out.put_slice(&this.buffer[..bytes]);
-                this.buffer.drain(..bytes);
+                let released: Vec<u8> = this.buffer.drain(..bytes).collect();
+                this.count_frames(&released)?;
+                out.put_slice(&released);
                 this.released -= bytes;
                 return Poll::Ready(Ok(()));
             }
             if !this.buffer.is_empty() && this.examine() {
                 continue;
             }
-            if this.phase != Phase::Head {
+            if !this.scanner.is_in_head() {
                 return this.poll_direct(cx, out);
             }
             if !ready!(this.poll_more(cx))? {
@@ -276,6 +280,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stay_on_link()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_write_deadline(cx, written)
     }
@@ -285,6 +290,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.stay_on_link()?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.poll_write_deadline(cx, written)
     }

@@ -2,15 +2,20 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use switch_agent_core::desired::UpstreamSpec;
 use switch_agent_core::discovery::validity::not_after;
+
+use zeroize::Zeroizing;
+
+use super::verifier::Verifier;
 
 /// Largest file that is read, in bytes. Debian's whole bundle of roots is a quarter of it.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -45,6 +50,8 @@ pub enum FileError {
     HalfIdentity,
     #[error("client certificate and key do not fit")]
     Identity(#[source] rustls::Error),
+    #[error("the roots and revocation lists do not fit")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
     #[error("{path} holds no bearer token on its first line")]
@@ -62,6 +69,8 @@ pub struct Credentials {
     /// `metal_stack_hmac_file`.
     pub hmac_key: Option<Arc<ring::hmac::Key>>,
     pub expiry: Expiry,
+    /// Files with secrets that others may read.
+    pub loose: Vec<String>,
 }
 
 /// Unix time at which the first certificate of a file expires; `None` where no file is configured.
@@ -97,9 +106,12 @@ impl Stamp {
     }
 }
 
-fn read(path: &str) -> Result<Vec<u8>, FileError> {
+/// A file's bytes, some of which are secret: they are overwritten after use.
+fn read(path: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let failed = |source| FileError::Read { path: path.into(), source };
-    let mut bytes = Vec::new();
+    // Never reallocated, which would leave copies behind.
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(FILE_LEN_MAX).unwrap_or_default() + 64));
     fs::File::open(path).map_err(failed)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(FileError::TooLong { path: path.into() });
@@ -114,26 +126,36 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, FileError> {
     if parsed.is_empty() { Err(FileError::NoCertificate { path: path.into() }) } else { Ok(parsed) }
 }
 
-fn roots(ca_file: Option<&str>) -> Result<RootCertStore, FileError> {
+type Roots = (Vec<CertificateDer<'static>>, Vec<CertificateRevocationListDer<'static>>);
+
+/// Roots, and the revocation lists that stand next to them.
+fn roots(ca_file: Option<&str>) -> Result<Roots, FileError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = ca_file {
-        for certificate in certificates(path)? {
-            store.add(certificate).map_err(|source| FileError::Root { path: path.into(), source })?;
+        let roots = certificates(path)?;
+        for root in &roots {
+            store.add(root.clone()).map_err(|source| FileError::Root { path: path.into(), source })?;
         }
-        return Ok(store);
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
+        return Ok((roots, lists.map_err(|source| FileError::Pem { path: path.into(), source })?));
     }
     // Some systems ship roots that no library takes; those are skipped, as every client does.
-    let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 { Err(FileError::NoSystemRoots) } else { Ok(store) }
+    let found = rustls_native_certs::load_native_certs().certs;
+    let usable: Vec<_> = found.into_iter().filter(|root| store.add(root.clone()).is_ok()).collect();
+    if usable.is_empty() { Err(FileError::NoSystemRoots) } else { Ok((usable, Vec::new())) }
 }
 
 /// Reads all files of the spec. Blocks.
 pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (roots, lists) = roots(spec.ca_file.as_deref())?;
+    let verifier = Verifier::new(roots, lists, provider.clone()).map_err(FileError::Verifier)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(FileError::Tls)?
-        .with_root_certificates(roots(spec.ca_file.as_deref())?);
+        // Stricter than the library's own, which it asks.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let tls = match (&spec.client_cert_file, &spec.client_key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key_path)) => {
@@ -144,23 +166,29 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    let hmac_key = spec.metal_stack_v1.as_ref().map(|spec| hmac_key(&spec.hmac_file)).transpose()?;
-    Ok(Credentials { tls, agent_token, hmac_key, expiry: Expiry::of(spec) })
+    let hmac_file = spec.metal_stack_v1.as_ref().map(|spec| &spec.hmac_file);
+    let hmac_key = hmac_file.map(|path| hmac_key(path)).transpose()?;
+    let secrets = [spec.client_key_file.as_ref(), spec.token_file.as_ref(), hmac_file];
+    let loose = secrets.into_iter().flatten().filter(|path| others_may_read(path)).cloned().collect();
+    Ok(Credentials { tls, agent_token, hmac_key, expiry: Expiry::of(spec), loose })
+}
+
+fn others_may_read(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0)
 }
 
 /// The first line of a file, where it is one word of printable ASCII.
-fn word(path: &str) -> Result<Option<Arc<str>>, FileError> {
-    let text = String::from_utf8(read(path)?).unwrap_or_default();
-    let word = text.lines().next().unwrap_or("").trim();
-    let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-    Ok(plain.then(|| Arc::from(word)))
+fn word(bytes: &[u8]) -> Option<&str> {
+    let word = str::from_utf8(bytes).ok()?.lines().next()?.trim();
+    (!word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic())).then_some(word)
 }
 
 fn token(path: &str) -> Result<Arc<str>, FileError> {
-    word(path)?.ok_or_else(|| FileError::Token { path: path.into() })
+    word(&read(path)?).map(Arc::from).ok_or_else(|| FileError::Token { path: path.into() })
 }
 
 fn hmac_key(path: &str) -> Result<Arc<ring::hmac::Key>, FileError> {
-    let word = word(path)?.ok_or_else(|| FileError::HmacKey { path: path.into() })?;
+    let bytes = read(path)?;
+    let word = word(&bytes).ok_or_else(|| FileError::HmacKey { path: path.into() })?;
     Ok(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, word.as_bytes())))
 }

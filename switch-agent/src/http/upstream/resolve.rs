@@ -68,3 +68,30 @@ impl Service<Name> for PolicyResolver {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The resolver is asked again for every connection; what a name leads to now is all that counts.
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_refused_address_leads_nowhere() {
+        let policy = AddressPolicy { allow_loopback: true, ..AddressPolicy::default() };
+        let resolve = async |policy: &Arc<AddressPolicy>| {
+            PolicyResolver(policy.clone()).call("localhost".parse().unwrap()).await
+        };
+        assert!(resolve(&Arc::new(policy)).await.unwrap().all(|address| address.ip().is_loopback()));
+        let strict = Arc::new(AddressPolicy::default());
+        let error = resolve(&strict).await.unwrap_err();
+        assert!(error.get_ref().unwrap().is::<RefusedAddress>(), "{error}");
+    }
+
+    #[test]
+    fn a_prefix_that_becomes_a_boot_prefix_is_refused_from_then_on() {
+        let policy = AddressPolicy::default();
+        let address = "2001:db8:b::1".parse().unwrap();
+        assert_eq!(policy.check(address), Ok(()));
+        policy.set_boot_prefixes(vec!["2001:db8:b::/48".parse().unwrap()]);
+        assert_eq!(policy.check(address), Err(AddressRefusal::BootPrefix));
+    }
+}

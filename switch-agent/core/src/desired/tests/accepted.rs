@@ -18,6 +18,8 @@ fn every_global_field_is_read() {
             ("control_api_client_cert_file", "/etc/cert.pem"),
             ("control_api_client_key_file", "/etc/key.pem"),
             ("control_api_token_file", "/etc/token"),
+            ("control_api_component_type", "metal-core"),
+            ("machine_token", "token"),
             ("proxy_port", "8080"),
             ("leak_method", "frr-mgmt"),
         ]),
@@ -34,6 +36,8 @@ fn every_global_field_is_read() {
                 port: 8443,
                 base: "/metal".to_owned(),
                 dialect: Dialect::MetalStackV2,
+                machine_token: MachineToken::Token,
+                component_type: ComponentType::MetalCore,
                 vrf: "mgmt".to_owned(),
                 ca_file: Some("/etc/ca.pem".to_owned()),
                 client_cert_file: Some("/etc/cert.pem".to_owned()),
@@ -87,7 +91,7 @@ fn every_field_of_metal_stack_v1_is_read() {
     }
 }
 
-const FULL_PARTITION: [(&str, &str); 40] = [
+const FULL_PARTITION: [(&str, &str); 41] = [
     ("prefix", "2001:db8:0:10::/60"),
     ("vrf_name", "VrfBootstrap"),
     ("manage_vrf", "disabled"),
@@ -133,6 +137,7 @@ const FULL_PARTITION: [(&str, &str); 40] = [
     ("boot_initrd_url@", "https://images.example.com/i1,https://images.example.com/i2"),
     ("boot_cmdline", "console=ttyS0 ip=off"),
     ("boot_template_file", "/etc/boot.ipxe"),
+    ("boot_root_path@", "iscsi:[2001:db8::9]::::iqn.2026-11.example:a,nvme+tcp://[2001:db8::9]:4420/nqn/1"),
     ("machine_config_file", "/etc/machine.json"),
 ];
 

@@ -70,6 +70,13 @@ fn global_fields() {
             ("control_api_ca_file", "ca.pem", PATH),
             ("control_api_ca_file", "/etc/../ca.pem", PATH),
             ("control_api_token_file", "/", PATH),
+            (
+                "control_api_component_type",
+                "metal-boot",
+                "must be one of pixiecore, metal-core, metal-bmc, metal-image-cache-sync, metal-console, \
+                 metal-metrics-exporter",
+            ),
+            ("machine_token", "jwt", "must be one of handle, token"),
             ("control_api_client_cert_file", "/c", "needs control_api_client_key_file as well"),
             ("control_api_client_key_file", "/k", "needs control_api_client_cert_file as well"),
             ("proxy_port", "0", "must be a whole number, 1..65535"),

@@ -216,8 +216,10 @@ fn ports_against_sonics_rows() {
 
 #[test]
 fn unknown_fields() {
-    let allowed =
-        format!("allowed are partition, prefix_offset, admin_status, {}", router::FIELDS.join(", "));
+    let allowed = format!(
+        "allowed are partition, prefix_offset, admin_status, boot_profile, boot_profile_once, {}",
+        router::FIELDS.join(", ")
+    );
     let port = |name: &str| {
         messages(|config| {
             config.insert("BOOT_NETWORK_PORT", "Ethernet4", row(&[("partition", "p1"), (name, "1")]));

@@ -1,6 +1,7 @@
 mod accepted;
 mod bad_fields;
 mod bad_rows;
+mod profiles;
 mod properties;
 mod yang;
 
@@ -89,6 +90,9 @@ fn defaults_are_those_of_the_tables() {
             boot_initrd_urls: vec![],
             boot_cmdline: None,
             boot_template_file: None,
+            boot_root_paths: vec![],
+            boot_once: None,
+            boot_profile: None,
             machine_config_file: None,
         }
     );

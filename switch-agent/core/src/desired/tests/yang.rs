@@ -37,6 +37,7 @@ fn both_know_the_same_fields() {
         (section("list BOOT_NETWORK_PARTITION_LIST"), &partition::FIELDS[..]),
         (section("list BOOT_NETWORK_PORT_LIST"), &port::FIELDS[..]),
     ];
+    assert_eq!(leaves(section("list BOOT_NETWORK_PROFILE_LIST")), fields(&profile::FIELDS));
     for (list, own) in lists {
         assert_eq!(leaves(list), fields(own));
         assert!(list.contains("uses router-variables"));

@@ -62,6 +62,7 @@ pub struct Pinned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptCredentials {
+    pub switch_id: String,
     pub port: PortName,
     pub vrf: VrfName,
     pub ifindex: u32,
@@ -76,7 +77,6 @@ pub struct KeptCredentials {
 struct Live {
     generation: Generation,
     binding: Binding,
-    partition: PartitionId,
     certificates: VecDeque<(Fingerprint, Duration)>,
     machine: Option<MachineId>,
     seen: Seen,
@@ -95,22 +95,15 @@ pub struct CredentialTable {
 impl CredentialTable {
     /// Enters a new certificate of the machine at `binding`. Its generation is a new one where the port's
     /// stay is.
-    pub fn issue(
-        &mut self,
-        binding: Binding,
-        partition: &PartitionId,
-        certificate: Fingerprint,
-        now: Duration,
-    ) -> Generation {
+    pub fn issue(&mut self, binding: Binding, certificate: Fingerprint, now: Duration) -> Generation {
         let port = binding.port.clone();
         self.drop_overdue(&port, now);
-        let same = |live: &Live| live.binding == binding && live.partition == *partition && !live.interrupted;
+        let same = |live: &Live| live.binding == binding && !live.interrupted;
         if !self.live.get(&port).is_some_and(same) {
             self.generations += 1;
             let live = Live {
                 generation: Generation(self.generations),
                 binding,
-                partition: partition.clone(),
                 certificates: VecDeque::new(),
                 machine: None,
                 seen: Seen::default(),
@@ -155,15 +148,9 @@ impl CredentialTable {
     }
 
     /// Whether the port's credentials are presented from where they were made for.
-    pub fn check_binding(
-        &mut self,
-        at: &Binding,
-        partition: &PartitionId,
-        now: Duration,
-    ) -> Result<Generation, CredentialRefusal> {
+    pub fn check_binding(&mut self, at: &Binding, now: Duration) -> Result<Generation, CredentialRefusal> {
         let live = self.live(&at.port, now)?;
-        let moved = live.binding.vrf != at.vrf || live.binding.ifindex != at.ifindex;
-        if moved || live.partition != *partition {
+        if (Binding { mac: at.mac, ..live.binding.clone() }) != *at {
             Err(CredentialRefusal::Moved)
         } else if live.binding.mac != at.mac {
             Err(CredentialRefusal::OtherMac)
@@ -244,11 +231,12 @@ impl CredentialTable {
                 (*certificate, expires.saturating_sub(now).as_secs())
             };
             KeptCredentials {
+                switch_id: live.binding.switch_id.clone(),
                 port: live.binding.port.clone(),
                 vrf: live.binding.vrf.clone(),
                 ifindex: live.binding.ifindex,
                 mac: live.binding.mac,
-                partition: live.partition.clone(),
+                partition: live.binding.partition.clone(),
                 machine: live.machine.as_ref().map(ToString::to_string),
                 certificates: live.certificates.iter().map(left).collect(),
             }
@@ -270,12 +258,13 @@ impl CredentialTable {
         let live = Live {
             generation: Generation(self.generations),
             binding: Binding {
+                switch_id: kept.switch_id.clone(),
+                partition: kept.partition.clone(),
                 port: kept.port.clone(),
                 vrf: kept.vrf.clone(),
                 ifindex: kept.ifindex,
                 mac: kept.mac,
             },
-            partition: kept.partition.clone(),
             certificates: kept
                 .certificates
                 .iter()
@@ -306,6 +295,8 @@ mod tests {
 
     fn binding(port: &str) -> Binding {
         Binding {
+            switch_id: "leaf1".to_owned(),
+            partition: "p1".parse().unwrap(),
             port: port.parse().unwrap(),
             vrf: "VrfBoot-p1".parse().unwrap(),
             ifindex: 7,
@@ -314,7 +305,7 @@ mod tests {
     }
 
     fn issue(table: &mut CredentialTable, port: &str, certificate: u8, now: Duration) -> Generation {
-        table.issue(binding(port), &"p1".parse().unwrap(), [certificate; 32], now)
+        table.issue(binding(port), [certificate; 32], now)
     }
 
     fn port(name: &str) -> PortName {
@@ -358,22 +349,22 @@ mod tests {
 
     #[test]
     fn another_mac_vrf_interface_or_partition_is_another_stay() {
-        let p1: PartitionId = "p1".parse().unwrap();
-        type Change<'a> = &'a dyn Fn(&mut Binding, &mut PartitionId);
-        let changes: [Change<'_>; 4] = [
-            &|binding, _| binding.mac.0[5] = 9,
-            &|binding, _| binding.vrf = "VrfBoot-p2".parse().unwrap(),
-            &|binding, _| binding.ifindex = 8,
-            &|_, partition| *partition = "p2".parse().unwrap(),
+        type Change<'a> = &'a dyn Fn(&mut Binding);
+        let changes: [Change<'_>; 5] = [
+            &|binding| binding.mac.0[5] = 9,
+            &|binding| binding.vrf = "VrfBoot-p2".parse().unwrap(),
+            &|binding| binding.ifindex = 8,
+            &|binding| binding.partition = "p2".parse().unwrap(),
+            &|binding| binding.switch_id = "leaf2".to_owned(),
         ];
         for change in changes {
             let mut table = CredentialTable::default();
             let a = port("Ethernet0");
             let before = issue(&mut table, "Ethernet0", 1, SECOND);
             table.pin(&a, &machine('0'), SECOND).unwrap();
-            let (mut at, mut partition) = (binding("Ethernet0"), p1.clone());
-            change(&mut at, &mut partition);
-            assert_ne!(table.issue(at, &partition, [2; 32], SECOND), before);
+            let mut at = binding("Ethernet0");
+            change(&mut at);
+            assert_ne!(table.issue(at, [2; 32], SECOND), before);
             assert_eq!(table.check_certificate(&a, &[1; 32], SECOND), Err(CredentialRefusal::Other));
             assert_eq!(table.pin(&a, &machine('1'), SECOND), Ok(FIRST));
         }
@@ -386,7 +377,7 @@ mod tests {
         let check = |table: &mut CredentialTable, change: &dyn Fn(&mut Binding)| {
             let mut at = binding("Ethernet0");
             change(&mut at);
-            table.check_binding(&at, &"p1".parse().unwrap(), SECOND)
+            table.check_binding(&at, SECOND)
         };
         assert_eq!(check(&mut table, &|_| {}), Ok(generation));
         assert_eq!(check(&mut table, &|at| at.mac.0[5] = 9), Err(CredentialRefusal::OtherMac));
@@ -394,8 +385,8 @@ mod tests {
         let moved = |at: &mut Binding| at.vrf = "VrfBoot-p2".parse().unwrap();
         assert_eq!(check(&mut table, &moved), Err(CredentialRefusal::Moved));
         assert_eq!(check(&mut table, &|at| at.port = port("Ethernet4")), Err(CredentialRefusal::None));
-        let other = table.check_binding(&binding("Ethernet0"), &"p2".parse().unwrap(), SECOND);
-        assert_eq!(other, Err(CredentialRefusal::Moved));
+        let other_partition = |at: &mut Binding| at.partition = "p2".parse().unwrap();
+        assert_eq!(check(&mut table, &other_partition), Err(CredentialRefusal::Moved));
     }
 
     #[test]

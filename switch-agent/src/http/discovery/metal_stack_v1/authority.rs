@@ -59,7 +59,8 @@ impl Authority {
     pub fn load_or_create(state_dir: &Path) -> Result<Authority, KeyError> {
         let make = || Ok(KeyPair::generate().map_err(KeyError::Authority)?.serialize_der());
         let der = load_or_make(state_dir, FILE_NAME, make)?;
-        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(der)).map_err(KeyError::Authority)?;
+        let key =
+            KeyPair::try_from(&PrivatePkcs8KeyDer::from(der.as_slice())).map_err(KeyError::Authority)?;
         // Two switches' authorities have different names: clients look a root up by its name.
         let id = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
         let id: String = id.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();

@@ -1,6 +1,6 @@
 //! `GET /certs`: the configuration of metal-hammer, made for the one machine that asks.
 
-use ::http::{HeaderMap, Response, StatusCode};
+use ::http::{HeaderMap, StatusCode};
 use serde_json::Map;
 use switch_agent_core::discovery::boot::parse_machine_config;
 use switch_agent_core::discovery::headers::tells_of_forwarding;
@@ -8,8 +8,7 @@ use switch_agent_core::discovery::metal_stack_v1::config::{Issued, document};
 use switch_agent_core::machines::ProxyStep;
 
 use super::{Outcome, binding, unusable};
-use crate::http::discovery::answer::{Refusal, json};
-use crate::http::discovery::body::ReplyBody;
+use crate::http::discovery::answer::{Refusal, json, token_bearing};
 use crate::http::discovery::routes::{Incomer, unusable_file};
 
 pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome {
@@ -40,8 +39,8 @@ pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "credentials-unmade", message)
     };
     let made = authority.client(&context, machine.as_ref()).map_err(|error| failed(&error))?;
-    let at = binding(incomer, mac);
-    let issued = dialect.credentials.issue(at, &context.partition, made.fingerprint);
+    let at = binding(incomer, &context, mac);
+    let issued = dialect.credentials.issue(at, made.fingerprint);
     let hmac = issued.map_err(|error| failed(&error))?;
     // They are fetched once: those that a restart forgets would be good for nothing.
     dialect.credentials.written().await;
@@ -49,6 +48,5 @@ pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome
     let issued = Issued { ca_cert, cert: made.pem, key: made.key_pem, hmac };
     tracing::info!(port = %port.listener.port, %mac, "credentials made");
     incomer.report(Some(mac), ProxyStep::Config);
-    let response: Response<ReplyBody> = json(StatusCode::OK, &document(&context, issued, &config));
-    Ok(response)
+    Ok(token_bearing(json(StatusCode::OK, &document(&context, issued, &config))))
 }

@@ -1,7 +1,6 @@
 //! The live credentials of all ports, with their secrets, behind a lock.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use switch_agent_core::discovery::metal_stack_v1::credentials::{
 };
 use switch_agent_core::discovery::metal_stack_v1::hmac::{HmacRefusal, Signature};
 use switch_agent_core::identity::Binding;
-use switch_agent_core::name::{PartitionId, PortName};
+use switch_agent_core::name::PortName;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -145,17 +144,12 @@ impl Credentials {
     }
 
     /// Enters a certificate made for the machine at `binding`, and gives the HMAC key that goes with it.
-    pub fn issue(
-        &self,
-        binding: Binding,
-        partition: &PartitionId,
-        certificate: Fingerprint,
-    ) -> Result<String, NoRandom> {
+    pub fn issue(&self, binding: Binding, certificate: Fingerprint) -> Result<String, NoRandom> {
         let mut key = [0; KEY_LEN];
         SystemRandom::new().fill(&mut key).map_err(|_| NoRandom)?;
         let port = binding.port.clone();
         let (mut inner, now) = self.at(&port);
-        let generation = inner.table.issue(binding, partition, certificate, now);
+        let generation = inner.table.issue(binding, certificate, now);
         inner.settle(&port, now);
         let secrets = inner.secrets.entry(port).or_insert_with(|| {
             let hmac_text = key.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -179,9 +173,9 @@ impl Credentials {
     }
 
     /// Whether the port's credentials are presented from where they were made for.
-    pub fn check_binding(&self, at: &Binding, partition: &PartitionId) -> Result<(), CredentialRefusal> {
+    pub fn check_binding(&self, at: &Binding) -> Result<(), CredentialRefusal> {
         let (mut inner, now) = self.at(&at.port);
-        inner.table.check_binding(at, partition, now).map(|_| ())
+        inner.table.check_binding(at, now).map(|_| ())
     }
 
     /// Verifies a signature with the port's key; each is good once.
@@ -280,8 +274,8 @@ impl Credentials {
     }
 
     /// Takes back what a process before this one kept. Blocks on file I/O.
-    pub fn restore(&self, state_dir: &Path) -> Result<(), StateDirError> {
-        let Some(bytes) = StateDir::open(state_dir)?.load(FILE_NAME)? else { return Ok(()) };
+    pub fn restore(&self, state_dir: &StateDir) -> Result<(), StateDirError> {
+        let Some(bytes) = state_dir.load(FILE_NAME)? else { return Ok(()) };
         let kept: Kept = match serde_json::from_slice(&bytes) {
             Ok(kept) => kept,
             Err(error) => {

@@ -83,7 +83,7 @@ async fn call(
     // Looked at again: what was good when the connection was made may have ended since.
     credentials
         .check_certificate(&port.listener.port, &presented.certificate)
-        .and_then(|_| credentials.check_binding(&binding(incomer, mac), &context.partition))
+        .and_then(|_| credentials.check_binding(&binding(incomer, &context, mac)))
         .map_err(refused)?;
     let procedure = Procedure::of_path(target.path()).filter(|_| target.query().is_none());
     let upstream = shared.metal_stack_v1.grpc();

@@ -47,7 +47,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "body-invalid", message));
     }
     let mac = incomer.known_mac().await?;
-    credentials.check_binding(&binding(incomer, mac), &context.partition).map_err(of_credentials)?;
+    credentials.check_binding(&binding(incomer, &context, mac)).map_err(of_credentials)?;
     let signature = signature(&request).map_err(of_signature)?;
     credentials.check_signature(&port.listener.port, &signature).map_err(of_signature)?;
     super::pin(incomer, mac, &machine).map_err(of_credentials)?;

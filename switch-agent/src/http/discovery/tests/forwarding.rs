@@ -269,9 +269,9 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let (proxy, ca, wrong) = (Proxy::new(), Ca::new(), Ca::new());
     let api = Api::start(&ca, &["127.0.0.1"], false).await;
     let ca_file = proxy.directory.write("ca.pem", &wrong.pem);
-    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     let bearer = bearer(&token(port).await);
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 502);
     let upstream = proxy.discovery.shared.current_upstream().unwrap();
     // rcgen's default notAfter is 4096-01-01.

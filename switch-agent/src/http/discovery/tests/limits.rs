@@ -158,3 +158,117 @@ async fn requests_are_rated_per_port() {
     let other = proxy.open("Ethernet4", |_| {}).await;
     assert_eq!(ask(other, "GET /healthz", "", "").await.status, 200);
 }
+
+/// Not stalled, but slower than [`Limits::body_rate`].
+#[tokio::test]
+async fn a_body_byte_by_byte_is_cut() {
+    let proxy = Proxy::with(Limits { body_rate: 1024, ..short() });
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let (mut read, mut write) = TcpStream::connect(("::1", port)).await.unwrap().into_split();
+    let text = "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n";
+    write.write_all(text.as_bytes()).await.unwrap();
+    let drip = tokio::spawn(async move {
+        while write.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let started = Instant::now();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), read.read_to_end(&mut answer)).await.unwrap().ok();
+    drip.abort();
+    let reply = parse(&String::from_utf8_lossy(&answer));
+    assert_eq!((reply.status, reply.error().as_str()), (408, "body-too-slow"));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn resets_leave_nothing_behind() {
+    let proxy = Proxy::with(Limits { port_connections: 4, ..fast() });
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    for number in 0..300 {
+        let mut stream = TcpStream::connect(("::1", port)).await.unwrap();
+        let part: &[u8] = [&b""[..], b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"][number % 3];
+        stream.write_all(part).await.ok();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(ask(port, "GET /healthz", "", "").await.status, 200);
+    let gone = async {
+        while !proxy.metric("switch_agent_proxy_open_connections{port=\"Ethernet0\"} 0") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), gone)
+        .await
+        .expect("connections that were reset are counted");
+}
+
+#[tokio::test]
+async fn connections_have_an_end() {
+    let limits = Limits {
+        connection_lifetime: Duration::from_millis(500),
+        stream_lifetime: Duration::from_millis(1000),
+        ..fast()
+    };
+    let (proxy, ca) = (Proxy::with(limits), Ca::new());
+    let api = Api::start(&ca, &["127.0.0.1"], false).await;
+    let ca_file = proxy.directory.write("ca.pem", &ca.pem);
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let token = token(port).await;
+    let started = Instant::now();
+    let mut busy = TcpStream::connect(("::1", port)).await.unwrap();
+    let mut got = [0; 512];
+    loop {
+        busy.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.ok();
+        if busy.read(&mut got).await.unwrap_or(0) == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let age = started.elapsed();
+    assert!(age > Duration::from_millis(400) && age < Duration::from_millis(900), "in use: {age:?}");
+
+    let mut stream = TcpStream::connect(("::1", port)).await.unwrap();
+    let head = format!("GET /api/endless HTTP/1.1\r\nHost: x\r\n{}\r\n", bearer(&token));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let age = closed_after(&mut stream).await;
+    assert!(age > Duration::from_millis(900) && age < Duration::from_secs(3), "a stream: {age:?}");
+}
+
+/// What all ports share is full: whoever comes waits, and is served when there is room.
+#[tokio::test]
+async fn the_switch_holds_so_many_connections() {
+    let proxy = Proxy::with(Limits { port_connections: 2, connections: 4, ..fast() });
+    let mut held = Vec::new();
+    for name in ["Ethernet0", "Ethernet4"] {
+        let port = proxy.open(name, |_| {}).await;
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(("::1", port)).await.unwrap();
+            stream.write_all(b"GET /hea").await.unwrap();
+            held.push(stream);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let third = proxy.open("Ethernet8", |_| {}).await;
+    let waiting = tokio::spawn(async move { ask(third, "GET /healthz", "", "").await.status });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    held.pop();
+    assert_eq!(waiting.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn an_oversized_reply_is_cut() {
+    let (proxy, ca) = (Proxy::with(Limits { response_body_bytes: 4, ..fast() }), Ca::new());
+    let api = Api::start(&ca, &["127.0.0.1"], false).await;
+    let ca_file = proxy.directory.write("ca.pem", &ca.pem);
+    proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &ca_file))).await;
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    let bearer = bearer(&token(port).await);
+    // Its length is told.
+    assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.error(), "reply-too-large");
+    // It is not.
+    let text = format!("GET /api/trailers HTTP/1.1\r\nHost: x\r\n{bearer}\r\n");
+    let answer = raw(port, text.as_bytes()).await;
+    assert!(!answer.contains("hello") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+}

@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::Value;
-use switch_agent_core::desired::{Dialect, MetalStackV1Spec, UpstreamSpec};
+use switch_agent_core::desired::{ComponentType, Dialect, MachineToken, MetalStackV1Spec, UpstreamSpec};
 use switch_agent_core::discovery::metal_stack_v1::hmac::{authorization, message};
 use switch_agent_core::discovery::metal_stack_v1::procedure::Procedure;
 use tokio::net::{TcpListener, TcpStream};
@@ -77,7 +77,9 @@ impl MetalApi {
     /// Starts both sides, and configures the proxy for them.
     pub(super) async fn start(proxy: &Proxy) -> MetalApi {
         let ca = Ca::new();
-        let (certificate, key) = ca.leaf(&["127.0.0.1"]);
+        let (certificate, key) = ca.leaf(&["127.0.0.1"], |_| {});
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let builder = || {
             let builder = ServerConfig::builder_with_provider(provider());
             builder.with_safe_default_protocol_versions().unwrap()
@@ -92,13 +94,15 @@ impl MetalApi {
         let grpc = listen(grpc, state.clone(), stop.clone()).await;
         let rest = listen(rest, state.clone(), stop.clone()).await;
         let api = MetalApi { grpc, rest, state, stop };
-        let (client, client_key) = ca.leaf_pem(&["fleet"]);
+        let (client, client_key) = ca.leaf(&["fleet"], |_| {});
         let write = |name: &str, text: &str| proxy.directory.write(name, text);
         let spec = UpstreamSpec {
             host: "127.0.0.1".to_owned(),
             port: api.rest.port(),
             base: "/metal".to_owned(),
             dialect: Dialect::MetalStackV1,
+            machine_token: MachineToken::Handle,
+            component_type: ComponentType::Pixiecore,
             vrf: "default".to_owned(),
             ca_file: Some(write("ca.pem", &ca.pem)),
             client_cert_file: None,

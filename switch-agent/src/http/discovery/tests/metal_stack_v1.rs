@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
+use switch_agent_core::desired::Dialect;
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::metal_stack_v1::procedure::Procedure;
 use switch_agent_core::ra::LinkEvent;
@@ -414,7 +415,14 @@ async fn credentials_end_with_the_stay_of_their_machine() {
                 proxy.discovery.set(service).await.unwrap();
             })
         }),
-        ("no more of the dialect", |proxy, _| Box::pin(proxy.discovery.set_upstream(None))),
+        ("another dialect", |proxy, _| {
+            Box::pin(async move {
+                let mut spec = proxy.discovery.upstream().unwrap().spec;
+                spec.dialect = Dialect::Generic;
+                spec.metal_stack_v1 = None;
+                proxy.discovery.set_upstream(Some(spec)).await;
+            })
+        }),
     ];
     for (what, change) in changes {
         let (proxy, api, machine) = booted().await;
@@ -435,8 +443,8 @@ async fn credentials_end_with_the_stay_of_their_machine() {
 #[tokio::test]
 async fn a_short_loss_of_carrier_leaves_the_machine_its_credentials() {
     let (proxy, _api, machine) = booted().await;
-    let (sender, _life) = machine.sender().await;
     proxy.discovery.link(&link(false));
     proxy.discovery.link(&link(true));
+    let (sender, _life) = machine.sender().await;
     assert_eq!(call(&sender, plain(Procedure::Register, A)).await.unwrap().status(), Some("0"));
 }

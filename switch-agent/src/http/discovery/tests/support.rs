@@ -18,7 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::keys::Signer;
-use crate::http::discovery::{Discovery, NeighborTable, Parts};
+use crate::backend::state_dir::StateDir;
+use crate::http::discovery::{Discovery, LinkFuture, NeighborTable, Parts};
 use crate::http::upstream::resolve::AddressPolicy;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -53,13 +54,21 @@ impl Drop for Directory {
     }
 }
 
-/// Neighbours by interface; all machines of these tests are on `::1`.
+/// Neighbours and links by interface; all machines of these tests are on `::1`.
 #[derive(Default)]
-pub(super) struct Neighbors(pub Mutex<BTreeMap<(u32, Ipv6Addr), MacAddr>>);
+pub(super) struct Neighbors(pub Mutex<BTreeMap<(u32, Ipv6Addr), MacAddr>>, pub Mutex<Links>);
+
+/// Name and master by index.
+type Links = BTreeMap<u32, (String, Option<u32>)>;
 
 impl NeighborTable for Neighbors {
     fn mac(&self, ifindex: u32, address: Ipv6Addr) -> Option<MacAddr> {
         self.0.lock().unwrap().get(&(ifindex, address)).copied()
+    }
+
+    fn link(&self, ifindex: u32) -> LinkFuture<'_> {
+        let found = self.1.lock().unwrap().get(&ifindex).cloned();
+        Box::pin(std::future::ready(found))
     }
 }
 
@@ -80,10 +89,26 @@ impl Proxy {
     }
 
     pub(super) fn with(limits: Limits) -> Proxy {
+        Proxy::over(Directory::new(), limits)
+    }
+
+    /// A process that starts with what another one left behind.
+    pub(super) fn after(other: &Proxy) -> Proxy {
         let directory = Directory::new();
+        let state = directory.0.join("state");
+        fs::create_dir_all(&state).unwrap();
+        for entry in fs::read_dir(other.directory.0.join("state")).unwrap().flatten() {
+            fs::copy(entry.path(), state.join(entry.file_name())).unwrap();
+        }
+        Proxy::over(directory, fast())
+    }
+
+    fn over(directory: Directory, limits: Limits) -> Proxy {
+        super::secrets::watch_logs();
         let signer = Arc::new(Signer::load_or_create(&directory.0.join("state")).unwrap());
         let neighbors = Arc::new(Neighbors::default());
         neighbors.0.lock().unwrap().insert((LOOPBACK_IFINDEX, Ipv6Addr::LOCALHOST), MAC.parse().unwrap());
+        neighbors.1.lock().unwrap().insert(LOOPBACK_IFINDEX, ("lo".to_owned(), None));
         let (metrics, waker, cancel) = (Metrics::default(), Waker::default(), CancellationToken::new());
         let parts = Parts {
             signer: signer.clone(),
@@ -92,7 +117,7 @@ impl Proxy {
             metrics: metrics.clone(),
             waker: waker.clone(),
             limits,
-            state_dir: directory.0.join("state"),
+            state_dir: Some(StateDir::open(&directory.0.join("state")).unwrap()),
             cancel: cancel.clone(),
         };
         let mut policy = AddressPolicy::default();
@@ -118,12 +143,22 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.cancel.cancel();
+        if !std::thread::panicking() {
+            super::secrets::expect_none_logged();
+        }
     }
 }
 
 /// Limits that do not slow tests down.
 pub(super) fn fast() -> Limits {
-    Limits { request_rate: 10_000, request_burst: 10_000, mints_per_minute: 60, ..Limits::default() }
+    Limits {
+        request_rate: 10_000,
+        request_burst: 10_000,
+        connection_rate: 10_000,
+        connection_burst: 10_000,
+        mints_per_minute: 60,
+        ..Limits::default()
+    }
 }
 
 async fn free_port() -> u16 {
@@ -149,7 +184,8 @@ pub(super) fn service(name: &str, tcp_port: u16) -> PortService {
         index: 1,
         mac,
         vrf: "VrfBoot-p1".parse().unwrap(),
-        prefix: "2001:db8:0:1::/64".parse().unwrap(),
+        // Holds the machines of these tests, all of which are at `::1`.
+        prefix: "::/64".parse().unwrap(),
         router: "2001:db8:0:1::1".parse().unwrap(),
         tcp_port,
         settings: partition(),
