@@ -95,8 +95,16 @@ start_control_api() {
 start_metal_api() {
   printf 'lab-fleet-key\n' >"$LAB_RUN/pki/hmac"
   spawn api metal-api "$LAB_BIN/stand-ins" metal-api --grpc-listen "[$API_ADDRESS]:50051" \
-    --rest-listen "[$API_ADDRESS]:8444" --control-listen "[$API_ADDRESS]:8445" \
+    --rest-listen "[$API_ADDRESS]:8446" --control-listen "[$API_ADDRESS]:8447" \
     --pki "$LAB_RUN/pki" --hmac-file "$LAB_RUN/pki/hmac"
+}
+
+# The metal-stack API v2, beside the control API; its tokens end with it, the switches' token does not.
+start_metal_apiserver() {
+  spawn api metal-apiserver "$LAB_BIN/stand-ins" metal-apiserver --listen "[$API_ADDRESS]:$METAL_APISERVER_PORT" \
+    --pki "$LAB_RUN/pki" --data "$LAB_LOCAL/config/metal-apiserver.json" --base /metal \
+    --infra-token "$LAB_RUN/api/infra-token" --control "$LAB_RUN/api/metal-apiserver.sock" \
+    --super-user-password fleet-wide
 }
 
 # Boot files over plain HTTP, beside the control API: behind the fabric and within leak_prefix.

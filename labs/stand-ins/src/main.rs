@@ -3,6 +3,7 @@
 mod control_api;
 mod image_server;
 mod metal_api;
+mod metal_apiserver;
 mod metal_hammer;
 mod swss;
 
@@ -27,6 +28,8 @@ enum StandIn {
     MetalApi(metal_api::Args),
     /// A machine that boots as metal-hammer does
     MetalHammer(metal_hammer::Args),
+    /// A metal-apiserver: the metal-stack API v2 by Connect RPC in JSON
+    MetalApiserver(metal_apiserver::Args),
     /// An HTTP server of boot files
     ImageServer(image_server::Args),
 }
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalApi(args) => metal_api::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalHammer(args) => metal_hammer::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalApiserver(args) => {
+            metal_apiserver::run(args).map_err(Box::<dyn std::error::Error>::from)
+        }
         StandIn::ImageServer(args) => image_server::run(args).map_err(Box::<dyn std::error::Error>::from),
     };
     match result {

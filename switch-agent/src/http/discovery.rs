@@ -10,6 +10,7 @@ pub mod body;
 pub mod ending;
 pub mod files;
 pub mod metal_stack_v1;
+pub mod metal_stack_v2;
 pub mod once;
 pub mod reach;
 pub mod routes;
@@ -41,6 +42,8 @@ use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
 use self::metal_stack_v1::MetalStackV1;
+use self::metal_stack_v2::MetalStackV2;
+use self::metal_stack_v2::refresh::{self, Served};
 use self::once::OnceProfiles;
 use self::reach::Reach;
 use self::session::{Sessions, connection};
@@ -126,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
     pub(crate) reach: Reach,
+    pub(crate) metal_stack_v2: MetalStackV2,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
@@ -204,6 +208,7 @@ impl Discovery {
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
+            metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
             once: OnceProfiles::new(parts.state_dir.clone()),
             templates: LastGood::default(),
@@ -235,7 +240,10 @@ impl Discovery {
         }
         let once = service.context.settings.boot_once.as_deref();
         self.shared.once.wanted(&port, once).await;
-        let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
+        let prefix = service.context.settings.prefix;
+        let before = self.ports().open.get(&port).map(|open| open.state.clone());
+        let same_listener = before.as_ref().map(|before| before.listener == service.listener);
+        let left = before.is_some_and(|before| before.context().settings.prefix != prefix);
         match same_listener {
             Some(true) => self.update(service.context),
             Some(false) => {
@@ -244,7 +252,10 @@ impl Discovery {
             }
             None => self.open(service)?,
         }
-        self.refresh_boot_prefixes();
+        // Hundreds of ports share the prefixes of a few partitions.
+        if left || !self.shared.policy.has_boot_prefix(prefix) {
+            self.refresh_boot_prefixes();
+        }
         Ok(())
     }
 
@@ -256,15 +267,10 @@ impl Discovery {
         let moved = open.state.context().partition != context.partition;
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
-            self.revoke(&open.state.listener.port);
+            self.shared.release(&open.state.listener.port);
+            self.shared.metal_stack_v1.revoke(&open.state.listener.port);
             open.state.sessions.end_all();
         }
-    }
-
-    /// Ends what the machine on the port was given.
-    fn revoke(&self, port: &PortName) {
-        self.shared.tokens.revoke(port);
-        self.shared.metal_stack_v1.revoke(port);
     }
 
     fn open(&self, service: PortService) -> Result<(), ServiceError> {
@@ -311,7 +317,7 @@ impl Discovery {
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
-            self.shared.tokens.revoke(&port);
+            self.shared.release(&port);
         }
         if self.shared.metal_stack_v1.credentials.carrier(&port, event.carrier) && !event.carrier {
             let (shared, port) = (self.shared.clone(), port.clone());
@@ -333,7 +339,8 @@ impl Discovery {
             open.cancel.cancel();
         }
         drop(ports);
-        self.revoke(&port);
+        self.shared.release(&port);
+        self.shared.metal_stack_v1.revoke(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -345,7 +352,7 @@ impl Discovery {
         let MachineEvent::Neighbor { port, mac, address } = event else { return };
         let moved = self.ports().open.get(port).is_some_and(|open| open.state.sessions.moved(*address, *mac));
         if moved {
-            self.shared.tokens.revoke(port);
+            self.shared.release(port);
             self.shared.metrics.proxy.rejected("machine-changed");
             tracing::warn!(%port, %address, %mac, "another machine took over an address: its connections end");
         }
@@ -358,7 +365,8 @@ impl Discovery {
             ports.errors.remove(port);
             ports.open.remove(port)
         };
-        self.revoke(port);
+        self.shared.release(port);
+        self.shared.metal_stack_v1.revoke(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -378,6 +386,17 @@ impl Discovery {
             (port.clone(), PortService { listener: open.state.listener.clone(), context })
         });
         (services.collect(), ports.errors.clone())
+    }
+
+    fn served(&self) -> Served {
+        let ports = self.ports();
+        let contexts: Vec<_> = ports.open.values().map(|open| open.state.context()).collect();
+        let partitions: BTreeMap<_, _> =
+            contexts.iter().map(|context| (context.partition.clone(), context.mac)).collect();
+        Served {
+            switch_id: contexts.first().map(|context| context.switch_id.clone()),
+            partitions: partitions.into_iter().collect(),
+        }
     }
 
     fn refresh_boot_prefixes(&self) {
@@ -400,6 +419,8 @@ impl Discovery {
             let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
             if old.is_some_and(|old| other_tokens(&old, new)) {
                 drop(shared.tokens.revoke_all());
+                shared.metal_stack_v2.reset();
+                shared.metrics.metal_stack_v2.forget();
             }
             if new.dialect != Dialect::MetalStackV1 {
                 shared.metal_stack_v1.credentials.revoke_all();
@@ -433,6 +454,12 @@ impl Discovery {
         let cancel = shared.cancel.child_token();
         let (metrics, waker) = (shared.metrics.clone(), shared.waker.clone());
         tokio::spawn(upstream::watch(upstream.clone(), metrics, waker, cancel.clone()));
+        if upstream.spec().dialect == Dialect::MetalStackV2 {
+            let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
+            tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+                refresh::run(&shared, &upstream, || discovery.served()).await;
+            }));
+        }
         Some((upstream, cancel))
     }
 

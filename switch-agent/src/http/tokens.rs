@@ -214,6 +214,12 @@ impl Tokens {
         Some(Minted { token: live.payload.presented.clone()?, expires_at, handle })
     }
 
+    /// The right that the live token of a place gives.
+    pub fn at(&self, at: &Binding) -> Result<Authorized, TokenRefusal> {
+        let now = self.now();
+        self.table().at(at, now).map(authorized)
+    }
+
     /// Exchanges the token behind the handle of a place; the handle stays. The new one comes back where the
     /// place has no handle any more.
     pub fn renew(

@@ -189,8 +189,11 @@ fn error_codes_exist() {
         "metal_stack_v1/certs.rs",
         "metal_stack_v1/grpc.rs",
         "metal_stack_v1/rest.rs",
+        "metal_stack_v2/client.rs",
+        "metal_stack_v2/routes.rs",
         "../tokens.rs",
         "../upstream.rs",
+        "../../../core/src/discovery/metal_stack_v2/pins.rs",
     ];
     let source: String =
         files.iter().map(|file| read(&format!("switch-agent/src/http/discovery/{file}"))).collect();

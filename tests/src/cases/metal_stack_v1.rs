@@ -19,8 +19,8 @@ use crate::wait;
 
 /// As `labs/local/lib/services.sh` starts it.
 const GRPC_PORT: u16 = 50051;
-const REST_PORT: u16 = 8444;
-const CONTROL_PORT: u16 = 8445;
+const REST_PORT: u16 = 8446;
+const CONTROL_PORT: u16 = 8447;
 const FLEET_KEY: &str = "lab-fleet-key";
 
 const A: &str = "00000000-0000-4000-8000-525400000001";

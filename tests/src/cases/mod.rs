@@ -15,6 +15,7 @@ mod faults;
 mod floods;
 mod isolation;
 mod metal_stack_v1;
+mod metal_stack_v2;
 mod moves;
 mod proxy;
 mod removal;
@@ -60,6 +61,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         cli::cases(),
         proxy::cases(),
+        metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
         isolation::cases(),

@@ -1,15 +1,13 @@
 //! `GET /certs`: the configuration of metal-hammer, made for the one machine that asks.
 
 use ::http::{HeaderMap, StatusCode};
-use serde_json::Map;
-use switch_agent_core::discovery::boot::parse_machine_config;
 use switch_agent_core::discovery::headers::tells_of_forwarding;
 use switch_agent_core::discovery::metal_stack_v1::config::{Issued, document};
 use switch_agent_core::machines::ProxyStep;
 
 use super::{Outcome, binding, unusable};
 use crate::http::discovery::answer::{Refusal, json, token_bearing};
-use crate::http::discovery::routes::{Incomer, unusable_file};
+use crate::http::discovery::routes::{Incomer, machine_config};
 
 pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome {
     if headers.keys().any(|name| tells_of_forwarding(name.as_str())) {
@@ -19,17 +17,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome
     let port = incomer.port;
     let dialect = &port.shared.metal_stack_v1;
     let context = port.context();
-    let config = match &context.settings.machine_config_file {
-        None => Map::new(),
-        Some(path) => {
-            let parse = |text: &str| parse_machine_config(text).map_err(|error| error.to_string());
-            let (config, _) = port.shared.configs.get(path, parse).await.map_err(|error| {
-                tracing::warn!(port = %port.listener.port, error, "machine_config_file cannot be used");
-                unusable_file("machine-config-unusable", "the partition's machine_config_file cannot be used")
-            })?;
-            config
-        }
-    };
+    let config = machine_config(incomer, &context).await?.map(|config| config.object).unwrap_or_default();
     let mac = incomer.known_mac().await?;
     let authority = dialect.authority.get().ok_or_else(unusable)?;
     let machine = dialect.credentials.machine(&port.listener.port);
