@@ -4,7 +4,7 @@
 //! goes up is signed with the real key and the switch's clock.
 
 use ::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use ::http::{HeaderMap, Request, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -39,6 +39,9 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     if !allows(&rules, request.method().as_str(), &below) {
         let message = format!("{} {} is not in the partition's api_allow", request.method(), below.path());
         return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
+    }
+    if request.method() != Method::GET {
+        return Err(Refusal::method("GET"));
     }
     let machine = machine_of(&below).ok_or_else(Refusal::not_found)?;
     if !request.body().is_end_stream() {

@@ -275,11 +275,16 @@ async fn what_is_not_allowed_is_not_forwarded() {
     // A partition may withhold a procedure.
     let port = proxy
         .open("Ethernet8", |service| {
-            let rules = ["!POST /api.v1.BootService/SuperUserPassword", "POST /**"];
+            let rules = ["!POST /api.v1.BootService/SuperUserPassword", "POST|GET /**"];
             service.context.settings.api_allow = rules.map(|rule| rule.parse().unwrap()).to_vec();
         })
         .await;
-    let (sender, _life) = Machine::boot(port).await.sender().await;
+    let machine = Machine::boot(port).await;
+    let (sender, _life) = machine.sender().await;
+    // What is allowed beyond the default is still about the one machine, and read only.
+    let reply = ask(port, &format!("POST /metal/v1/machine/{B}"), "", "").await;
+    assert_eq!((reply.status, reply.error().as_str()), (405, "method-not-allowed"));
+    assert_eq!(machine.rest("/v1/switch/leaf1", "salt1").await.status, 404);
     let called = call(&sender, plain(Procedure::SuperUserPassword, B)).await.unwrap();
     assert_eq!(called.status(), Some("7"));
     assert_eq!(call(&sender, plain(Procedure::Register, B)).await.unwrap().status(), Some("0"));
