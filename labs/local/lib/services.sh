@@ -91,6 +91,14 @@ start_control_api() {
     --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
 }
 
+# metal-api v1, for the dialect metal-stack-v1. The agents are configured for it by whoever needs it.
+start_metal_api() {
+  printf 'lab-fleet-key\n' >"$LAB_RUN/pki/hmac"
+  spawn api metal-api "$LAB_BIN/stand-ins" metal-api --grpc-listen "[$API_ADDRESS]:50051" \
+    --rest-listen "[$API_ADDRESS]:8446" --control-listen "[$API_ADDRESS]:8447" \
+    --pki "$LAB_RUN/pki" --hmac-file "$LAB_RUN/pki/hmac"
+}
+
 # The metal-stack API v2, beside the control API; its tokens end with it, the switches' token does not.
 start_metal_apiserver() {
   spawn api metal-apiserver "$LAB_BIN/stand-ins" metal-apiserver --listen "[$API_ADDRESS]:$METAL_APISERVER_PORT" \

@@ -2,7 +2,9 @@
 
 mod control_api;
 mod image_server;
+mod metal_api;
 mod metal_apiserver;
+mod metal_hammer;
 mod swss;
 
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ enum StandIn {
     Swss(swss::Args),
     /// A control API that believes only what a switch signed
     ControlApi(control_api::Args),
+    /// metal-api v1 towards booting machines
+    MetalApi(metal_api::Args),
+    /// A machine that boots as metal-hammer does
+    MetalHammer(metal_hammer::Args),
     /// A metal-apiserver: the metal-stack API v2 by Connect RPC in JSON
     MetalApiserver(metal_apiserver::Args),
     /// An HTTP server of boot files
@@ -34,6 +40,8 @@ fn main() -> ExitCode {
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalApi(args) => metal_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalHammer(args) => metal_hammer::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalApiserver(args) => {
             metal_apiserver::run(args).map_err(Box::<dyn std::error::Error>::from)
         }

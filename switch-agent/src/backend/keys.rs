@@ -1,6 +1,6 @@
-//! The agent's Ed25519 identity key.
+//! The agent's private keys: files of the state directory, made once.
 //!
-//! One key per switch, made at first start and kept in the state directory as PKCS#8 (`identity.p8`,
+//! The Ed25519 identity key: one key per switch, made at first start and kept in the state directory as PKCS#8 (`identity.p8`,
 //! 0600). Who holds the public half (`/.well-known/jwks.json` of the admin API) can check every statement
 //! and token of this switch.
 
@@ -20,7 +20,7 @@ use switch_agent_core::identity::{InvalidJws, Jws, JwsKind};
 use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "identity.p8";
-/// A PKCS#8 v2 Ed25519 key is 83 bytes; anything much longer is another file.
+/// A PKCS#8 key of an elliptic curve is some 100 bytes; anything much longer is another file.
 const FILE_LEN_MAX: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,8 @@ pub enum KeyError {
     Mode { path: PathBuf, mode: u32 },
     #[error("{path} is no Ed25519 key in PKCS#8: {reason}")]
     Key { path: PathBuf, reason: ring::error::KeyRejected },
+    #[error("the key of the machines' authority cannot be used")]
+    Authority(#[source] rcgen::Error),
     #[error("the system gives no random numbers")]
     Random,
 }
@@ -66,26 +68,9 @@ impl Signer {
     /// Reads the key from the state directory, or makes both. Two processes that start at once agree on
     /// one key. Blocks on file I/O: for start-up.
     pub fn load_or_create(state_dir: &Path) -> Result<Signer, KeyError> {
+        let make = || Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random);
+        let der = load_or_make(state_dir, FILE_NAME, || Ok(make()?.as_ref().to_vec()))?;
         let path = state_dir.join(FILE_NAME);
-        let file = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| KeyError::File { step, path, source }
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state_dir)
-            .map_err(file("create", state_dir))?;
-        if !path.try_exists().map_err(file("look for", &path))? {
-            create(state_dir, &path)?;
-        }
-        let opened = File::open(&path).map_err(file("open", &path))?;
-        let mode = opened.metadata().map_err(file("stat", &path))?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Mode { path, mode });
-        }
-        let mut der = Zeroizing::new(Vec::new());
-        opened.take(FILE_LEN_MAX).read_to_end(&mut der).map_err(file("read", &path))?;
         let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|reason| KeyError::Key { path, reason })?;
         let kid = thumbprint(pair.public_key().as_ref());
         Ok(Signer { pair, kid })
@@ -132,15 +117,38 @@ fn thumbprint(public: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, canonical.as_bytes()))
 }
 
-/// Makes a key under a name of its own and links it into place, which fails where another process was
+fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError + use<> {
+    let path = path.to_owned();
+    move |source| KeyError::File { step, path, source }
+}
+
+/// The content of a private file of the state directory (0600, in a directory of 0700), which `make` makes
+/// where there is none. Two processes that start at once agree on one. Blocks on file I/O.
+pub fn load_or_make(
+    state_dir: &Path,
+    name: &str,
+    make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let path = state_dir.join(name);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(file("create", state_dir))?;
+    if !path.try_exists().map_err(file("look for", &path))? {
+        create(state_dir, name, &Zeroizing::new(make()?))?;
+    }
+    let opened = File::open(&path).map_err(file("open", &path))?;
+    let mode = opened.metadata().map_err(file("stat", &path))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Mode { path, mode });
+    }
+    let mut der = Zeroizing::new(Vec::new());
+    opened.take(FILE_LEN_MAX).read_to_end(&mut der).map_err(file("read", &path))?;
+    Ok(der)
+}
+
+/// Writes a key under a name of its own and links it into place, which fails where another process was
 /// first; its key then is the one.
-fn create(state_dir: &Path, path: &Path) -> Result<(), KeyError> {
-    let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
-    let temporary = state_dir.join(format!(".{FILE_NAME}.{}", std::process::id()));
-    let file = |step, path: &Path| {
-        let path = path.to_owned();
-        move |source| KeyError::File { step, path, source }
-    };
+fn create(state_dir: &Path, name: &str, der: &[u8]) -> Result<(), KeyError> {
+    let path = &state_dir.join(name);
+    let temporary = state_dir.join(format!(".{name}.{}", std::process::id()));
     // A leftover of a process that died under the same id.
     fs::remove_file(&temporary).ok();
     let written = OpenOptions::new()
@@ -148,7 +156,7 @@ fn create(state_dir: &Path, path: &Path) -> Result<(), KeyError> {
         .create_new(true)
         .mode(0o600)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(der.as_ref()).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(der).and_then(|()| file.sync_all()))
         .map_err(file("write", &temporary));
     let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

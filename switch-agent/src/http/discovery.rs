@@ -9,6 +9,7 @@ pub mod api;
 pub mod body;
 pub mod ending;
 pub mod files;
+pub mod metal_stack_v1;
 pub mod metal_stack_v2;
 pub mod once;
 pub mod reach;
@@ -29,6 +30,7 @@ use serde_json::{Map, Value};
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
+use switch_agent_core::discovery::metal_stack_v1::credentials::CARRIER_GRACE;
 use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
+use self::metal_stack_v1::MetalStackV1;
 use self::metal_stack_v2::MetalStackV2;
 use self::metal_stack_v2::refresh::{self, Served};
 use self::once::OnceProfiles;
@@ -111,7 +114,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub waker: Waker,
     pub limits: Limits,
-    /// Where the control API's last good answers are kept; `None` keeps them in memory only.
+    /// Where the control API's last good answers, and private keys, are kept; `None` keeps the answers in
+    /// memory only, and makes no keys.
     pub state_dir: Option<StateDir>,
     /// Ends everything.
     pub cancel: CancellationToken,
@@ -129,6 +133,7 @@ pub(crate) struct Shared {
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
+    pub(crate) metal_stack_v1: MetalStackV1,
     upstream: RwLock<Option<(Arc<Upstream>, CancellationToken)>>,
     /// The control API that the live tokens are for. Kept while none is configured, so that a slip in its
     /// row ends no stream.
@@ -205,8 +210,9 @@ impl Discovery {
             reach: Reach::default(),
             metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
-            once: OnceProfiles::new(parts.state_dir),
+            once: OnceProfiles::new(parts.state_dir.clone()),
             templates: LastGood::default(),
+            metal_stack_v1: MetalStackV1::new(parts.state_dir),
             upstream: RwLock::new(None),
             tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
@@ -262,6 +268,7 @@ impl Discovery {
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
             self.shared.release(&open.state.listener.port);
+            self.shared.metal_stack_v1.revoke(&open.state.listener.port);
             open.state.sessions.end_all();
         }
     }
@@ -312,6 +319,13 @@ impl Discovery {
         if !event.carrier {
             self.shared.release(&port);
         }
+        if self.shared.metal_stack_v1.credentials.carrier(&port, event.carrier) && !event.carrier {
+            let (shared, port) = (self.shared.clone(), port.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(CARRIER_GRACE).await;
+                shared.metal_stack_v1.credentials.settle(&port);
+            });
+        }
         let mut ports = self.ports();
         if let (false, Some(open)) = (event.carrier, ports.open.get(&port)) {
             let ended = open.state.sessions.end_all();
@@ -326,6 +340,7 @@ impl Discovery {
         }
         drop(ports);
         self.shared.release(&port);
+        self.shared.metal_stack_v1.revoke(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -351,6 +366,7 @@ impl Discovery {
             ports.open.remove(port)
         };
         self.shared.release(port);
+        self.shared.metal_stack_v1.revoke(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -406,42 +422,72 @@ impl Discovery {
                 shared.metal_stack_v2.reset();
                 shared.metrics.metal_stack_v2.forget();
             }
+            if new.dialect != Dialect::MetalStackV1 {
+                shared.metal_stack_v1.credentials.revoke_all();
+            }
         }
-        let made = match spec {
-            None => None,
-            Some(spec) => {
-                let (policy, limits) = (shared.policy.clone(), shared.limits.clone());
-                let metrics = shared.metrics.clone();
-                let make = move || Arc::new(Upstream::new(spec, policy, limits, metrics));
-                tokio::task::spawn_blocking(make).await.ok()
-            }
-        };
-        let made = made.map(|upstream| {
-            let cancel = shared.cancel.child_token();
-            let watching = upstream::watch(
-                upstream.clone(),
-                shared.metrics.clone(),
-                shared.waker.clone(),
-                cancel.clone(),
-            );
-            tokio::spawn(watching);
-            if upstream.spec().dialect == Dialect::MetalStackV2 {
-                let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
-                tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
-                    refresh::run(&shared, &upstream, || discovery.served()).await;
-                }));
-            }
-            (upstream, cancel)
-        });
+        let grpc = spec.as_ref().and_then(UpstreamSpec::grpc);
+        if grpc.is_some() {
+            self.load_metal_stack_v1().await;
+        }
+        let grpc = self.start_upstream(grpc, Upstream::grpc).await;
+        if let Some((_, cancel)) = shared.metal_stack_v1.set_grpc(grpc) {
+            cancel.cancel();
+        }
+        let made = self.start_upstream(spec, Upstream::new).await;
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, cancel)) = std::mem::replace(&mut *current, made) {
             cancel.cancel();
         }
     }
 
+    async fn start_upstream(
+        &self,
+        spec: Option<UpstreamSpec>,
+        make: fn(UpstreamSpec, Arc<AddressPolicy>, Arc<Limits>, Metrics) -> Upstream,
+    ) -> Option<(Arc<Upstream>, CancellationToken)> {
+        let shared = &self.shared;
+        let (spec, policy, limits) = (spec?, shared.policy.clone(), shared.limits.clone());
+        let metrics = shared.metrics.clone();
+        let making = tokio::task::spawn_blocking(move || Arc::new(make(spec, policy, limits, metrics)));
+        let upstream = making.await.ok()?;
+        let cancel = shared.cancel.child_token();
+        let (metrics, waker) = (shared.metrics.clone(), shared.waker.clone());
+        tokio::spawn(upstream::watch(upstream.clone(), metrics, waker, cancel.clone()));
+        if upstream.spec().dialect == Dialect::MetalStackV2 {
+            let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
+            tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+                refresh::run(&shared, &upstream, || discovery.served()).await;
+            }));
+        }
+        Some((upstream, cancel))
+    }
+
+    /// Makes ready what the dialect metal-stack-v1 keeps in the state directory.
+    async fn load_metal_stack_v1(&self) {
+        let shared = self.shared.clone();
+        match tokio::task::spawn_blocking(move || shared.metal_stack_v1.load()).await {
+            Ok(Ok(Some(state_dir))) => {
+                let credentials = self.shared.metal_stack_v1.credentials.clone();
+                let cancel = self.shared.cancel.clone();
+                tokio::spawn(async move {
+                    cancel.run_until_cancelled(credentials.keep(state_dir)).await;
+                });
+            }
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "machines get no credentials");
+            }
+            Ok(Ok(None)) | Err(_) => {}
+        }
+    }
+
     /// The client of the control API as it runs.
     pub fn upstream(&self) -> Option<UpstreamState> {
-        self.shared.current_upstream().map(|upstream| upstream.state())
+        let state = self.shared.current_upstream()?.state();
+        let grpc = self.shared.metal_stack_v1.grpc().and_then(|grpc| grpc.state().error);
+        let error = state.error.or_else(|| grpc.map(|error| format!("gRPC: {error}")));
+        Some(UpstreamState { error, ..state })
     }
 }
 

@@ -43,6 +43,9 @@ const POOL_SIZE: usize = 16;
 const H2_STREAM_WINDOW: u32 = 64 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// What the gRPC server of metal-api is pinged by its other clients; closer than 5 s it ends the connection.
+const GRPC_PING_INTERVAL: Duration = Duration::from_secs(10);
+const GRPC_PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 type HyperClient = Client<HttpsConnector<HttpConnector<PolicyResolver>>, RequestBody>;
 
@@ -90,10 +93,20 @@ impl UpstreamError {
     }
 }
 
+/// What a control API is spoken to with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    /// HTTP/1.1 or HTTP/2, whichever the server prefers.
+    Http,
+    /// HTTP/2 alone, with streams that may be silent for long.
+    Grpc,
+}
+
 struct Built {
     client: Option<HyperClient>,
     /// The agent's own token, for its own calls; never a machine's.
     agent_token: Option<Arc<str>>,
+    hmac_key: Option<Arc<ring::hmac::Key>>,
     expiry: Expiry,
     stamp: Stamp,
     error: Option<String>,
@@ -102,6 +115,7 @@ struct Built {
 /// A configured control API.
 pub struct Upstream {
     spec: UpstreamSpec,
+    transport: Transport,
     policy: Arc<AddressPolicy>,
     limits: Arc<Limits>,
     built: RwLock<Built>,
@@ -157,9 +171,30 @@ impl Upstream {
         limits: Arc<Limits>,
         metrics: Metrics,
     ) -> Upstream {
+        Upstream::over(Transport::Http, spec, policy, limits, metrics)
+    }
+
+    /// The same for a gRPC server.
+    pub fn grpc(
+        spec: UpstreamSpec,
+        policy: Arc<AddressPolicy>,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+    ) -> Upstream {
+        Upstream::over(Transport::Grpc, spec, policy, limits, metrics)
+    }
+
+    fn over(
+        transport: Transport,
+        spec: UpstreamSpec,
+        policy: Arc<AddressPolicy>,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+    ) -> Upstream {
         let built = Built {
             client: None,
             agent_token: None,
+            hmac_key: None,
             expiry: Expiry::default(),
             stamp: Stamp::default(),
             error: None,
@@ -168,6 +203,7 @@ impl Upstream {
         let breaker = Breaker::new(limits.breaker_failures, limits.breaker_pause, probe_time);
         let upstream = Upstream {
             spec,
+            transport,
             policy,
             limits,
             built: RwLock::new(built),
@@ -206,6 +242,11 @@ impl Upstream {
         self.read().agent_token.clone()
     }
 
+    /// The fleet's key of HMAC type Metal-View (`metal_stack_hmac_file`).
+    pub fn hmac_key(&self) -> Option<Arc<ring::hmac::Key>> {
+        self.read().hmac_key.clone()
+    }
+
     /// When the certificates in use expire.
     pub fn expiry(&self) -> Expiry {
         self.read().expiry
@@ -218,7 +259,9 @@ impl Upstream {
     fn watched<T>(&self, act: impl FnOnce(&mut Watched, Duration) -> T) -> T {
         let mut watched = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = act(&mut watched, self.origin.elapsed());
-        self.metrics.proxy.upstream_suspended(watched.breaker.is_open());
+        if self.transport == Transport::Http {
+            self.metrics.proxy.upstream_suspended(watched.breaker.is_open());
+        }
         outcome
     }
 
@@ -252,7 +295,7 @@ impl Upstream {
         let mut built = self.built.write().unwrap_or_else(PoisonError::into_inner);
         built.stamp = stamp;
         built.error = match outcome {
-            Ok((client, Credentials { agent_token, expiry, loose, .. })) => {
+            Ok((client, Credentials { agent_token, hmac_key, expiry, loose, .. })) => {
                 for file in loose {
                     tracing::warn!(
                         file,
@@ -263,6 +306,7 @@ impl Upstream {
                 self.watched(|watched, _| watched.breaker.succeeded());
                 built.client = Some(client);
                 built.agent_token = agent_token;
+                built.hmac_key = hmac_key;
                 built.expiry = expiry;
                 None
             }
@@ -280,12 +324,22 @@ impl Upstream {
         if self.spec.vrf != "default" {
             http.set_interface(self.spec.vrf.clone());
         }
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_all_versions()
-            .wrap_connector(http);
-        Ok(Client::builder(TokioExecutor::new())
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+        let mut builder = Client::builder(TokioExecutor::new());
+        let https = match self.transport {
+            Transport::Http => {
+                builder.http2_keep_alive_interval(H2_PING_INTERVAL);
+                https.enable_all_versions().wrap_connector(http)
+            }
+            Transport::Grpc => {
+                builder
+                    .http2_only(true)
+                    .http2_keep_alive_interval(GRPC_PING_INTERVAL)
+                    .http2_keep_alive_timeout(GRPC_PING_TIMEOUT);
+                https.enable_http2().wrap_connector(http)
+            }
+        };
+        Ok(builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
@@ -294,7 +348,6 @@ impl Upstream {
             .http1_max_buf_size(self.limits.header_bytes.max(8192) * 4)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .http2_keep_alive_interval(H2_PING_INTERVAL)
             .build(https))
     }
 
@@ -354,10 +407,18 @@ impl Upstream {
 pub async fn watch(upstream: Arc<Upstream>, metrics: Metrics, waker: Waker, cancel: CancellationToken) {
     let watching = async {
         loop {
-            metrics.proxy.upstream_usable(upstream.state().error.is_none());
             let expiry = upstream.expiry();
-            metrics.proxy.certificate_expiry("ca", expiry.ca);
-            metrics.proxy.certificate_expiry("client", expiry.client);
+            match upstream.transport {
+                Transport::Http => {
+                    metrics.proxy.upstream_usable(upstream.state().error.is_none());
+                    metrics.proxy.certificate_expiry("ca", expiry.ca);
+                    metrics.proxy.certificate_expiry("client", expiry.client);
+                }
+                Transport::Grpc => {
+                    metrics.proxy.certificate_expiry("grpc-ca", expiry.ca);
+                    metrics.proxy.certificate_expiry("grpc-client", expiry.client);
+                }
+            }
             tokio::time::sleep(POLL_INTERVAL).await;
             let looked = upstream.clone();
             let changed = tokio::task::spawn_blocking(move || looked.refresh()).await.unwrap_or(false);

@@ -122,7 +122,7 @@ impl ProxyMetrics {
         );
         registry.register_with_unit(
             "proxy_certificate_expiry_timestamp",
-            "When the first certificate of the control API client's file (ca, client) expires",
+            "When the first certificate of the control API client's file (ca, client, grpc-ca, grpc-client) expires",
             Unit::Seconds,
             metrics.certificate_expiry.clone(),
         );

@@ -161,7 +161,7 @@ fn upstream(reader: &mut Reader) -> Option<UpstreamSpec> {
         client_cert_file,
         client_key_file,
         token_file,
-        metal_stack_v1,
+        metal_stack_v1: metal_stack_v1.map(Box::new),
     })
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::fields::{Reader, Rule};
 use super::url::{absolute_path, authority};
-use crate::desired::Dialect;
+use crate::desired::{Dialect, UpstreamSpec};
 
 pub(super) const FIELDS: [&str; 5] = [
     "metal_stack_grpc_address",
@@ -35,6 +35,27 @@ pub struct MetalStackV1Spec {
     pub grpc_key_file: String,
     /// Key of the HMAC type Metal-View.
     pub hmac_file: String,
+}
+
+impl UpstreamSpec {
+    /// The gRPC side of metal-api v1, as a control API of its own; `None` in other dialects.
+    pub fn grpc(&self) -> Option<UpstreamSpec> {
+        let spec = self.metal_stack_v1.as_ref()?;
+        Some(UpstreamSpec {
+            host: spec.grpc_host.clone(),
+            port: spec.grpc_port,
+            base: String::new(),
+            dialect: self.dialect,
+            machine_token: self.machine_token,
+            component_type: self.component_type,
+            vrf: self.vrf.clone(),
+            ca_file: spec.grpc_ca_file.clone().or_else(|| self.ca_file.clone()),
+            client_cert_file: Some(spec.grpc_cert_file.clone()),
+            client_key_file: Some(spec.grpc_key_file.clone()),
+            token_file: None,
+            metal_stack_v1: None,
+        })
+    }
 }
 
 /// Reads the fields; `None` where the dialect is another one, or a field is bad.

@@ -104,7 +104,7 @@ pub struct UpstreamSpec {
     pub client_key_file: Option<String>,
     pub token_file: Option<String>,
     /// Present exactly where the dialect is `metal-stack-v1`.
-    pub metal_stack_v1: Option<MetalStackV1Spec>,
+    pub metal_stack_v1: Option<Box<MetalStackV1Spec>>,
 }
 
 /// How the FRR configuration gets applied (`leak_method`).

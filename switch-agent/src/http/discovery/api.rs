@@ -32,7 +32,7 @@ use crate::http::upstream::{Upstream, UpstreamError};
 /// Where the control API lies in the proxy's paths.
 pub const PREFIX: &str = "/api";
 /// What a machine is told to wait when the control API is away.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 pub async fn forward(
     incomer: &Incomer<'_>,
@@ -180,6 +180,11 @@ fn refusal_of(
     if let Some(failure) = progress.failure() {
         return failure.into();
     }
+    unanswered(incomer, error, request_id)
+}
+
+/// Notes that the control API gave no answer, and gives what the machine is told.
+pub(super) fn unanswered(incomer: &Incomer<'_>, error: &UpstreamError, request_id: &str) -> Refusal {
     incomer.port.shared.metrics.proxy.upstream_error(error.code());
     tracing::warn!(port = %incomer.port.listener.port, request_id, error = %error, "control API did not answer");
     refusal(error)
@@ -219,7 +224,7 @@ pub fn refusal(error: &UpstreamError) -> Refusal {
     Refusal { retry_after: Some(retry_after), ..Refusal::new(status, error.code(), message) }
 }
 
-fn hygiene(headers: &HeaderMap) -> Hygiene {
+pub(super) fn hygiene(headers: &HeaderMap) -> Hygiene {
     Hygiene::new(headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()))
 }
 
@@ -280,7 +285,7 @@ fn outgoing(
 }
 
 /// The reply as it goes to the machine.
-fn incoming(
+pub(super) fn incoming(
     response: Response<Incoming>,
     request_id: &str,
     location: Option<HeaderValue>,

@@ -19,6 +19,7 @@ use super::PortState;
 use super::answer::{Refusal, json, text, token_bearing};
 use super::api;
 use super::body::{self, ReplyBody};
+use super::metal_stack_v1;
 use super::metal_stack_v2::{self, Told};
 use crate::http::tokens::{MintError, Minted};
 
@@ -100,6 +101,9 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
         Ok(target) => target,
         Err(refusal) => return ("malformed", Err(refusal)),
     };
+    if let Some(route) = metal_stack_v1::Route::of(incomer, &request, &target) {
+        return route.serve(incomer, request, &target).await;
+    }
     if metal_stack_v2::takes(incomer, &target) {
         return metal_stack_v2::serve(incomer, request, &target).await;
     }

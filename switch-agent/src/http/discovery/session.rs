@@ -19,9 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Refusal, TokenBearing};
 use super::body::{Held, ReplyBody};
+use super::metal_stack_v1::authority::fingerprint;
+use super::metal_stack_v1::credentials::Presented;
 use super::{PortState, routes};
 use crate::http::listener::Accepted;
 use crate::http::listener::connection::serve;
+use crate::http::listener::stream::{HandshakeError, Stream};
 use crate::http::listener::wire::{Activity, Wire};
 
 struct Open {
@@ -109,15 +112,26 @@ pub(super) async fn connection(port: Arc<PortState>, accepted: Accepted, cancel:
     match cancel.run_until_cancelled(verify(&port, &stream, peer)).await {
         Some(Ok(())) => {
             let _open = shared.metrics.proxy.connection_opened(&name);
-            let metrics = shared.metrics.clone();
-            let activity = Arc::new(Activity::default());
-            let wire = Wire::new(stream, &shared.limits, activity.clone(), move |refusal| {
-                metrics.proxy.rejected(refusal);
-            });
-            let service =
-                MachineService { port: port.clone(), number, peer, activity: activity.clone(), cancel };
-            let ends = service.cancel.clone();
-            serve(wire, service, activity, &shared.limits, ends).await;
+            if let Some(Some((stream, presented))) = cancel.run_until_cancelled(secure(&port, stream)).await {
+                let metrics = shared.metrics.clone();
+                let activity = Arc::new(Activity::default());
+                let wire = Wire::new(stream, &shared.limits, activity.clone(), move |refusal| {
+                    metrics.proxy.rejected(refusal);
+                });
+                let ended = presented.as_ref().map(|presented| presented.ended.clone()).unwrap_or_default();
+                let service = MachineService {
+                    port: port.clone(),
+                    number,
+                    peer,
+                    activity: activity.clone(),
+                    cancel,
+                    presented,
+                };
+                let ends = service.cancel.clone();
+                let serving = serve(wire, service, activity, &shared.limits, ends);
+                // Credentials that end take every connection along that was made with them.
+                ended.run_until_cancelled(serving).await;
+            }
         }
         Some(Err(mismatch)) => {
             shared.metrics.proxy.rejected(mismatch.as_str());
@@ -129,6 +143,35 @@ pub(super) async fn connection(port: Arc<PortState>, accepted: Accepted, cancel:
     drop(permits);
 }
 
+/// Makes the TLS handshake where the port may speak TLS and the peer does. `None` ends the connection.
+async fn secure(port: &PortState, stream: TcpStream) -> Option<(Stream, Option<Presented>)> {
+    let shared = &port.shared;
+    let name = &port.listener.port;
+    let Some(config) = shared.metal_stack_v1.server_config(name, &port.context()) else {
+        return Some((stream.into(), None));
+    };
+    // A handshake counts as a request.
+    let admit = || port.take_request().is_ok();
+    let stream = Stream::detect(stream, config, shared.limits.header_timeout, admit).await;
+    let stream = stream.inspect_err(|error| {
+        match error {
+            HandshakeError::Ended(_) => {}
+            HandshakeError::TooMany => shared.metrics.proxy.rejected("too-many-requests"),
+            HandshakeError::TimedOut | HandshakeError::Refused(_) => {
+                shared.metrics.proxy.rejected("tls-handshake");
+            }
+        }
+        tracing::debug!(port = %name, error = error as &dyn std::error::Error, "connection not served");
+    });
+    let stream = stream.ok()?;
+    if matches!(stream, Stream::Plain(_)) {
+        return Some((stream, None));
+    }
+    let certificate = fingerprint(stream.peer_certificate()?);
+    let presented = shared.metal_stack_v1.credentials.check_certificate(name, &certificate).ok()?;
+    Some((stream, Some(presented)))
+}
+
 /// The requests of one connection.
 struct MachineService {
     port: Arc<PortState>,
@@ -136,6 +179,7 @@ struct MachineService {
     peer: SocketAddrV6,
     activity: Arc<Activity>,
     cancel: CancellationToken,
+    presented: Option<Presented>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for MachineService {
@@ -143,7 +187,10 @@ impl hyper::service::Service<Request<Incoming>> for MachineService {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(presented) = &self.presented {
+            request.extensions_mut().insert(presented.clone());
+        }
         let (port, peer, activity) = (self.port.clone(), self.peer, self.activity.clone());
         let active = activity.begin();
         let mac = port.shared.neighbors.mac(port.listener.ifindex, *peer.ip());

@@ -24,6 +24,8 @@ pub enum HandshakeError {
     TimedOut,
     #[error("the connection ended before it said anything")]
     Ended(#[source] io::Error),
+    #[error("the port had its share of handshakes for now")]
+    TooMany,
     #[error("the handshake failed")]
     Refused(#[source] io::Error),
 }
@@ -52,16 +54,19 @@ impl Stream {
 
     /// Looks at the first byte and, where the peer opens TLS, makes the handshake. Waits `timeout` for the
     /// byte and as long for the handshake.
+    /// `admit` is asked before each handshake, which costs the switch far more than it costs the peer.
     pub async fn detect(
         stream: TcpStream,
         tls: Arc<ServerConfig>,
         timeout: Duration,
+        admit: impl FnOnce() -> bool,
     ) -> Result<Stream, HandshakeError> {
         let mut first = [0];
         let peeked = tokio::time::timeout(timeout, stream.peek(&mut first)).await;
         match peeked.map_err(|_| HandshakeError::TimedOut)?.map_err(HandshakeError::Ended)? {
             0 => return Err(HandshakeError::Ended(io::ErrorKind::UnexpectedEof.into())),
             _ if first[0] != TLS_HANDSHAKE => return Ok(Stream::Plain(stream)),
+            _ if !admit() => return Err(HandshakeError::TooMany),
             _ => {}
         }
         let handshake = tokio::time::timeout(timeout, TlsAcceptor::from(tls).accept(stream)).await;
@@ -133,6 +138,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::wire::Wire;
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(300);
@@ -156,7 +162,7 @@ mod tests {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         peer.write_all(bytes).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (Stream::detect(stream, server(), TIMEOUT).await, peer)
+        (Stream::detect(stream, server(), TIMEOUT, || bytes != b"\x16many").await, peer)
     }
 
     #[tokio::test]
@@ -178,5 +184,80 @@ mod tests {
             assert!(started.elapsed() < TIMEOUT * 4);
         }
         assert!(matches!(accepted(b"\x16nonsense").await.0, Err(HandshakeError::Refused(_))));
+        assert!(matches!(accepted(b"\x16many").await.0, Err(HandshakeError::TooMany)));
+    }
+
+    /// Takes any certificate: these tests are about bytes.
+    #[derive(Debug)]
+    struct Anyone(Arc<rustls::crypto::CryptoProvider>);
+
+    impl rustls::client::danger::ServerCertVerifier for Anyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &rustls::pki_types::ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_no_bytes_is_noticed_behind_tls() {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        socket2::SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let name = rustls::pki_types::ServerName::try_from("::1").unwrap();
+        let (stream, peer) = tokio::join!(
+            Stream::detect(stream, server(), TIMEOUT * 10, || true),
+            connector.connect(name, peer)
+        );
+        // Connected, and never reads.
+        let _peer = peer.unwrap();
+        let limits =
+            switch_agent_core::discovery::Limits { write_stall_timeout: TIMEOUT, ..Default::default() };
+        let mut wire = Wire::new(stream.unwrap(), &limits, Arc::default(), |_| {});
+        assert!(wire.is_tls());
+        let stuck = async {
+            loop {
+                wire.write_all(&[7; 1024]).await?;
+                wire.flush().await?;
+            }
+        };
+        let ended: io::Result<()> = tokio::time::timeout(TIMEOUT * 20, stuck).await.expect("never noticed");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -56,6 +56,8 @@ pub enum FileError {
     Tls(#[source] rustls::Error),
     #[error("{path} holds no bearer token on its first line")]
     Token { path: PathBuf },
+    #[error("{path} holds no HMAC key on its first line")]
+    HmacKey { path: PathBuf },
     #[error("cannot bind to the control API's VRF: {0}")]
     Device(String),
 }
@@ -64,6 +66,8 @@ pub enum FileError {
 pub struct Credentials {
     pub tls: ClientConfig,
     pub agent_token: Option<Arc<str>>,
+    /// `metal_stack_hmac_file`.
+    pub hmac_key: Option<Arc<ring::hmac::Key>>,
     pub expiry: Expiry,
     /// Files with secrets that others may read.
     pub loose: Vec<String>,
@@ -95,8 +99,10 @@ impl Stamp {
     /// noticed.
     pub fn of(spec: &UpstreamSpec) -> Stamp {
         let files = [&spec.ca_file, &spec.client_cert_file, &spec.client_key_file, &spec.token_file];
+        let hmac_file = spec.metal_stack_v1.as_ref().map(|spec| &spec.hmac_file);
+        let files = files.into_iter().map(Option::as_ref).chain([hmac_file]);
         let stamp = |path: &String| fs::metadata(path).ok().map(|meta| (meta.len(), meta.modified().ok()));
-        Stamp(files.into_iter().map(|path| path.as_ref().and_then(stamp)).collect())
+        Stamp(files.map(|path| path.and_then(stamp)).collect())
     }
 }
 
@@ -160,20 +166,29 @@ pub fn load(spec: &UpstreamSpec) -> Result<Credentials, FileError> {
         _ => return Err(FileError::HalfIdentity),
     };
     let agent_token = spec.token_file.as_deref().map(token).transpose()?;
-    let secrets = [&spec.client_key_file, &spec.token_file];
+    let hmac_file = spec.metal_stack_v1.as_ref().map(|spec| &spec.hmac_file);
+    let hmac_key = hmac_file.map(|path| hmac_key(path)).transpose()?;
+    let secrets = [spec.client_key_file.as_ref(), spec.token_file.as_ref(), hmac_file];
     let loose = secrets.into_iter().flatten().filter(|path| others_may_read(path)).cloned().collect();
-    Ok(Credentials { tls, agent_token, expiry: Expiry::of(spec), loose })
+    Ok(Credentials { tls, agent_token, hmac_key, expiry: Expiry::of(spec), loose })
 }
 
 fn others_may_read(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0)
 }
 
+/// The first line of a file, where it is one word of printable ASCII.
+fn word(bytes: &[u8]) -> Option<&str> {
+    let word = str::from_utf8(bytes).ok()?.lines().next()?.trim();
+    (!word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic())).then_some(word)
+}
+
 fn token(path: &str) -> Result<Arc<str>, FileError> {
-    let bad = || FileError::Token { path: path.into() };
+    word(&read(path)?).map(Arc::from).ok_or_else(|| FileError::Token { path: path.into() })
+}
+
+fn hmac_key(path: &str) -> Result<Arc<ring::hmac::Key>, FileError> {
     let bytes = read(path)?;
-    let text = str::from_utf8(&bytes).map_err(|_| bad())?;
-    let token = text.lines().next().unwrap_or("").trim();
-    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-    plain.then(|| Arc::from(token)).ok_or_else(bad)
+    let word = word(&bytes).ok_or_else(|| FileError::HmacKey { path: path.into() })?;
+    Ok(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, word.as_bytes())))
 }

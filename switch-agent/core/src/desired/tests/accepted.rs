@@ -68,14 +68,14 @@ fn every_field_of_metal_stack_v1_is_read() {
     assert_eq!(desired.rejected, []);
     assert_eq!(
         desired.global.upstream.unwrap().metal_stack_v1,
-        Some(MetalStackV1Spec {
+        Some(Box::new(MetalStackV1Spec {
             grpc_host: "2001:db8:f::1".to_owned(),
             grpc_port: 50051,
             grpc_ca_file: Some("/etc/grpc-ca.pem".to_owned()),
             grpc_cert_file: "/etc/grpc.pem".to_owned(),
             grpc_key_file: "/etc/grpc.key".to_owned(),
             hmac_file: "/etc/hmac".to_owned(),
-        })
+        }))
     );
     // Without one of them nothing goes out.
     for field in rows.iter().map(|(field, _)| *field).filter(|field| field.starts_with("metal_stack")) {

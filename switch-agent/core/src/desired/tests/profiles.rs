@@ -104,7 +104,8 @@ fn what_does_not_hold_names_row_and_field() {
 #[test]
 fn a_bad_profile_takes_its_users_along() {
     let mut config = base();
-    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+    let cases: [Case; 4] = [
         ("a b", &[("kernel_url", "http://c/k")], "the key must be 1 to 64 of letters, digits, . _ -"),
         (
             "empty",
