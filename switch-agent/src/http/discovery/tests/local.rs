@@ -203,3 +203,21 @@ fn another_device_of_the_same_name_is_another_port() {
     assert!(!through_vrf(&spec, &LinkEvent { gone: true, ..here }));
     assert!(!through_vrf(&spec, &link(&spec, None)));
 }
+
+#[tokio::test]
+async fn the_control_api_is_refused_in_the_prefixes_of_open_ports() {
+    let proxy = Proxy::new();
+    let refused = |address: &str| proxy.discovery.shared.policy.check(address.parse().unwrap()).is_err();
+    let other = "2001:db8:7::/56".parse().unwrap();
+    proxy.open("Ethernet0", |_| {}).await;
+    proxy.open("Ethernet4", |_| {}).await;
+    assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
+    proxy.open("Ethernet8", |service| service.context.settings.prefix = other).await;
+    assert!(refused("2001:db8::5") && refused("2001:db8:7::5"));
+    // The partition of the last port that had it gets another prefix.
+    let (services, _) = proxy.discovery.observed();
+    let mut moved = services.into_values().find(|service| service.context.settings.prefix == other).unwrap();
+    moved.context.settings.prefix = "2001:db8::/56".parse().unwrap();
+    proxy.discovery.set(moved).await.unwrap();
+    assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
+}
