@@ -4,7 +4,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/../local/lib/env.sh"
 
-UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin ipxe)
+UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin ipxe busybox-static cpio)
 OVMF_CODE=/usr/share/OVMF/OVMF_CODE_4M.fd
 OVMF_VARS=/usr/share/OVMF/OVMF_VARS_4M.fd
 
@@ -24,7 +24,8 @@ uefi_missing() {
   for command in qemu-system-x86_64 grub-mkimage; do
     command -v "$command" >/dev/null || { echo "no $command" && return; }
   done
-  for file in "$OVMF_CODE" "$OVMF_VARS" /usr/lib/grub/x86_64-efi/halt.mod /usr/lib/ipxe/snponly.efi; do
+  for file in "$OVMF_CODE" "$OVMF_VARS" /usr/lib/grub/x86_64-efi/halt.mod /usr/lib/ipxe/snponly.efi \
+    /usr/lib/ipxe/ipxe.lkrn /bin/busybox; do
     [[ -e $file ]] || { echo "no $file" && return; }
   done
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use switch_agent_core::name::PortName;
-use switch_agent_core::observed::{Observed, Runtime, Source};
+use switch_agent_core::observed::{Observed, Runtime, Source, StateDb};
 use switch_agent_core::ownership::Ledger;
 use switch_agent_core::row::ConfigDb;
 
@@ -36,14 +36,21 @@ pub struct Memory {
 impl Observer {
     /// One snapshot. A source that cannot be read is `Unknown`; the others are still read.
     pub async fn observe(&self, memory: Memory) -> Observed {
-        let config = source(self.config.read().await);
+        let (config, state, kernel) = (self.config.clone(), self.state.clone(), self.kernel.clone());
+        let (config, state, kernel) = tokio::join!(
+            aside(async move { config.read().await }),
+            aside(async move { state.read_state().await }),
+            aside(async move { kernel.snapshot().await }),
+        );
+        let (config, state): (Source<ConfigDb>, Source<StateDb>) = (source(config), source(state));
         let ports = interfaces(config.known(), &memory.ledger);
-        let (state, appl, kernel) =
-            tokio::join!(self.state.read_state(), self.state.read_appl(&ports), self.kernel.snapshot());
+        let routed =
+            |port: &PortName| state.known().is_some_and(|state| state.interface_table.contains_key(port));
+        let appl = source(self.state.read_appl(&ports, routed).await);
         Observed {
             config,
-            state: source(state),
-            appl: source(appl),
+            state,
+            appl,
             kernel: source(kernel),
             frr: self.leak.observed(),
             ledger: Source::Known(memory.ledger),
@@ -62,6 +69,18 @@ impl Observer {
             service_errors,
             upstream: self.discovery.upstream(),
         }
+    }
+}
+
+/// On a task of its own, so that the sources of a pass are read and decoded side by side.
+async fn aside<T: Send + 'static>(reading: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(reading).await {
+        Ok(read) => read,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ mod pacing;
 mod publish;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,7 +68,9 @@ struct State {
     pacing: Pacing,
     desired: Desired,
     generation: u64,
-    config: Option<ConfigDb>,
+    /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
+    config: Option<u64>,
+    digests: RandomState,
     logged: publish::Logged,
     since: publish::Since,
 }
@@ -91,6 +94,7 @@ impl Reconciler {
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
+            digests: RandomState::new(),
             logged: publish::Logged::default(),
             since: publish::Since::default(),
         };
@@ -128,7 +132,7 @@ impl Reconciler {
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
         };
-        let mut observed = self.observer.observe(memory).await;
+        let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
             self.publish_ports(config);
@@ -141,11 +145,10 @@ impl Reconciler {
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
-        let (mut outcomes, recorded) = self.executor.execute(&actions).await;
+        let (outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
         }
-        outcomes.extend(self.advertise(state, &actions, &mut observed).await);
         let now = Instant::now();
         for outcome in &outcomes {
             self.note(state, outcome, now);
@@ -161,18 +164,6 @@ impl Reconciler {
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
         self.publish(state, actions, status, reasons, started).await;
         passed
-    }
-
-    /// Advertisements follow listeners in the same pass. What became of a listener is known without asking
-    /// anybody outside; after a restart of the process all ports wait for exactly this.
-    async fn advertise(&self, state: &State, done: &[Action], observed: &mut Observed) -> Vec<Outcome> {
-        if !done.iter().any(|action| matches!(action, Action::SetService(_))) {
-            return Vec::new();
-        }
-        observed.runtime = self.observer.runtime();
-        let mut actions = plan(&state.desired, observed).actions;
-        actions.retain(|action| matches!(action, Action::SetAdvertiser(_)));
-        self.executor.execute(&actions).await.0
     }
 
     fn backing_off(&self, state: &State, now: Instant) -> std::collections::BTreeMap<String, String> {
@@ -262,7 +253,7 @@ impl Reconciler {
         let mode = self.metrics.advertise.mode();
         let rows =
             publish::status_rows(&status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s);
-        if let Err(failure) = self.status_rows.publish(&rows).await {
+        if let Err(failure) = self.status_rows.publish(rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }
         let plan_json = plan_json(&actions, &status);
@@ -295,10 +286,11 @@ impl Reconciler {
 impl State {
     /// Takes the configuration over; counts a generation where it differs.
     fn adopt(&mut self, config: &ConfigDb) {
-        if self.config.as_ref() != Some(config) {
+        let digest = Some(self.digests.hash_one(config));
+        if self.config != digest {
             self.generation += 1;
             self.desired = Desired::from_config(config);
-            self.config = Some(config.clone());
+            self.config = digest;
         }
     }
 }

@@ -91,6 +91,14 @@ start_control_api() {
     --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
 }
 
+# The metal-stack API v2, beside the control API; its tokens end with it, the switches' token does not.
+start_metal_apiserver() {
+  spawn api metal-apiserver "$LAB_BIN/stand-ins" metal-apiserver --listen "[$API_ADDRESS]:$METAL_APISERVER_PORT" \
+    --pki "$LAB_RUN/pki" --data "$LAB_LOCAL/config/metal-apiserver.json" --base /metal \
+    --infra-token "$LAB_RUN/api/infra-token" --control "$LAB_RUN/api/metal-apiserver.sock" \
+    --super-user-password fleet-wide
+}
+
 # Boot files over plain HTTP, beside the control API: behind the fabric and within leak_prefix.
 start_image_server() {
   spawn api image-server "$LAB_BIN/stand-ins" image-server --listen "[$API_ADDRESS]:80" \

@@ -2,6 +2,7 @@
 
 mod control_api;
 mod image_server;
+mod metal_apiserver;
 mod swss;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum StandIn {
     Swss(swss::Args),
     /// A control API that believes only what a switch signed
     ControlApi(control_api::Args),
+    /// A metal-apiserver: the metal-stack API v2 by Connect RPC in JSON
+    MetalApiserver(metal_apiserver::Args),
     /// An HTTP server of boot files
     ImageServer(image_server::Args),
 }
@@ -31,6 +34,9 @@ fn main() -> ExitCode {
     let result = match args.stand_in {
         StandIn::Swss(args) => swss::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalApiserver(args) => {
+            metal_apiserver::run(args).map_err(Box::<dyn std::error::Error>::from)
+        }
         StandIn::ImageServer(args) => image_server::run(args).map_err(Box::<dyn std::error::Error>::from),
     };
     match result {

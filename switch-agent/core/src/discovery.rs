@@ -14,6 +14,7 @@ pub mod ingress;
 pub mod ipxe;
 pub mod limits;
 pub mod metal_stack_v1;
+pub mod metal_stack_v2;
 pub mod once;
 pub mod rules;
 pub mod scan;

@@ -11,7 +11,7 @@ pub type Fields = BTreeMap<String, String>;
 pub type Table = BTreeMap<String, Fields>;
 
 /// CONFIG_DB: every table the agent reads, by table name. A table without rows is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ConfigDb {
     pub tables: BTreeMap<String, Table>,
 }

@@ -6,7 +6,6 @@
 //! machine is told after the answer has left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -27,7 +26,7 @@ use super::Snapshot;
 use super::guard::{Admission, Guard};
 use super::inbox::{Command, LinkChange, Pending};
 use super::schedule::Schedule;
-use crate::backend::packet::{Batch, MUTED_MAX, Outbox, PacketSocket, Received, SocketMode, UNKNOWN_MAC};
+use crate::backend::packet::{Batch, MUTED_MAX, Outbox, Received, UNKNOWN_MAC};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::metrics::advertise::{PortCounters, RaState, SourceKind};
@@ -38,6 +37,9 @@ mod entry;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod wire;
+
+pub(super) use wire::Wire;
 
 /// Sightings per port by probes and by solicitations that share their answer with others; an answer of its
 /// own is bounded by the limits of the advertiser.
@@ -50,39 +52,6 @@ const FOREIGN_LOG_INTERVAL: Duration = Duration::from_secs(600);
 const TRANSMITS_MAX: u32 = 32;
 /// And it is left alone for this long.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Where frames leave, and what keeps them from coming.
-pub(super) trait Wire {
-    /// Sends frames without blocking and notes in each what became of it.
-    fn send(&self, outbox: &mut Outbox);
-
-    /// Keeps the frames of these ports away, and of no others.
-    fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()>;
-
-    /// Lets a device take in frames to a multicast address, or no longer.
-    fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()>;
-
-    /// Whether whole frames come and go, as DHCPv6 needs.
-    fn carries_datagrams(&self) -> bool;
-}
-
-impl Wire for PacketSocket {
-    fn send(&self, outbox: &mut Outbox) {
-        PacketSocket::send(self, outbox);
-    }
-
-    fn set_muted(&self, ifindexes: &[u32]) -> io::Result<()> {
-        PacketSocket::set_muted(self, ifindexes)
-    }
-
-    fn join(&self, ifindex: u32, group: MacAddr, member: bool) -> io::Result<()> {
-        PacketSocket::join(self, ifindex, group, member)
-    }
-
-    fn carries_datagrams(&self) -> bool {
-        self.mode() == SocketMode::Packet
-    }
-}
 
 /// Whom the driver tells what happened.
 #[derive(Debug)]

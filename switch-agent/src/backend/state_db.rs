@@ -81,22 +81,35 @@ impl StateStore {
     /// really passed orchagent.
     ///
     /// Rows are asked for by name: APPL_DB also holds the routing table, and scanning that on every pass
-    /// would load the switch.
+    /// would load the switch. And first as it is while nothing is under way, the same ports as in STATE_DB:
+    /// two commands then tell of all.
     ///
     /// # Errors
     /// APPL_DB cannot be read.
-    pub async fn read_appl(&self, ports: &BTreeSet<PortName>) -> Result<ApplDb, DatabaseError> {
+    pub async fn read_appl(
+        &self,
+        ports: &BTreeSet<PortName>,
+        expected: impl Fn(&PortName) -> bool,
+    ) -> Result<ApplDb, DatabaseError> {
         let db = &self.appl_db;
         let mut pipeline = redis::pipe();
         pipeline.cmd("SMEMBERS").arg(INTF_KEY_SET);
         pipeline.cmd("EXISTS").arg(db.key("PORT_TABLE", "PortInitDone"));
         let (members, port_init_done): (Vec<Vec<u8>>, bool) = db.query("SMEMBERS", &pipeline).await?;
-        let keys: Vec<String> = ports.iter().map(|port| db.key("INTF_TABLE", port.as_str())).collect();
-        let existing = db.existing(&keys).await?;
-        let intf_table =
-            ports.iter().zip(&keys).filter(|(_, key)| existing.contains(key.as_str())).map(|(port, _)| port);
+        let (present, absent): (Vec<&PortName>, Vec<&PortName>) =
+            ports.iter().partition(|port| expected(port));
+        let key = |port: &&PortName| db.key("INTF_TABLE", port.as_str());
+        let keys = |ports: &[&PortName]| ports.iter().map(key).collect::<Vec<String>>();
+        let intf_table = if db.exist_as(&keys(&present), &keys(&absent)).await? {
+            present.into_iter().cloned().collect()
+        } else {
+            let keys: Vec<(&PortName, String)> = ports.iter().map(|port| (port, key(&port))).collect();
+            let existing = db.existing(keys.iter().map(|(_, key)| key)).await?;
+            let found = keys.iter().filter(|(_, key)| existing.contains(key.as_str()));
+            found.map(|(port, _)| (*port).clone()).collect()
+        };
         Ok(ApplDb {
-            intf_table: intf_table.cloned().collect(),
+            intf_table,
             intf_key_set: members
                 .iter()
                 .filter_map(|member| std::str::from_utf8(member).ok()?.split(':').next()?.parse().ok())

@@ -27,8 +27,9 @@ pub use server::{AdminError, AdminLimits, AdminListen, AdminServer};
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub status: Status,
-    /// The last plan, as `switch-agent plan --json` prints it. Holds no secrets.
-    pub plan_json: serde_json::Value,
+    /// The last plan, as `switch-agent plan --json` prints it. Holds no secrets. As text: that of a start is
+    /// ten times as large as a tree.
+    pub plan_json: String,
     /// `None` until the first pass has finished.
     pub pass: Option<PassInfo>,
     pub version: String,
@@ -60,7 +61,7 @@ impl Snapshot {
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
             },
-            plan_json: serde_json::Value::Null,
+            plan_json: String::new(),
             pass: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -9,6 +9,7 @@ pub mod api;
 pub mod body;
 pub mod ending;
 pub mod files;
+pub mod metal_stack_v2;
 pub mod once;
 pub mod reach;
 pub mod routes;
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::files::LastGood;
+use self::metal_stack_v2::MetalStackV2;
+use self::metal_stack_v2::refresh::{self, Served};
 use self::once::OnceProfiles;
 use self::reach::Reach;
 use self::session::{Sessions, connection};
@@ -122,6 +125,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) tokens: Tokens,
     pub(crate) reach: Reach,
+    pub(crate) metal_stack_v2: MetalStackV2,
     pub(crate) configs: LastGood<Map<String, Value>>,
     pub(crate) once: OnceProfiles,
     pub(crate) templates: LastGood<String>,
@@ -199,8 +203,9 @@ impl Discovery {
             metrics: parts.metrics,
             tokens: Tokens::new(parts.signer, &parts.limits),
             reach: Reach::default(),
+            metal_stack_v2: MetalStackV2::new(parts.state_dir.clone()),
             configs: LastGood::default(),
-            once: OnceProfiles::new(parts.state_dir.clone()),
+            once: OnceProfiles::new(parts.state_dir),
             templates: LastGood::default(),
             upstream: RwLock::new(None),
             tokens_for: Mutex::new(None),
@@ -229,7 +234,10 @@ impl Discovery {
         }
         let once = service.context.settings.boot_once.as_deref();
         self.shared.once.wanted(&port, once).await;
-        let same_listener = self.ports().open.get(&port).map(|open| open.state.listener == service.listener);
+        let prefix = service.context.settings.prefix;
+        let before = self.ports().open.get(&port).map(|open| open.state.clone());
+        let same_listener = before.as_ref().map(|before| before.listener == service.listener);
+        let left = before.is_some_and(|before| before.context().settings.prefix != prefix);
         match same_listener {
             Some(true) => self.update(service.context),
             Some(false) => {
@@ -238,7 +246,10 @@ impl Discovery {
             }
             None => self.open(service)?,
         }
-        self.refresh_boot_prefixes();
+        // Hundreds of ports share the prefixes of a few partitions.
+        if left || !self.shared.policy.has_boot_prefix(prefix) {
+            self.refresh_boot_prefixes();
+        }
         Ok(())
     }
 
@@ -250,7 +261,7 @@ impl Discovery {
         let moved = open.state.context().partition != context.partition;
         *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
         if moved {
-            self.shared.tokens.revoke(&open.state.listener.port);
+            self.shared.release(&open.state.listener.port);
             open.state.sessions.end_all();
         }
     }
@@ -299,7 +310,7 @@ impl Discovery {
     pub fn link(&self, event: &LinkEvent) {
         let Ok(port) = event.name.parse::<PortName>() else { return };
         if !event.carrier {
-            self.shared.tokens.revoke(&port);
+            self.shared.release(&port);
         }
         let mut ports = self.ports();
         if let (false, Some(open)) = (event.carrier, ports.open.get(&port)) {
@@ -314,7 +325,7 @@ impl Discovery {
             open.cancel.cancel();
         }
         drop(ports);
-        self.shared.tokens.revoke(&port);
+        self.shared.release(&port);
         self.shared.metrics.proxy.port_closed(&port);
         tracing::info!(%port, "discovery proxy closed: the port left its VRF");
         self.shared.waker.wake(Reason::Service);
@@ -326,7 +337,7 @@ impl Discovery {
         let MachineEvent::Neighbor { port, mac, address } = event else { return };
         let moved = self.ports().open.get(port).is_some_and(|open| open.state.sessions.moved(*address, *mac));
         if moved {
-            self.shared.tokens.revoke(port);
+            self.shared.release(port);
             self.shared.metrics.proxy.rejected("machine-changed");
             tracing::warn!(%port, %address, %mac, "another machine took over an address: its connections end");
         }
@@ -339,7 +350,7 @@ impl Discovery {
             ports.errors.remove(port);
             ports.open.remove(port)
         };
-        self.shared.tokens.revoke(port);
+        self.shared.release(port);
         let Some(open) = open else { return };
         open.cancel.cancel();
         open.tasks.close();
@@ -359,6 +370,17 @@ impl Discovery {
             (port.clone(), PortService { listener: open.state.listener.clone(), context })
         });
         (services.collect(), ports.errors.clone())
+    }
+
+    fn served(&self) -> Served {
+        let ports = self.ports();
+        let contexts: Vec<_> = ports.open.values().map(|open| open.state.context()).collect();
+        let partitions: BTreeMap<_, _> =
+            contexts.iter().map(|context| (context.partition.clone(), context.mac)).collect();
+        Served {
+            switch_id: contexts.first().map(|context| context.switch_id.clone()),
+            partitions: partitions.into_iter().collect(),
+        }
     }
 
     fn refresh_boot_prefixes(&self) {
@@ -381,6 +403,8 @@ impl Discovery {
             let old = shared.tokens_for.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone());
             if old.is_some_and(|old| other_tokens(&old, new)) {
                 drop(shared.tokens.revoke_all());
+                shared.metal_stack_v2.reset();
+                shared.metrics.metal_stack_v2.forget();
             }
         }
         let made = match spec {
@@ -401,6 +425,12 @@ impl Discovery {
                 cancel.clone(),
             );
             tokio::spawn(watching);
+            if upstream.spec().dialect == Dialect::MetalStackV2 {
+                let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
+                tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+                    refresh::run(&shared, &upstream, || discovery.served()).await;
+                }));
+            }
             (upstream, cancel)
         });
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);

@@ -206,12 +206,22 @@ impl Tokens {
         let mut table = self.table();
         let live = table.at(at, now).ok()?;
         let left = live.expires.saturating_sub(now);
-        if live.machine_id != Some(machine_id) || left <= margin {
+        // A token that the control API refused is nothing to tell again; one behind a handle is exchanged.
+        let remote = live.payload.remote.as_ref();
+        let refused =
+            live.payload.inner.is_none() && remote.is_some_and(|remote| remote.expires <= Instant::now());
+        if live.machine_id != Some(machine_id) || left <= margin || refused {
             return None;
         }
         let expires_at = unix_now() + left.as_secs();
         let handle = live.payload.inner.is_some();
         Some(Minted { token: live.payload.presented.clone()?, expires_at, handle })
+    }
+
+    /// The right that the live token of a place gives.
+    pub fn at(&self, at: &Binding) -> Result<Authorized, TokenRefusal> {
+        let now = self.now();
+        self.table().at(at, now).map(authorized)
     }
 
     /// Exchanges the token behind the handle of a place; the handle stays. The new one comes back where the
@@ -238,11 +248,11 @@ impl Tokens {
         }
     }
 
-    /// Marks the token behind the handle of a place as one to be exchanged: the control API refused it.
-    pub fn stale(&self, at: &Binding) {
+    /// Takes note of when the control API's token of a place ends: earlier than it said, where it refused it.
+    pub fn ends(&self, at: &Binding, when: Instant) {
         let now = self.now();
         if let Ok(Live { payload: Kept { remote: Some(remote), .. }, .. }) = self.table().at(at, now) {
-            remote.expires = Instant::now();
+            remote.expires = when;
         }
     }
 

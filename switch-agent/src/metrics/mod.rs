@@ -12,6 +12,7 @@ mod advertise_port;
 pub mod dhcp6;
 pub mod frr;
 pub mod machines;
+pub mod metal_stack_v2;
 pub mod proxy;
 pub mod reconcile;
 
@@ -26,6 +27,7 @@ pub struct Inner {
     pub dhcp6: dhcp6::Dhcp6Metrics,
     pub frr: frr::FrrMetrics,
     pub machines: machines::MachineMetrics,
+    pub metal_stack_v2: metal_stack_v2::MetalStackV2Metrics,
     pub proxy: proxy::ProxyMetrics,
     pub reconcile: reconcile::ReconcileMetrics,
 }
@@ -45,6 +47,7 @@ impl Default for Metrics {
             dhcp6: dhcp6::Dhcp6Metrics::register(&mut registry),
             frr: frr::FrrMetrics::register(&mut registry),
             machines: machines::MachineMetrics::register(&mut registry),
+            metal_stack_v2: metal_stack_v2::MetalStackV2Metrics::register(&mut registry),
             proxy: proxy::ProxyMetrics::register(&mut registry),
             reconcile: reconcile::ReconcileMetrics::register(&mut registry),
             registry,

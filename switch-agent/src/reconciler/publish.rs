@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use switch_agent_core::action::Action;
 use switch_agent_core::desired::Desired;
 use switch_agent_core::frr::{Templates, render};
@@ -10,7 +10,7 @@ use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
 use switch_agent_core::row::{Fields, Table};
-use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict};
+use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting};
 use tracing::{debug, info, warn};
 
 use crate::backend::state_db::StatusRows;
@@ -96,13 +96,23 @@ impl Logged {
 }
 
 /// The plan as `GET /v1/plan` shows it: the last pass's actions, and what waits.
-pub fn plan_json(actions: &[Action], status: &Status) -> Value {
-    let action = |action: &Action| json!({ "action": action.kind(), "object": action.object(), "detail": serde_json::to_value(action).unwrap_or_default() });
-    json!({
-        "actions": actions.iter().map(action).collect::<Vec<_>>(),
-        "waiting": status.waiting,
-        "conflicts": status.conflicts,
-    })
+pub fn plan_json(actions: &[Action], status: &Status) -> String {
+    #[derive(Serialize)]
+    struct Step<'a> {
+        action: &'static str,
+        object: String,
+        detail: &'a Action,
+    }
+    #[derive(Serialize)]
+    struct Plan<'a> {
+        actions: Vec<Step<'a>>,
+        waiting: &'a [Waiting],
+        conflicts: &'a [Conflict],
+    }
+    let step = |action| Step { action: Action::kind(action), object: action.object(), detail: action };
+    let actions = actions.iter().map(step).collect();
+    let plan = Plan { actions, waiting: &status.waiting, conflicts: &status.conflicts };
+    serde_json::to_string(&plan).unwrap_or_default()
 }
 
 /// The FRR configuration that `render-only` leaves in the state directory: every configured port, up or not,

@@ -6,11 +6,13 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Context, Result, ensure, fail};
+use crate::failure::{Context, Failure, Result, ensure, fail};
 use crate::http;
 
 const HEAD_MAX: usize = 16 << 10;
 const CHUNK: usize = 64 << 10;
+/// A connection on which this much breaks is given up.
+const BROKEN_MAX: usize = 100;
 
 /// What each connection does.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,8 @@ pub(super) struct Load {
 pub(super) struct Outcome {
     /// Sorted.
     latencies: Vec<Duration>,
+    /// Exchanges that broke.
+    pub broken: usize,
     pub elapsed: Duration,
 }
 
@@ -76,11 +80,11 @@ impl Target {
         Ok(stream)
     }
 
-    /// Runs the load; every answer must be a 200. For use in the namespace of the machine: threads that are
+    /// Runs the load; an answer other than 200 breaks an exchange, and more than one in a thousand fails it. For use in the namespace of the machine: threads that are
     /// made here stay in it.
     pub(super) fn run(&self, load: Load) -> Result<Outcome> {
         let start = Barrier::new(load.connections as usize + 1);
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut broken) = (Outcome::default(), Vec::new());
         thread::scope(|scope| {
             let workers: Vec<_> = (0..load.connections)
                 .map(|at| {
@@ -95,7 +99,10 @@ impl Target {
             let began = Instant::now();
             for worker in workers {
                 match worker.join() {
-                    Ok(latencies) => outcome.latencies.extend(latencies?),
+                    Ok((latencies, reasons)) => {
+                        outcome.latencies.extend(latencies);
+                        broken.extend(reasons);
+                    }
                     Err(_) => fail!("a connection of the load panicked"),
                 }
             }
@@ -103,36 +110,50 @@ impl Target {
             Ok(())
         })?;
         outcome.latencies.sort_unstable();
+        outcome.broken = broken.len();
+        if let Some(why) = broken.pop().filter(|_| outcome.broken > outcome.requests() / 1000 + 1) {
+            fail!("{} exchanges broke beside {} that did not: {why}", outcome.broken, outcome.requests());
+        }
         ensure!(outcome.requests() > 0, "no request was answered");
         Ok(outcome)
     }
 
-    fn connection(&self, load: Load, at: u32) -> Result<Vec<Duration>> {
+    /// Latencies, and why exchanges broke.
+    fn connection(&self, load: Load, at: u32) -> (Vec<Duration>, Vec<Failure>) {
         let request = self.request(load.keep_alive);
         let began = Instant::now();
         // Connections take turns, and stay in step with the clock whatever a request took.
         let pause = load.rate.map(|rate| Duration::from_secs(1) * load.connections / rate);
         let mut due = pause.map(|pause| began + pause * at / load.connections);
         let mut stream = None;
-        let mut latencies = Vec::new();
+        let (mut latencies, mut broken) = (Vec::new(), Vec::new());
         let mut buffer = vec![0; CHUNK];
-        while began.elapsed() < load.span {
+        while began.elapsed() < load.span && broken.len() < BROKEN_MAX {
             if let (Some(at), Some(pause)) = (due, pause) {
                 thread::sleep(at.saturating_duration_since(Instant::now()));
                 due = Some(at + pause);
             }
             // A request that waits for a late one before it is late itself.
             let sent = Instant::now();
-            let mut connection = match stream.take() {
-                Some(stream) => stream,
-                None => self.connect()?,
-            };
-            connection.write_all(&request).context(|| "send a request".into())?;
-            answer(&mut connection, &mut buffer).context(|| "read an answer".into())?;
-            latencies.push(sent.elapsed());
-            stream = load.keep_alive.then_some(connection);
+            match self.exchange(stream.take(), &request, &mut buffer) {
+                Ok(connection) => {
+                    latencies.push(sent.elapsed());
+                    stream = load.keep_alive.then_some(connection);
+                }
+                Err(why) => broken.push(why),
+            }
         }
-        Ok(latencies)
+        (latencies, broken)
+    }
+
+    fn exchange(&self, stream: Option<TcpStream>, request: &[u8], buffer: &mut [u8]) -> Result<TcpStream> {
+        let mut stream = match stream {
+            Some(stream) => stream,
+            None => self.connect()?,
+        };
+        stream.write_all(request).context(|| "send a request".into())?;
+        answer(&mut stream, buffer).context(|| "read an answer".into())?;
+        Ok(stream)
     }
 }
 

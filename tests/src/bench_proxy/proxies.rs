@@ -62,7 +62,9 @@ impl Kind {
         };
         Ok(match self {
             Kind::SwitchAgent => {
-                let mut command = Command::new(bin.join("examples/forward"));
+                // The test of the bench has another build of it at hand.
+                let program = std::env::var_os("BENCH_FORWARD").map(PathBuf::from);
+                let mut command = Command::new(program.unwrap_or_else(|| bin.join("examples/forward")));
                 command.arg(write("config_db.json", config_db(world))?).arg(dir.join("state"));
                 command
             }

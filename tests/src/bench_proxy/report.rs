@@ -48,6 +48,7 @@ enum Unit {
     MibPerSecond,
     Kib,
     Mib,
+    Count,
 }
 
 impl Unit {
@@ -58,6 +59,7 @@ impl Unit {
             Unit::Rate => format!("{value:.0}/s"),
             Unit::MibPerSecond => format!("{value:.0} MiB/s"),
             Unit::Kib => format!("{value:.1} KiB"),
+            Unit::Count => format!("{value:.0}"),
             Unit::Mib => format!("{:.1} MiB", value / 1024.0),
         }
     }
@@ -77,7 +79,11 @@ fn kib(value: u64) -> f64 {
     value as f64
 }
 
-const ROWS: [Row; 15] = [
+fn count(value: usize) -> f64 {
+    f64::from(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+const ROWS: [Row; 16] = [
     Row {
         name: "CPU per request",
         key: "cpu_us_per_request",
@@ -149,6 +155,14 @@ const ROWS: [Row; 15] = [
         key: "stream_cpu_us_per_mib",
         unit: Unit::Micros,
         value: |f| Some(f.stream_cpu_per_mib.as_secs_f64() * 1e6),
+    },
+    Row {
+        name: "exchanges that broke",
+        key: "broken_exchanges",
+        unit: Unit::Count,
+        value: |f| {
+            Some([&f.kept, &f.closed, &f.paced, &f.paced_closed].map(|load| count(load.broken)).iter().sum())
+        },
     },
     Row { name: "resident memory", key: "rss_kib", unit: Unit::Mib, value: |f| Some(kib(f.rss_kib)) },
     Row {

@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod metal_stack_v2;
 mod moves;
 mod proxy;
 mod removal;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         cli::cases(),
         proxy::cases(),
+        metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
         isolation::cases(),

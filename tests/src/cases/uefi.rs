@@ -38,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!("uefi",
         400 s: firmware_boots_over_http_through_the_boot_vrf;
         180 s: firmware_chain_loads_ipxe_and_its_script;
+        180 s: ipxe_boots_linux_over_ipv6_without_dhcp;
     )
 }
 
@@ -128,11 +129,57 @@ fn firmware_chain_loads_ipxe_and_its_script(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What a disc with iPXE has to say: an address by SLAAC, and the script of the default router.
+const DISC: &str = "#!ipxe
+:retry
+ifconf --configurator ipv6 net0 || goto retry
+echo Default router ${net0/gateway6}
+chain http://[${net0/gateway6}]:18090/boot.ipxe || goto retry
+";
+
+/// No DHCPv6, no IPv4: advertisements and the proxy are enough for iPXE, and the command line for what it
+/// starts. The profile is one for this boot only.
+fn ipxe_boots_linux_over_ipv6_without_dhcp(lab: &Lab) -> Result<()> {
+    let leaf = lab.leaf_of(&AT);
+    let (partition, port) =
+        (format!("BOOT_NETWORK_PARTITION|{}", AT.partition), format!("BOOT_NETWORK_PORT|{}", AT.port));
+    let image = |name: &str| format!("http://[{API}]/{name}");
+    leaf.configure(&partition, &[("dhcp6", "disabled")])?;
+    let profile = [("kernel_url", image("linux")), ("initrd_url@", image("initrd"))];
+    let profile: Vec<(&str, &str)> = profile.iter().map(|(field, value)| (*field, value.as_str())).collect();
+    leaf.configure("BOOT_NETWORK_PROFILE|linux", &profile)?;
+    leaf.configure(&port, &[("boot_profile_once", "linux@first")])?;
+    wait::until(CONVERGENCE, || leaf.converged())?;
+    thread::sleep(NEW_BOOT);
+    let boot = power_cycle_with(lab, "boot-slaac", Some(DISC))?;
+    boot.explain(boot.check_slaac())?;
+    check_timeline(lab, &["carrier", "config"])?;
+    println!("iPXE by SLAAC, the leaf's script, Linux and its command line:");
+    print_timeline(&boot.events);
+    for line in
+        boot.console.lines().filter(|line| line.contains("command line:") || line.contains("proxy says"))
+    {
+        println!("  {}", line.trim());
+    }
+    Ok(())
+}
+
 /// Powers the machine on, and waits until it is off again.
 fn power_cycle(lab: &Lab, name: &str) -> Result<Boot> {
+    power_cycle_with(lab, name, None)
+}
+
+/// The same with a disc of iPXE in its drive.
+fn power_cycle_with(lab: &Lab, name: &str, disc: Option<&str>) -> Result<Boot> {
     let remote_hands = lab.firmware.as_ref().context(|| "this lab has no machine with firmware".into())?;
     let directory = &remote_hands.join(name);
-    fs::create_dir(directory).context(|| directory.display().to_string())?;
+    // The remote hands see the directory when all is in it.
+    let drawer = remote_hands.join(format!("drawer-{name}"));
+    fs::create_dir(&drawer).context(|| drawer.display().to_string())?;
+    if let Some(script) = disc {
+        fs::write(drawer.join("script.ipxe"), script).context(|| drawer.display().to_string())?;
+    }
+    fs::rename(&drawer, directory).context(|| directory.display().to_string())?;
     let appears = |name: &str| {
         let path = directory.join(name);
         move || {
@@ -202,6 +249,39 @@ impl Boot {
         );
         ensure!(self.console.contains(&told), "the script did not say {told:?}");
         self.check_end("kernel")
+    }
+
+    /// iPXE and Linux came up by what the leaf advertises.
+    fn check_slaac(&self) -> Result<()> {
+        let [script, _, kernel, _, initrd, _] =
+            self.steps([get("/boot.ipxe"), ok(), get("/linux"), ok(), get("/initrd"), ok()])?;
+        ensure!(
+            script.destination.is_unicast_link_local(),
+            "iPXE asked {} for its script",
+            script.destination
+        );
+        ensure!(AT.prefix().contains(&kernel.source), "the kernel is asked for from {}", kernel.source);
+        ensure!(
+            kernel.destination == API && initrd.destination == API,
+            "images came from {}",
+            kernel.destination
+        );
+        let dhcp6 = self.events.iter().filter(|event| matches!(event.message, Message::Dhcp6(_))).count();
+        ensure!(dhcp6 == 0, "{dhcp6} DHCPv6 messages");
+        let line = self.console.lines().find(|line| line.starts_with("command line:"));
+        let line = line.context(|| format!("no command line on the console: {}", self.console))?;
+        let bootif = format!("BOOTIF=01-{}", MAC.replace(':', "-"));
+        let proxy = format!("boot.proxy=http://[{}]:18090", AT.router());
+        let port = format!("boot.port={} boot.partition={}", AT.port, AT.partition);
+        for wanted in [bootif.as_str(), &proxy, &port, "console=ttyS0,115200n8"] {
+            ensure!(line.contains(wanted), "{wanted:?} is not in {line:?}");
+        }
+        let said =
+            self.console.lines().find_map(|line| line.strip_prefix("the proxy says: ")).unwrap_or_default();
+        let said: serde_json::Value =
+            serde_json::from_str(said).context(|| format!("the proxy said {said:?}"))?;
+        ensure!(said["port"]["name"] == AT.port && said["machine"]["mac"] == MAC, "the proxy said {said}");
+        self.check_end("linux")
     }
 
     /// The program said its words and switched the machine off.

@@ -4,17 +4,22 @@
 //! with the switch's JWKS, and refuse when the two do not speak of the same place.
 
 mod keys;
-mod pki;
+pub(crate) mod pki;
 mod requests;
 mod verify;
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
@@ -80,12 +85,26 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Io("start the runtime", error))?;
-    runtime.block_on(serve(listen, tls, api))
+    let answer = move |request| {
+        let api = api.clone();
+        async move { api.answer(request).await }
+    };
+    runtime.block_on(serve(listen, tls, answer))
 }
 
-async fn serve(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, api: Arc<Api>) -> Result<(), Error> {
+/// Serves HTTP/1.1 and HTTP/2 over TLS until the process ends.
+pub(crate) async fn serve<A, F, B>(
+    listen: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    answer: A,
+) -> Result<(), Error>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let listener = TcpListener::bind(listen).await.map_err(|error| Error::Io("listen", error))?;
-    tracing::info!(%listen, "control API");
+    tracing::info!(%listen, "listening");
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     loop {
         let stream = match listener.accept().await {
@@ -97,16 +116,13 @@ async fn serve(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, api: Arc<Api>
             }
         };
         stream.set_nodelay(true).ok();
-        let (acceptor, api) = (acceptor.clone(), api.clone());
+        let (acceptor, answer) = (acceptor.clone(), answer.clone());
         tokio::spawn(async move {
             let stream = match acceptor.accept(stream).await {
                 Ok(stream) => stream,
                 Err(error) => return tracing::info!(%error, "TLS handshake failed"),
             };
-            let service = service_fn(move |request| {
-                let api = api.clone();
-                async move { api.answer(request).await }
-            });
+            let service = service_fn(answer);
             let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new());
             builder.http2().timer(TokioTimer::new());

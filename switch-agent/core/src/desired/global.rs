@@ -58,6 +58,14 @@ pub(super) fn global(config: &ConfigDb, findings: &mut Findings) -> Global {
     let admin_up = reader.or("admin_status", true, admin_status());
     let switch_id = reader.optional("switch_id", switch_id);
     let upstream = upstream(&mut reader);
+    if upstream
+        .as_ref()
+        .is_some_and(|upstream| upstream.dialect == Dialect::MetalStackV2 && upstream.token_file.is_none())
+    {
+        let rule = "is not set: without a token of its own the agent gets none for machines";
+        let row = row_name(TABLE, KEY);
+        findings.warnings.push(Rejected::of_field(&row, "control_api_token_file", None, rule));
+    }
     let proxy_port = reader.or("proxy_port", PROXY_PORT_DEFAULT, number(1..=u16::MAX));
     let leak_method = reader.or("leak_method", LeakMethod::Auto, leak_methods());
     let leak_method =

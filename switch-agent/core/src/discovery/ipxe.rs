@@ -101,7 +101,7 @@ pub fn render(
 ///
 /// `boot.proxy`, `boot.switch`, `boot.port`, `boot.partition`, `boot.root_path` (once for each SAN target) and
 /// `BOOTIF` as pxelinux spells it; for the metal-stack dialects also `PIXIE_API_URL`, the whole URL of the
-/// configuration that metal-hammer fetches. `${...}` is iPXE's to fill in.
+/// configuration that metal-hammer fetches, unless the command line has one. `${...}` is iPXE's to fill in.
 pub fn parameters(port: &PortContext, dialect: Dialect) -> String {
     let proxy = port.proxy_url();
     let mut all = vec![
@@ -112,10 +112,11 @@ pub fn parameters(port: &PortContext, dialect: Dialect) -> String {
         format!("boot.partition={}", port.partition),
     ];
     all.extend(port.settings.boot_root_paths.iter().map(|path| format!("boot.root_path={path}")));
+    let named = port.settings.boot_cmdline.as_ref().is_some_and(|line| line.contains("PIXIE_API_URL="));
     match dialect {
-        Dialect::Generic => {}
-        Dialect::MetalStackV2 => all.push(format!("PIXIE_API_URL={proxy}/config/${{uuid}}")),
-        Dialect::MetalStackV1 => all.push(format!("PIXIE_API_URL={proxy}/certs")),
+        Dialect::MetalStackV2 if !named => all.push(format!("PIXIE_API_URL={proxy}/config/${{uuid}}")),
+        Dialect::MetalStackV1 if !named => all.push(format!("PIXIE_API_URL={proxy}/certs")),
+        Dialect::Generic | Dialect::MetalStackV2 | Dialect::MetalStackV1 => {}
     }
     all.join(" ")
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::metal_stack_v1::procedure::Procedure;
+use super::metal_stack_v2;
 use super::target::Target;
 use crate::desired::{Dialect, quoted};
 
@@ -119,7 +120,7 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 /// `generic`: every path below the API base with the methods that REST APIs use
 /// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity.
 /// `metal-stack-v1`: the procedures that metal-hammer calls, by their own paths, and its one REST request,
-/// below the API base. `metal-stack-v2` forwards nothing under `/api`; its own paths carry their own list.
+/// below the API base. `metal-stack-v2`: the procedures that booting takes, by their own paths.
 pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
     match dialect {
         Dialect::Generic => vec![PathRule {
@@ -127,7 +128,7 @@ pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
             verbs: ["GET", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
             pattern: "/**".to_owned(),
         }],
-        Dialect::MetalStackV2 => Vec::new(),
+        Dialect::MetalStackV2 => metal_stack_v2::default_rules(),
         Dialect::MetalStackV1 => {
             let rule = |verb: &str, pattern: &str| PathRule {
                 deny: false,

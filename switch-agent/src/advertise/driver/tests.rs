@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::io;
 
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::{ALL_NODES_MAC, ChecksumOffload, FrameAddresses};

@@ -245,7 +245,7 @@ impl Database {
             for key in chunk {
                 pipeline.cmd("HGETALL").arg(key);
             }
-            let replies: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = self.query("HGETALL", &pipeline).await?;
+            let replies: Vec<Vec<(Vec<u8>, Vec<u8>)>> = self.query("HGETALL", &pipeline).await?;
             for (key, reply) in chunk.iter().zip(replies) {
                 if !reply.is_empty() {
                     hashes.insert(key.as_str(), text_fields(reply));
@@ -253,6 +253,26 @@ impl Database {
             }
         }
         Ok(hashes)
+    }
+
+    /// Whether all of `present` exist and none of `absent`, by two commands for any number of keys.
+    ///
+    /// # Errors
+    /// As [`Database::query`].
+    pub async fn exist_as(&self, present: &[String], absent: &[String]) -> Result<bool, DatabaseError> {
+        let mut pipeline = redis::pipe();
+        let asked = [(present, present.len()), (absent, 0)].into_iter().filter(|(keys, _)| !keys.is_empty());
+        let wanted: Vec<usize> = asked
+            .map(|(keys, exist)| {
+                pipeline.cmd("EXISTS").arg(keys);
+                exist
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let counts: Vec<usize> = self.query("EXISTS", &pipeline).await?;
+        Ok(counts == wanted)
     }
 
     /// Which of `keys` exist, pipelined.
@@ -279,7 +299,7 @@ impl Database {
 }
 
 /// Fields as text. Foreign rows may hold any bytes (a port's description), and must not blind the agent.
-fn text_fields(reply: BTreeMap<Vec<u8>, Vec<u8>>) -> Fields {
+fn text_fields(reply: Vec<(Vec<u8>, Vec<u8>)>) -> Fields {
     let text = |bytes: Vec<u8>| {
         String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     };

@@ -43,15 +43,15 @@ impl StatusWriter {
     ///
     /// # Errors
     /// STATE_DB cannot be read or written; the next call reads again what is there.
-    pub async fn publish(&mut self, wanted: &StatusRows) -> Result<usize, DatabaseError> {
+    pub async fn publish(&mut self, wanted: StatusRows) -> Result<usize, DatabaseError> {
         let Known { rows, valid_until } = self.current().await?;
-        let wanted: BTreeMap<String, Fields> = STATUS_TABLES
-            .iter()
-            .filter_map(|table| Some((table, wanted.get(*table)?)))
+        let wanted: BTreeMap<String, Fields> = wanted
+            .into_iter()
+            .filter(|(table, _)| STATUS_TABLES.contains(&table.as_str()))
             .flat_map(|(table, rows)| {
-                rows.iter().map(|(key, fields)| (self.database.key(table, key), fields))
+                let database = &self.database;
+                rows.into_iter().map(move |(key, fields)| (database.key(&table, &key), fields))
             })
-            .map(|(key, fields)| (key, fields.clone()))
             .collect();
         let (pipeline, changed) = difference(&rows, &wanted);
         if changed > 0 {

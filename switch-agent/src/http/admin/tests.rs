@@ -164,7 +164,7 @@ pub(crate) fn snapshot() -> Snapshot {
         error: None,
     };
     snapshot.status.partitions.insert(partition.partition.clone(), partition);
-    snapshot.plan_json = json!({ "actions": [] });
+    snapshot.plan_json = json!({ "actions": [] }).to_string();
     snapshot.pass = Some(PassInfo {
         reason: "periodic".to_owned(),
         duration: Duration::from_millis(12),

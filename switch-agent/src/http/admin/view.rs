@@ -131,7 +131,7 @@ pub(crate) fn partitions(snapshot: &Snapshot) -> Value {
 
 /// `GET /v1/plan`
 pub(crate) fn plan(snapshot: &Snapshot) -> Value {
-    json!({ "finished_at": snapshot.pass.as_ref().map(|pass| pass.finished_at), "plan": snapshot.plan_json })
+    json!({ "finished_at": snapshot.pass.as_ref().map(|pass| pass.finished_at), "plan": serde_json::from_str::<Value>(&snapshot.plan_json).unwrap_or_default() })
 }
 
 /// `GET /v1/status`

@@ -50,7 +50,11 @@ pub async fn forward(
         let message = "no control API is configured on this switch";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "upstream-none", message).retry_after(RETRY)
     })?;
-    let rules = rules(&context, upstream.spec().dialect);
+    // The metal-stack dialects have paths of their own.
+    let rules = match upstream.spec().dialect {
+        Dialect::Generic => rules(&context, Dialect::Generic),
+        Dialect::MetalStackV2 | Dialect::MetalStackV1 => Vec::new(),
+    };
     let pass = Pass { mac, right, rules: &rules, prefix: PREFIX };
     exchange(incomer, request, target, &upstream, pass).await
 }

@@ -19,6 +19,7 @@ use super::PortState;
 use super::answer::{Refusal, json, text, token_bearing};
 use super::api;
 use super::body::{self, ReplyBody};
+use super::metal_stack_v2::{self, Told};
 use crate::http::tokens::{MintError, Minted};
 
 const TOKEN_BODY_MAX: u64 = 4 << 10;
@@ -99,6 +100,9 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
         Ok(target) => target,
         Err(refusal) => return ("malformed", Err(refusal)),
     };
+    if metal_stack_v2::takes(incomer, &target) {
+        return metal_stack_v2::serve(incomer, request, &target).await;
+    }
     let get = request.method() == Method::GET;
     let post = request.method() == Method::POST;
     match target.path() {
@@ -147,19 +151,9 @@ fn target(incomer: &Incomer<'_>, request: &Request<Incoming>) -> Result<Target, 
 
 async fn boot(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
-    let context = port.context();
+    let Told { context, age, base } = metal_stack_v2::told(port);
     let mac = incomer.mac().await;
-    let config = match &context.settings.machine_config_file {
-        None => None,
-        Some(path) => {
-            let parse = |text: &str| parse_machine_config(text).map_err(|error| error.to_string());
-            let (object, age) = port.shared.configs.get(path, parse).await.map_err(|error| {
-                tracing::warn!(port = %port.listener.port, error, "machine_config_file cannot be used");
-                unusable_file("machine-config-unusable", "the partition's machine_config_file cannot be used")
-            })?;
-            Some(MachineConfig { object, age })
-        }
-    };
+    let config = machine_config(incomer, &context).await?;
     let mut addresses = vec![incomer.address()];
     if let Some(mac) = mac {
         addresses.extend(port.shared.neighbors.addresses(port.listener.ifindex, mac));
@@ -168,7 +162,27 @@ async fn boot(incomer: &Incomer<'_>) -> Outcome {
     }
     let machine = MachineFacts { mac, addresses, id: port.shared.tokens.machine_id(&port.listener.port) };
     incomer.report(mac, ProxyStep::Config);
-    Ok(json(StatusCode::OK, &boot::document(&context, machine, config)))
+    let mut document = boot::document(&context, machine, config);
+    document.config_age_s = document.config_age_s.max(age.unwrap_or_default().as_secs());
+    document.api.base = base.unwrap_or(document.api.base);
+    Ok(json(StatusCode::OK, &document))
+}
+
+/// The partition's `machine_config_file`, where it has one.
+pub async fn machine_config(
+    incomer: &Incomer<'_>,
+    context: &PortContext,
+) -> Result<Option<MachineConfig>, Refusal> {
+    let Some(path) = &context.settings.machine_config_file else {
+        return Ok(None);
+    };
+    let port = incomer.port;
+    let parse = |text: &str| parse_machine_config(text).map_err(|error| error.to_string());
+    let (object, age) = port.shared.configs.get(path, parse).await.map_err(|error| {
+        tracing::warn!(port = %port.listener.port, error, "machine_config_file cannot be used");
+        unusable_file("machine-config-unusable", "the partition's machine_config_file cannot be used")
+    })?;
+    Ok(Some(MachineConfig { object, age }))
 }
 
 fn unusable_file(code: &'static str, message: &str) -> Refusal {
@@ -178,7 +192,7 @@ fn unusable_file(code: &'static str, message: &str) -> Refusal {
 
 async fn script(incomer: &Incomer<'_>) -> Outcome {
     let port = incomer.port;
-    let context = port.context();
+    let Told { context, .. } = metal_stack_v2::told(port);
     let mac = incomer.mac().await;
     let mut script = None;
     if let Some(once) = &context.settings.boot_once
@@ -222,7 +236,7 @@ async fn rendered(port: &PortState, context: &PortContext, mac: Option<MacAddr>)
     })
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
     machine_id: Option<uuid::Uuid>,
@@ -256,24 +270,14 @@ async fn token(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
 
 async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     let port = incomer.port;
-    check_token_headers(request.headers())?;
     let upstream = port.shared.current_upstream();
     let spec = upstream.as_ref().map(|upstream| upstream.spec());
     if spec.is_some_and(|spec| spec.dialect == Dialect::MetalStackV1) {
         let message = "this control API mints its own tokens; see its own paths";
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "dialect-without-tokens", message));
     }
-    let body = body::read(request.into_body(), TOKEN_BODY_MAX, &port.shared.limits).await?;
-    let asked: TokenRequest = if body.is_empty() {
-        TokenRequest::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|_| {
-            let message = "the body is {\"machine_id\": \"<uuid>\"} or empty";
-            Refusal::new(StatusCode::BAD_REQUEST, "body-invalid", message)
-        })?
-    };
+    let machine_id = asked_machine_id(incomer, request).await?.map(|id| id.to_string());
     let mac = incomer.known_mac().await?;
-    let machine_id = asked.machine_id.map(|id| id.to_string());
     let mode = spec.map(|spec| spec.machine_token).unwrap_or_default();
     let minted = {
         let _one = port.minting.try_lock().map_err(|_| mint_in_flight())?;
@@ -286,6 +290,23 @@ async fn mint(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
     port.shared.metrics.proxy.token_minted();
     incomer.report(Some(mac), ProxyStep::Token { machine_id });
     Ok(token_reply(&minted))
+}
+
+/// The machine id in a request for a token, which must be one.
+pub async fn asked_machine_id(
+    incomer: &Incomer<'_>,
+    request: Request<Incoming>,
+) -> Result<Option<uuid::Uuid>, Refusal> {
+    check_token_headers(request.headers())?;
+    let body = body::read(request.into_body(), TOKEN_BODY_MAX, &incomer.port.shared.limits).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let asked: TokenRequest = serde_json::from_slice(&body).map_err(|_| {
+        let message = "the body is {\"machine_id\": \"<uuid>\"} or empty";
+        Refusal::new(StatusCode::BAD_REQUEST, "body-invalid", message)
+    })?;
+    Ok(asked.machine_id)
 }
 
 /// The reply of `POST /v1/token`.
@@ -361,6 +382,7 @@ async fn events(incomer: &Incomer<'_>, request: Request<Incoming>) -> Outcome {
         short
     });
     let mac = incomer.mac().await;
+    metal_stack_v2::relay(incomer.port, mac, &event.stage, message.as_deref());
     incomer.report(mac, ProxyStep::Event { stage: event.stage, message });
     Ok(json(StatusCode::ACCEPTED, &serde_json::json!({})))
 }

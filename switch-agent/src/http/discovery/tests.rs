@@ -9,6 +9,8 @@ mod http2;
 mod limits;
 mod local;
 mod long_streams;
+mod metal_apiserver;
+mod metal_stack_v2;
 mod profiles;
 mod raw_api;
 mod recovery;

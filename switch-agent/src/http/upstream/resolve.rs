@@ -32,6 +32,10 @@ impl AddressPolicy {
         *self.boot_prefixes.write().unwrap_or_else(PoisonError::into_inner) = prefixes;
     }
 
+    pub fn has_boot_prefix(&self, prefix: Ipv6Net) -> bool {
+        self.boot_prefixes.read().unwrap_or_else(PoisonError::into_inner).contains(&prefix)
+    }
+
     pub fn check(&self, address: IpAddr) -> Result<(), AddressRefusal> {
         #[cfg(test)]
         if self.allow_loopback && address.is_loopback() {

@@ -149,6 +149,28 @@ fn a_bad_global_row_is_conservative() {
 }
 
 #[test]
+fn metal_stack_needs_a_token() {
+    let warnings = |more: &[(&str, &str)]| {
+        let mut fields =
+            row(&[("control_api_url", "https://api"), ("control_api_dialect", "metal-stack-v2")]);
+        fields.extend(row(more));
+        let mut config = base();
+        config.insert("BOOT_NETWORK", "global", fields);
+        let desired = Desired::from_config(&config);
+        assert_eq!((desired.rejected.len(), desired.global.upstream.is_some()), (0, true));
+        desired.warnings.iter().map(Rejected::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warnings(&[]),
+        [
+            "BOOT_NETWORK|global: control_api_token_file: is not set: without a token of its own the agent gets none for \
+             machines"
+        ]
+    );
+    assert!(warnings(&[("control_api_token_file", "/etc/token")]).is_empty());
+}
+
+#[test]
 fn port_channels_take_their_number_and_ports_their_index() {
     let mut config = base();
     config.insert("PORTCHANNEL", "PortChannel0007", fields([]));
