@@ -89,6 +89,32 @@ async fn slow_headers_and_silence_end_the_connection() {
     assert!(closed > Duration::from_millis(300) && closed < Duration::from_secs(3), "{closed:?}");
 }
 
+/// However long a connection may be idle, a header block may not take that long.
+#[tokio::test]
+async fn a_header_byte_by_byte_is_cut() {
+    let proxy = Proxy::with(Limits { idle_timeout: Duration::from_secs(30), ..short() });
+    let port = proxy.open("Ethernet0", |_| {}).await;
+    // The first request of a connection, and a later one.
+    for before in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let (mut read, mut write) = TcpStream::connect(("::1", port)).await.unwrap().into_split();
+        write.write_all(before.as_bytes()).await.unwrap();
+        let started = Instant::now();
+        let drip = tokio::spawn(async move {
+            for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ".iter().chain(&[b'a'; 10_000]) {
+                if write.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(5), read.read_to_end(&mut answer)).await.expect("cut").ok();
+        drip.abort();
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stalled_body_is_cut() {
     let proxy = Proxy::with(short());
