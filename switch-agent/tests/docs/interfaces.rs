@@ -192,7 +192,7 @@ fn error_codes_exist() {
         "metal_stack_v2/client.rs",
         "metal_stack_v2/routes.rs",
         "../tokens.rs",
-        "../upstream.rs",
+        "../upstream/error.rs",
         "../../../core/src/discovery/metal_stack_v2/pins.rs",
     ];
     let source: String =
