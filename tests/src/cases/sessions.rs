@@ -1,5 +1,6 @@
 //! A connection ends with what it belongs to, and no port's load is another's.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::process::Command;
@@ -26,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!("sessions",
         60 s: a_forged_source_address_gets_no_answer;
         90 s: a_pulled_cable_ends_connections_and_token,
+            another_mac_ends_connections_and_token,
             many_connections_of_one_port_are_no_others_trouble;
         180 s: a_port_that_leaves_its_vrf_ends_its_connections;
     )
@@ -113,6 +115,42 @@ fn a_pulled_cable_ends_connections_and_token(lab: &Lab) -> Result<()> {
     ensure!(answer.is_empty(), "the old connection is answered: {answer}");
     let call = Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
     machine.send(&call)?.expect(401).map(drop)
+}
+
+/// Whoever has the address now is somebody else, whatever he knows of the one before.
+fn another_mac_ends_connections_and_token(lab: &Lab) -> Result<()> {
+    let (machine, leaf) = (&lab.machines[0], &lab.leaves[0]);
+    let token = machine.token()?;
+    let mut stream = established(machine)?;
+    let before = machine.get("/v1/boot")?.expect(200)?.json()?;
+    let own = before["machine"]["mac"].as_str().context(|| format!("no MAC in {before}"))?.to_owned();
+    let other = "52:54:00:0b:ad:01";
+    let change_to = |mac: &str| {
+        run(Command::new("ip").args(["-n", machine.ns.0, "link", "set", NIC, "address", mac])).map(drop)
+    };
+    // As a host that replaces another one does: it tells of itself at once.
+    machine.ns.run(|| {
+        let path = format!("/proc/sys/net/ipv6/conf/{NIC}/ndisc_notify");
+        fs::write(&path, "1").context(|| path)
+    })?;
+    change_to(other)?;
+    let ended = wait::until(wait::seconds(10), || {
+        let open = open_connections(leaf, machine.home.port)?;
+        ensure!(open == 0.0, "{open} connections live on with another MAC");
+        Ok(())
+    });
+    let answer = ask(&mut stream).unwrap_or_default();
+    let call = Request::get("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
+    let refused = wait::until(wait::seconds(10), || machine.send(&call)?.expect(401));
+    change_to(&own)?;
+    let back = wait::until(wait::seconds(20), || {
+        let now = machine.get("/v1/boot")?.expect(200)?.json()?;
+        ensure!(now["machine"]["mac"] == own.as_str(), "{now}");
+        machine.send(&call)?.expect(401)
+    });
+    ended?;
+    ensure!(answer.is_empty(), "the old connection is answered: {answer}");
+    refused.and(back).map(drop)
 }
 
 /// The kernel's filter and the agent's events: the established connection gets no answer any more, though the
