@@ -102,6 +102,7 @@ class Agent:
 
     def __init__(self, db):
         self.row = state_rows(db, AGENT_STATE).get("global")
+        self.rejected = (self.row or {}).get("rejected", "").splitlines()
         if self.row is None:
             self.state = "absent"
             self.remark = "The agent is not running: STATE_DB has no {}|global.".format(AGENT_STATE)
@@ -126,28 +127,38 @@ def merged(configured, states):
     return [(key, configured.get(key), states.get(key)) for key in keys]
 
 
-def remark(state, configured):
-    """What is wrong with a row, or what it waits for."""
-    if state is None:
-        return "not reported by the agent"
-    text = state.get("error") or state.get("waiting_on") or ""
-    if configured is None:
-        text = "; ".join(filter(None, [text, "not in CONFIG_DB"]))
-    return text
+def unreported(db, agent, row):
+    """Why the agent reports nothing of a configured row."""
+    for message in agent.rejected:
+        if message.startswith(row + ": "):
+            return "rejected: " + message[len(row) + 2:]
+    if agent.state != "absent" and admin_status_of(db) == "down":
+        return "BOOT_NETWORK|global has admin_status down"
+    return "not reported by the agent"
 
 
-def answer_rows(db, table, state_table, key_name):
+def admin_status_of(db):
+    return db.cfgdb.get_table(GLOBAL).get("global", {}).get("admin_status", "up")
+
+
+def answer_rows(db, agent, table, state_table, key_name):
     """One dict per row, configured or reported, with the STATE_DB fields and `configured`, `remark`."""
     rows = []
     for key, configured, state in merged(db.cfgdb.get_table(table), state_rows(db, state_table)):
-        row = {key_name: key, "configured": configured is not None, "remark": remark(state, configured)}
+        if state is None:
+            remark = unreported(db, agent, "{}|{}".format(table, key))
+        else:
+            waiting = "waits for " + state["waiting_on"] if "waiting_on" in state else None
+            here = None if configured is not None else "not in CONFIG_DB"
+            remark = "; ".join(filter(None, [state.get("error") or waiting, here]))
+        row = {key_name: key, "configured": configured is not None, "remark": remark}
         row.update(state or {})
         rows.append(row)
     return rows
 
 
-def ports_of(db):
-    rows = answer_rows(db, PORT, PORT_STATE, "port")
+def ports_of(db, agent):
+    rows = answer_rows(db, agent, PORT, PORT_STATE, "port")
     configured = db.cfgdb.get_table(PORT)
     for row in rows:
         # Without a report, the partition that is asked for.
@@ -157,8 +168,8 @@ def ports_of(db):
     return rows
 
 
-def partitions_of(db):
-    rows = answer_rows(db, PARTITION, PARTITION_STATE, "partition")
+def partitions_of(db, agent):
+    rows = answer_rows(db, agent, PARTITION, PARTITION_STATE, "partition")
     configured = db.cfgdb.get_table(PARTITION)
     for row in rows:
         if row.get("prefix") is None and row["partition"] in configured:
@@ -193,23 +204,21 @@ def status(db, as_json):
     agent = Agent(db)
     fields = agent.row or {}
     phases = {}
-    ports, partitions = ports_of(db), partitions_of(db)
-    for port in ports:
+    port_rows, partition_rows = ports_of(db, agent), partitions_of(db, agent)
+    for port in port_rows:
         phase = port.get("phase", "unreported")
         phases[phase] = phases.get(phase, 0) + 1
-    settings = db.cfgdb.get_table(GLOBAL).get("global", {})
-    rejected = fields.get("rejected", "").splitlines()
     answer = {
         "agent": agent.state,
         "version": fields.get("version"),
         "verdict": fields.get("status"),
-        "admin_status": settings.get("admin_status", "up"),
+        "admin_status": admin_status_of(db),
         "last_pass": number(fields.get("last_pass")),
         "config_generation": number(fields.get("config_generation")),
         "router_discovery": fields.get("router_discovery"),
         "ports": phases,
-        "partitions": len(partitions),
-        "rejected": rejected,
+        "partitions": len(partition_rows),
+        "rejected": agent.rejected,
     }
     if as_json:
         print_json(answer)
@@ -223,15 +232,15 @@ def status(db, as_json):
         ("Admin status", answer["admin_status"]),
         ("Last pass", timestamp(answer["last_pass"]) if answer["last_pass"] is not None else None),
         ("Router discovery", answer["router_discovery"]),
-        ("Ports", "{} ({})".format(len(ports), counts) if ports else "none configured"),
-        ("Partitions", len(partitions) or "none configured"),
+        ("Ports", "{} ({})".format(len(port_rows), counts) if port_rows else "none configured"),
+        ("Partitions", len(partition_rows) or "none configured"),
     ]
     for title, value in lines:
         if value is not None:
             click.echo("{:<18}{}".format(title + ":", printable(value)))
-    if rejected:
+    if agent.rejected:
         click.echo("\nRejected rows:")
-        for message in rejected:
+        for message in agent.rejected:
             click.echo("  " + printable(message))
 
 
@@ -240,7 +249,8 @@ def status(db, as_json):
 @clicommon.pass_db
 def ports(db, as_json):
     """Show the boot ports: phase, prefix, machine, and what they wait for"""
-    agent, rows = Agent(db), ports_of(db)
+    agent = Agent(db)
+    rows = ports_of(db, agent)
     if as_json:
         print_json({"agent": agent.state, "ports": rows})
         return
@@ -263,7 +273,8 @@ def ports(db, as_json):
 @clicommon.pass_db
 def partitions(db, as_json):
     """Show the partitions: boot VRF, prefix, ports and the leak"""
-    agent, rows = Agent(db), partitions_of(db)
+    agent = Agent(db)
+    rows = partitions_of(db, agent)
     if as_json:
         print_json({"agent": agent.state, "partitions": rows})
         return
@@ -288,7 +299,7 @@ def machines(db, as_json):
     """Show the machine seen last on each boot port"""
     agent = Agent(db)
     fields = ["mac", "port", "partition", "address", "machine_id"]
-    rows = [{field: port.get(field) for field in fields} for port in ports_of(db) if "mac" in port]
+    rows = [{field: port.get(field) for field in fields} for port in ports_of(db, agent) if "mac" in port]
     if as_json:
         print_json({"agent": agent.state, "machines": rows})
         return

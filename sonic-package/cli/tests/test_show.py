@@ -110,7 +110,7 @@ class Tables(ShowTest):
         expected = ["Ethernet0", "p1", "up", "ready", "VrfBoot-p1", "2001:db8:0:101::/64", "52:54:00:00:00:01"]
         self.assertEqual(cells(output, "Ethernet0"), expected + ["2025-11-21T08:00:00Z"])
         self.assertEqual(cells(output, "Ethernet4"), ["Ethernet4", "p1", "down", "not reported by the agent"])
-        self.assertEqual(cells(output, "Ethernet40")[-1], "STATE_DB PORT_TABLE|Ethernet40")
+        self.assertEqual(cells(output, "Ethernet40")[-1], "waits for STATE_DB PORT_TABLE|Ethernet40")
 
     def test_an_error_counts_more_than_what_is_waited_for(self):
         fields = {"phase": "failed", "waiting_on": "the VRF", "error": "address in use"}
@@ -208,6 +208,16 @@ class Status(ShowTest):
         self.report({"BOOT_NETWORK_STATE|global": {**GLOBAL, "rejected": "\n".join(messages)}})
         self.assertTrue(self.ok("status").endswith("Rejected rows:\n  {}\n  {}\n".format(*messages)))
         self.assertEqual(self.json("status")["rejected"], messages)
+
+    def test_why_the_agent_reports_nothing_of_a_row(self):
+        self.configure(CONFIG)
+        message = 'BOOT_NETWORK_PARTITION|p1: prefix = "x": must be an IPv6 prefix'
+        self.report({"BOOT_NETWORK_STATE|global": {**GLOBAL, "rejected": message}})
+        [partition] = self.json("partitions")["partitions"]
+        self.assertEqual(partition["remark"], 'rejected: prefix = "x": must be an IPv6 prefix')
+        self.assertEqual(self.json("ports")["ports"][0]["remark"], "not reported by the agent")
+        self.configure({"BOOT_NETWORK|global": {"admin_status": "down"}})
+        self.assertEqual(self.json("ports")["ports"][0]["remark"], "BOOT_NETWORK|global has admin_status down")
 
     def test_no_agent(self):
         self.configure(CONFIG)
