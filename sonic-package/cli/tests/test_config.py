@@ -241,6 +241,12 @@ class Names(ConfigTest):
         self.assertEqual(self.redis.config.keys("BOOT_NETWORK_PORT|*"), [])
         self.assertIn("no such port", self.refused("port", "add", "Eth1/1", "p1"))
 
+    def test_a_port_without_alias_keeps_its_name(self):
+        self.configure({"PORT|Ethernet8": {"index": "3"}})
+        with mock.patch.dict(os.environ, {"SONIC_CLI_IFACE_MODE": "alias"}):
+            self.ok("port", "add", "Ethernet8", "p1")
+        self.assertEqual(self.row("BOOT_NETWORK_PORT|Ethernet8"), {"partition": "p1"})
+
     def test_the_fields_are_those_of_the_yang_module(self):
         for table, (leaves, lists) in yang_fields().items():
             keys = {"BOOT_NETWORK_PARTITION": {"id"}, "BOOT_NETWORK_PORT": {"port"}, "BOOT_NETWORK_PROFILE": {"name"}}

@@ -131,6 +131,10 @@ class Tables(ShowTest):
         })
         self.assertEqual(answer["ports"][1]["partition"], "p1")
 
+    def test_a_row_without_fields_has_none(self):
+        self.report({"BOOT_NETWORK_PORT_TABLE|Ethernet0": {}})
+        self.assertNotIn("NULL", self.json("ports")["ports"][0])
+
     def test_partitions(self):
         self.configure(CONFIG)
         self.configure({"BOOT_NETWORK_PARTITION|p10": {"prefix": "2001:db8:1::/60"},
@@ -303,6 +307,9 @@ class Timeline(ShowTest):
 
 
 class Plugin(ShowTest):
+    def test_json_before_a_subcommand_is_no_table(self):
+        self.assertIn("--json goes behind the subcommand", self.refused("--json", "ports"))
+
     def test_commands_may_be_abbreviated(self):
         self.configure(CONFIG)
         self.assertEqual(self.ok("po"), self.ok("ports"))
