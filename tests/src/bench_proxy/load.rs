@@ -6,11 +6,15 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::failure::{Context, Failure, Result, ensure, fail};
 use crate::http;
 
 const HEAD_MAX: usize = 16 << 10;
 const CHUNK: usize = 64 << 10;
+const RECEIVE_BUFFER: usize = 16 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on which this much breaks is given up.
 const BROKEN_MAX: usize = 100;
 
@@ -77,6 +81,18 @@ impl Target {
     pub(super) fn connect(&self) -> Result<TcpStream> {
         let stream = http::connect(self.address).context(|| format!("connect to {}", self.address))?;
         stream.set_nodelay(true).context(|| "TCP_NODELAY".into())?;
+        Ok(stream)
+    }
+
+    /// A connection that takes in little unread: hundreds of them would else use up what the kernel grants TCP.
+    pub(super) fn connect_narrow(&self) -> Result<TcpStream> {
+        let socket =
+            Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).context(|| "socket".into())?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER).context(|| "SO_RCVBUF".into())?;
+        let connecting = socket.connect_timeout(&self.address.into(), CONNECT_TIMEOUT);
+        connecting.context(|| format!("connect to {}", self.address))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT)).context(|| "timeout".into())?;
         Ok(stream)
     }
 

@@ -43,7 +43,9 @@ const PACE: u32 = 400;
 const PACE_CLOSING: u32 = 100;
 /// Connections of a load. A boot port has one machine, with a handful of them.
 const CONNECTIONS: u32 = 16;
-const MEMORY_CONNECTIONS: u32 = 512;
+const IDLE_CONNECTIONS: u32 = 512;
+/// Each of them has the control API's kernel hold up to some MiB; there is a limit for all of TCP.
+const ACTIVE_CONNECTIONS: u32 = 64;
 /// Least time from opening connections to reading memory.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -52,7 +54,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 struct Windows {
     span: Duration,
     downloads: u32,
-    memory_connections: u32,
+    idle_connections: u32,
 }
 
 /// What one round measured of one proxy.
@@ -84,9 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kinds = if arguments.proxy.is_empty() { Kind::ALL.to_vec() } else { arguments.proxy.clone() };
     let second = Duration::from_secs(1);
     let windows = if arguments.smoke {
-        Windows { span: second, downloads: 1, memory_connections: 64 }
+        Windows { span: second, downloads: 1, idle_connections: 64 }
     } else {
-        Windows { span: second * 5, downloads: 4, memory_connections: MEMORY_CONNECTIONS }
+        Windows { span: second * 5, downloads: 4, idle_connections: IDLE_CONNECTIONS }
     };
     report::conditions(&kinds, &bin);
     let world = World::build(&bin, &out.join("world"))?;
@@ -130,18 +132,18 @@ fn measure(kind: Kind, world: &World, bin: &std::path::Path, windows: Windows) -
     let running = Running::start(kind, world, bin)?;
     MACHINE.run(|| running.small.run(Load { connections: 1, span: windows.span / 5, ..load(true, None) }))?;
     let rss_kib = running.family.rss_kib()?;
-    let per = |target: &Target, done| {
+    let per = |target: &Target, connections, done| {
         let before = running.family.rss_kib()?;
-        let held = MACHINE.run(|| hold(target, windows.memory_connections, done))?;
+        let held = MACHINE.run(|| hold(target, connections, done))?;
         thread::sleep(SETTLE);
         let after = running.family.rss_kib()?;
         drop(held);
         thread::sleep(SETTLE);
         let grown = u32::try_from(after.saturating_sub(before)).unwrap_or(u32::MAX);
-        Ok::<_, crate::failure::Failure>(f64::from(grown) / f64::from(windows.memory_connections))
+        Ok::<_, crate::failure::Failure>(f64::from(grown) / f64::from(connections))
     };
-    let kib_per_idle = per(&running.small, true)?;
-    let kib_per_active = per(&running.bulk, false)?;
+    let kib_per_idle = per(&running.small, windows.idle_connections, true)?;
+    let kib_per_active = per(&running.bulk, ACTIVE_CONNECTIONS, false)?;
     running.family.kill()?;
     Ok(Figures {
         kept,
@@ -179,7 +181,7 @@ fn hold(target: &Target, count: u32, done: bool) -> Result<Vec<TcpStream>> {
     let mut buffer = vec![0; 64 << 10];
     (0..count)
         .map(|_| {
-            let mut stream = target.connect()?;
+            let mut stream = target.connect_narrow()?;
             stream.write_all(&target.request(true)).context(|| "send a request".into())?;
             if done {
                 answer(&mut stream, &mut buffer).context(|| "read an answer".into())?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::load::Outcome;
 use super::proxies::Kind;
-use super::{CONNECTIONS, Figures, MEMORY_CONNECTIONS, PACE, PACE_CLOSING};
+use super::{ACTIVE_CONNECTIONS, CONNECTIONS, Figures, IDLE_CONNECTIONS, PACE, PACE_CLOSING};
 
 /// Prints under which conditions everything below was measured.
 pub(super) fn conditions(kinds: &[Kind], bin: &Path) {
@@ -28,7 +28,7 @@ pub(super) fn conditions(kinds: &[Kind], bin: &Path) {
     );
     println!(
         "# {CONNECTIONS} connections; latency at {PACE} requests/s ({PACE_CLOSING} with a connection for each); \
-         memory by {MEMORY_CONNECTIONS} connections"
+         memory by {IDLE_CONNECTIONS} idle and {ACTIVE_CONNECTIONS} active connections"
     );
 }
 

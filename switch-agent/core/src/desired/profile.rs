@@ -8,7 +8,7 @@ use super::Findings;
 use super::fields::{Reader, Rule, row_name};
 use super::url::{absolute_path, download_url, kernel_cmdline, root_path};
 use crate::desired::{Partition, Rejected};
-use crate::row::ConfigDb;
+use crate::row::{ConfigDb, leaf_list};
 
 const TABLE: &str = "BOOT_NETWORK_PROFILE";
 pub(super) const FIELDS: [&str; 5] = ["kernel_url", "initrd_url@", "cmdline", "template_file", "root_path@"];
@@ -70,7 +70,9 @@ pub(super) fn profiles(config: &ConfigDb, findings: &mut Findings) -> Profiles {
             template_file: reader.optional("template_file", absolute_path),
             root_paths: reader.list("root_path@", ROOT_PATHS_MAX, root_path),
         };
-        if !["kernel_url", "template_file", "root_path@"].iter().any(|field| reader.has(field)) {
+        // A list may be there and empty.
+        let root_path = reader.text("root_path@").is_some_and(|list| leaf_list(list).next().is_some());
+        if !root_path && !reader.has("kernel_url") && !reader.has("template_file") {
             reader.reject_row("boots nothing: it has none of kernel_url, template_file and root_path@");
         }
         let rejected = reader.finish();

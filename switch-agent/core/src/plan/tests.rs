@@ -3,3 +3,4 @@
 mod life;
 mod properties;
 mod rig;
+mod rows;

@@ -105,11 +105,16 @@ fn what_does_not_hold_names_row_and_field() {
 fn a_bad_profile_takes_its_users_along() {
     let mut config = base();
     type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         ("a b", &[("kernel_url", "http://c/k")], "the key must be 1 to 64 of letters, digits, . _ -"),
         (
             "empty",
             &[("cmdline", "quiet")],
+            "boots nothing: it has none of kernel_url, template_file and root_path@",
+        ),
+        (
+            "empty-list",
+            &[("cmdline", "quiet"), ("root_path@", "")],
             "boots nothing: it has none of kernel_url, template_file and root_path@",
         ),
         (
