@@ -47,11 +47,14 @@ fn ask(stream: &mut TcpStream) -> Result<String> {
 
 /// An established connection to the router's link-local address, in use.
 fn established(machine: &Machine) -> Result<TcpStream> {
-    let mut stream = machine.open_proxy_connection()?;
-    stream.set_read_timeout(Some(ATTEMPT)).context(|| "timeout".into())?;
-    let answer = ask(&mut stream)?;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    Ok(stream)
+    // A case before may have used up the port's rate.
+    wait::until(wait::seconds(10), || {
+        let mut stream = machine.open_proxy_connection()?;
+        stream.set_read_timeout(Some(ATTEMPT)).context(|| "timeout".into())?;
+        let answer = ask(&mut stream)?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        Ok(stream)
+    })
 }
 
 /// With an address of another port of the same VRF: the reply would leave by that port.
