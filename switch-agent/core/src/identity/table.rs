@@ -241,13 +241,14 @@ impl<P> TokenTable<P> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const TTL: Duration = Duration::from_secs(3600);
 
-    fn binding(port: &str) -> Binding {
+    /// A machine on a port of partition p1.
+    pub(crate) fn binding(port: &str) -> Binding {
         Binding {
             switch_id: "leaf1".to_owned(),
             partition: "p1".parse().unwrap(),

@@ -208,7 +208,8 @@ impl Body for DownBody {
     }
 }
 
-fn filter_trailers(frame: Frame<Bytes>, passes: impl Fn(&str) -> bool) -> Frame<Bytes> {
+/// The frame with those of its trailers whose names pass; data as it is.
+pub fn filter_trailers(frame: Frame<Bytes>, passes: impl Fn(&str) -> bool) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(trailers) => {
             let mut kept = HeaderMap::with_capacity(trailers.len());

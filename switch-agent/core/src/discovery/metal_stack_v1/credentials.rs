@@ -289,20 +289,10 @@ impl CredentialTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::table::tests::binding;
 
     const SECOND: Duration = Duration::from_secs(1);
     const FIRST: Pinned = Pinned { first_sight: true, left: None };
-
-    fn binding(port: &str) -> Binding {
-        Binding {
-            switch_id: "leaf1".to_owned(),
-            partition: "p1".parse().unwrap(),
-            port: port.parse().unwrap(),
-            vrf: "VrfBoot-p1".parse().unwrap(),
-            ifindex: 7,
-            mac: "52:54:00:00:00:01".parse().unwrap(),
-        }
-    }
 
     fn issue(table: &mut CredentialTable, port: &str, certificate: u8, now: Duration) -> Generation {
         table.issue(binding(port), [certificate; 32], now)

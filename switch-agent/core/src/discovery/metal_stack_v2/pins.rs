@@ -161,19 +161,9 @@ impl Pins {
 mod tests {
     use super::*;
     use crate::discovery::metal_stack_v2::messages::MachineConnection;
+    use crate::identity::table::tests::binding as place;
 
     const HOUR: Duration = Duration::from_secs(3600);
-
-    fn place(port: &str) -> Binding {
-        Binding {
-            switch_id: "leaf1".to_owned(),
-            partition: "p1".parse().unwrap(),
-            port: port.parse().unwrap(),
-            vrf: "VrfBoot-p1".parse().unwrap(),
-            ifindex: 7,
-            mac: "52:54:00:00:00:01".parse().unwrap(),
-        }
-    }
 
     fn nic(name: &str, identifier: &str, vrf: &str) -> Nic {
         let vrf = Some(vrf.to_owned()).filter(|vrf| !vrf.is_empty());

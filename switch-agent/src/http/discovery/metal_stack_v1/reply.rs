@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use switch_agent_core::discovery::headers::Hygiene;
 
-use crate::http::discovery::body::{BoxError, ReplyBody, full};
+use crate::http::discovery::body::{BoxError, ReplyBody, filter_trailers, full};
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -111,12 +111,7 @@ impl Body for Relayed {
             Ok(trailers) => {
                 self.ended = true;
                 if trailers.contains_key(GRPC_STATUS) {
-                    let mut kept = HeaderMap::with_capacity(trailers.len());
-                    let passing = trailers.iter().filter(|(name, _)| self.hygiene.passes_down(name.as_str()));
-                    for (name, value) in passing {
-                        kept.append(name.clone(), value.clone());
-                    }
-                    Frame::trailers(kept)
+                    filter_trailers(Frame::trailers(trailers), |name| self.hygiene.passes_down(name))
                 } else {
                     lost()
                 }

@@ -1,7 +1,6 @@
 //! Forwarding to the control API: identity, hygiene, failures, streams.
 
 use std::time::Duration;
-use switch_agent_core::ra::LinkEvent;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::control_api::{Api, Ca};
-use super::support::{MAC, Proxy, ask, bearer, fast, parse, raw, token};
+use super::support::{MAC, Proxy, ask, bearer, fast, parse, raw, token, unplugged};
 
 async fn with_api(http1_only: bool) -> (Proxy, Api, u16) {
     let (proxy, ca) = (Proxy::new(), Ca::new());
@@ -136,14 +135,7 @@ async fn no_token_but_the_ports_own_opens_the_api() {
     proxy.neighbors.0.lock().unwrap().insert(entry, MAC.parse().unwrap());
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.status, 200);
     // The cable was pulled.
-    proxy.discovery.link(&LinkEvent {
-        ifindex: 1,
-        name: "Ethernet0".to_owned(),
-        carrier: false,
-        master: None,
-        link_local: None,
-        gone: false,
-    });
+    proxy.discovery.link(&unplugged());
     assert_eq!(ask(port, "GET /api/v1", &bearer(&newer), "").await.error(), "token-revoked");
 }
 

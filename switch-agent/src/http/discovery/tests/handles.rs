@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use switch_agent_core::desired::MachineToken;
 use switch_agent_core::identity::{JwsKind, MachineClaims};
-use switch_agent_core::ra::LinkEvent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::control_api::{Api, Ca};
-use super::support::{MAC, Proxy, ask, bearer, token};
+use super::support::{MAC, Proxy, ask, bearer, token, unplugged};
 
 async fn with_api() -> (Proxy, Api, u16) {
     let (proxy, ca) = (Proxy::new(), Ca::new());
@@ -20,17 +19,6 @@ async fn with_api() -> (Proxy, Api, u16) {
     proxy.discovery.set_upstream(Some(spec)).await;
     let port = proxy.open("Ethernet0", |_| {}).await;
     (proxy, api, port)
-}
-
-fn unplugged() -> LinkEvent {
-    LinkEvent {
-        ifindex: 1,
-        name: "Ethernet0".to_owned(),
-        carrier: false,
-        master: None,
-        link_local: None,
-        gone: false,
-    }
 }
 
 #[tokio::test]

@@ -10,13 +10,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switch_agent_core::desired::MachineToken;
 use switch_agent_core::discovery::Limits;
-use switch_agent_core::ra::LinkEvent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::metal_apiserver::{AGENT_TOKEN, MetalApiserver, envelope};
 use super::secrets::expect_none_logged;
-use super::support::{MAC, Proxy, Reply, ask, bearer, fast};
+use super::support::{MAC, Proxy, Reply, ask, bearer, fast, unplugged};
 use crate::http::discovery::answer::TokenBearing;
 use crate::http::discovery::routes::token_reply;
 use crate::http::tokens::{Minted, Secret, binding};
@@ -77,14 +76,7 @@ impl Rack {
     }
 
     fn unplug(&self) {
-        self.proxy.discovery.link(&LinkEvent {
-            ifindex: 1,
-            name: "Ethernet0".to_owned(),
-            carrier: false,
-            master: None,
-            link_local: None,
-            gone: false,
-        });
+        self.proxy.discovery.link(&unplugged());
     }
 
     async fn register(&self, port: u16, token: &str, uuid: &str) -> Reply {

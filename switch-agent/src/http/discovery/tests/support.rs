@@ -11,6 +11,7 @@ use std::time::Duration;
 use switch_agent_core::desired::{Desired, Partition};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::name::{MacAddr, PortName};
+use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::row::{ConfigDb, fields};
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -191,6 +192,18 @@ pub(super) fn service(name: &str, tcp_port: u16) -> PortService {
         settings: partition(),
     };
     PortService { listener, context }
+}
+
+/// Ethernet0 without its cable.
+pub(super) fn unplugged() -> LinkEvent {
+    LinkEvent {
+        ifindex: 1,
+        name: "Ethernet0".to_owned(),
+        carrier: false,
+        master: None,
+        link_local: None,
+        gone: false,
+    }
 }
 
 /// A partition as its row describes it, defaults and all.
