@@ -9,6 +9,17 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::failure::{Context, Result, ensure};
+use crate::wait;
+
+/// How long a killed process may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// Whether it runs still; a zombie has closed its files (proc(5), `stat`).
+fn is_running(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
 
 /// A process that was started, with the children it has.
 pub(crate) struct Family(Child);
@@ -71,11 +82,18 @@ impl Family {
 
     fn kill_all(&mut self) -> Result<()> {
         // The parent first: it would replace children that it misses.
-        for pid in self.processes()? {
+        let processes = self.processes()?;
+        for pid in &processes {
             // It may have ended by itself.
-            let _ = kill(pid, Signal::SIGKILL);
+            let _ = kill(*pid, Signal::SIGKILL);
         }
-        self.0.wait().context(|| "wait".into()).map(drop)
+        self.0.wait().context(|| "wait".into())?;
+        // Children that still die hold the sockets that the next daemon wants to listen on.
+        wait::until(END, || {
+            let alive = processes.iter().find(|pid| is_running(**pid));
+            ensure!(alive.is_none(), "process {alive:?} does not end");
+            Ok(())
+        })
     }
 }
 
