@@ -35,7 +35,7 @@ use crate::lifecycle::{Ended, Lifecycle, stop_signal};
 use crate::logging::{self, LogFormat};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
-use crate::reconciler::Reconciler;
+use crate::reconciler::{DecisionLog, Reconciler, inspection};
 use crate::wake::Waker;
 
 /// Bound on one vtysh process. `docker exec` into a busy switch takes seconds.
@@ -93,7 +93,16 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
     let listen = AdminListen { socket: Some(args.admin_socket.clone()), address: args.admin_listen.0 };
     let jwks = Arc::new(signer.jwks());
-    let state = AdminState { snapshots, hub: hub.clone(), metrics: metrics.clone(), jwks };
+    let decisions = DecisionLog::default();
+    let (inspector, inspections) = inspection(waker.clone());
+    let state = AdminState {
+        snapshots,
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+        jwks,
+        decisions: decisions.clone(),
+        inspector,
+    };
     let admin = AdminServer::bind(&listen, AdminLimits::default(), state).await?;
 
     let config = ConfigStore::new(databases.config_db.clone());
@@ -145,6 +154,8 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         snapshot,
         ports,
         templates,
+        decisions,
+        inspections,
     };
     lifecycle.spawn("reconciler", reconciler.run(ledger, stop));
     info!(version = env!("CARGO_PKG_VERSION"), "started");

@@ -4,6 +4,8 @@
 //! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass, and at most
 //! [`PERIODIC`] apart, because a flushed database emits no events at all.
 
+mod decisions;
+mod inspect;
 mod pacing;
 mod publish;
 
@@ -37,6 +39,8 @@ use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
+pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
+pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
 
@@ -59,6 +63,8 @@ pub struct Reconciler {
     /// Ports of the switch, for parts that read by port (LLDP).
     pub ports: watch::Sender<BTreeSet<PortName>>,
     pub templates: Templates,
+    pub decisions: DecisionLog,
+    pub inspections: Inspections,
 }
 
 /// What the loop remembers from pass to pass; everything else is read anew.
@@ -145,6 +151,7 @@ impl Reconciler {
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
+        self.inspections.answer(&state.desired, &observed);
         let (outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
@@ -188,6 +195,10 @@ impl Reconciler {
         self.metrics.reconcile.action(kind, counted);
         match result {
             Ok(()) => {
+                // It goes with the rows that it announces.
+                if *kind != "record-ledger" {
+                    self.decisions.record(kind, object, "done", None);
+                }
                 match told_elsewhere(kind) {
                     true => debug!(object, action = kind, "done"),
                     false => info!(object, action = kind, "done"),
@@ -195,6 +206,7 @@ impl Reconciler {
                 state.pacing.done(object, kind, now);
             }
             Err(reason) => {
+                self.decisions.record(kind, object, "failed", Some(reason));
                 warn!(object, action = kind, reason, "failed; will be tried again");
                 state.pacing.failed(object, reason.clone(), now);
             }
@@ -248,7 +260,7 @@ impl Reconciler {
         let duration = started.elapsed();
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         state.since.update(&status, unix_s);
-        state.logged.changes(&status);
+        state.logged.changes(&status, &self.decisions);
         self.count(&status, duration);
         let mode = self.metrics.advertise.mode();
         let rows =

@@ -17,7 +17,8 @@ use crate::row::ConfigDb;
 use crate::service::{PortService, UpstreamState};
 
 /// A source of observation: read, or not readable now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source<T> {
     Known(T),
     Unknown(String),
@@ -33,7 +34,7 @@ impl<T> Source<T> {
 }
 
 /// One pass's view of the switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub config: Source<ConfigDb>,
     pub state: Source<StateDb>,
@@ -51,7 +52,7 @@ pub struct Observed {
 }
 
 /// STATE_DB, as far as the agent needs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StateDb {
     /// `VRF_TABLE|<vrf>` exists: vrfmgrd made the kernel device.
     pub vrf_table: BTreeSet<String>,
@@ -76,7 +77,7 @@ pub struct PortState {
 }
 
 /// APPL_DB: the barrier of a rebind (see the reference of orchagent's consumer tables).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ApplDb {
     /// `INTF_TABLE:<port>` hashes that exist.
     pub intf_table: BTreeSet<PortName>,
@@ -87,7 +88,7 @@ pub struct ApplDb {
 }
 
 /// The kernel's links and addresses, from rtnetlink.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Kernel {
     /// By interface name; ports, VRF devices and everything else.
     pub links: BTreeMap<String, Link>,
@@ -138,7 +139,7 @@ impl Link {
 }
 
 /// The agent's own parts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Runtime {
     pub advertisers: BTreeMap<PortName, AdvertiserState>,
     pub services: BTreeMap<PortName, PortService>,
@@ -147,7 +148,8 @@ pub struct Runtime {
     pub upstream: Option<UpstreamState>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
     Running(AdvertiserSpec),
