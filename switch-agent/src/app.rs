@@ -32,7 +32,7 @@ use crate::http::discovery::{Discovery, Parts};
 use crate::hub::Hub;
 use crate::leak::Leak;
 use crate::lifecycle::{Ended, Lifecycle, stop_signal};
-use crate::logging::{self, LogFormat};
+use crate::logging::{self, LogFormat, Logging};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
 use crate::reconciler::Reconciler;
@@ -46,12 +46,12 @@ type StartError = Box<dyn Error + Send + Sync>;
 
 /// `run`: until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> ExitCode {
-    logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
+    let logging = logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
     if let Err(failure) = memory::keep_private() {
         error!(reason = chain(&failure), "cannot keep secrets out of core files");
         return ExitCode::FAILURE;
     }
-    match start(&args).await {
+    match start(&args, logging).await {
         Ok(lifecycle) => match lifecycle.run(stop_signal()).await {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::TaskLost(_) => ExitCode::FAILURE,
@@ -63,7 +63,7 @@ pub async fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
+async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError> {
     let mut lifecycle = Lifecycle::default();
     let stop = lifecycle.token();
     let databases = databases(&args.database)?;
@@ -101,6 +101,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let (ports, known_ports) = watch::channel(BTreeSet::new());
     lifecycle.spawn("admin", admin.run(stop.clone()));
     lifecycle.spawn("advertise", advertiser);
+    lifecycle.spawn("logging", logging.clone().tell_left_out(stop.clone()));
     lifecycle.spawn("hub", hub.clone().run(stop.clone()));
     lifecycle.spawn("leak", leak.clone().run(vtysh, waker.clone(), stop.clone()));
     lifecycle.spawn("config-db", config.clone().follow(waker.clone(), stop.clone()));
@@ -145,6 +146,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
         snapshot,
         ports,
         templates,
+        logging,
     };
     lifecycle.spawn("reconciler", reconciler.run(ledger, stop));
     info!(version = env!("CARGO_PKG_VERSION"), "started");

@@ -33,6 +33,7 @@ use crate::executor::{Executor, Outcome};
 use crate::http::admin::{PassInfo, Snapshot};
 use crate::hub::Hub;
 use crate::leak::Interest;
+use crate::logging::Logging;
 use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
@@ -59,6 +60,7 @@ pub struct Reconciler {
     /// Ports of the switch, for parts that read by port (LLDP).
     pub ports: watch::Sender<BTreeSet<PortName>>,
     pub templates: Templates,
+    pub logging: Logging,
 }
 
 /// What the loop remembers from pass to pass; everything else is read anew.
@@ -135,6 +137,7 @@ impl Reconciler {
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
+            self.logging.follow(&state.desired.logger);
             self.publish_ports(config);
         }
         if let Source::Known(kernel) = &observed.kernel {
@@ -195,7 +198,7 @@ impl Reconciler {
                 state.pacing.done(object, kind, now);
             }
             Err(reason) => {
-                warn!(object, action = kind, reason, "failed; will be tried again");
+                info!(object, action = kind, reason, "failed; will be tried again");
                 state.pacing.failed(object, reason.clone(), now);
             }
         }
