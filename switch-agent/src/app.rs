@@ -22,7 +22,7 @@ use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::memory;
 use crate::backend::redis::{DatabaseConfig, Databases};
-use crate::backend::state_db::{StateStore, StatusWriter, follow_lldp};
+use crate::backend::state_db::{FeatureWriter, StateStore, StatusWriter, follow_lldp};
 use crate::backend::state_dir::{LoadedLedger, StateDir};
 use crate::cli::check;
 use crate::cli::render::{self, RenderArgs};
@@ -36,6 +36,7 @@ use crate::logging::{self, LogFormat, Logging};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
 use crate::reconciler::Reconciler;
+use crate::sonic;
 use crate::wake::Waker;
 
 /// Bound on one vtysh process. `docker exec` into a busy switch takes seconds.
@@ -139,7 +140,8 @@ async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError
     let reconciler = Reconciler {
         observer,
         executor,
-        status_rows: StatusWriter::new(databases.state_db),
+        status_rows: StatusWriter::new(databases.state_db.clone()),
+        feature: FeatureWriter::new(databases.state_db, sonic::container()),
         waker,
         hub,
         metrics,
