@@ -30,11 +30,12 @@ use tracing::{debug, info, warn};
 
 use crate::backend::frr::write_drop_in;
 use crate::backend::memory;
-use crate::backend::state_db::StatusWriter;
+use crate::backend::state_db::{FeatureWriter, Readiness, StatusWriter};
 use crate::executor::{Executor, Outcome};
 use crate::http::admin::{PassInfo, Snapshot};
 use crate::hub::Hub;
 use crate::leak::Interest;
+use crate::logging::Logging;
 use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
@@ -56,6 +57,7 @@ pub struct Reconciler {
     pub observer: Observer,
     pub executor: Executor,
     pub status_rows: StatusWriter,
+    pub feature: FeatureWriter,
     pub waker: Waker,
     pub hub: Hub,
     pub metrics: Metrics,
@@ -65,6 +67,7 @@ pub struct Reconciler {
     pub templates: Templates,
     pub decisions: DecisionLog,
     pub inspections: Inspections,
+    pub logging: Logging,
 }
 
 /// What the loop remembers from pass to pass; everything else is read anew.
@@ -79,6 +82,8 @@ struct State {
     digests: RandomState,
     logged: publish::Logged,
     since: publish::Since,
+    /// There was a pass that found everything as wanted.
+    converged_once: bool,
 }
 
 /// How a pass ended.
@@ -103,6 +108,7 @@ impl Reconciler {
             digests: RandomState::new(),
             logged: publish::Logged::default(),
             since: publish::Since::default(),
+            converged_once: false,
         };
         self.waker.wake(Reason::Startup);
         let mut wait_until = Instant::now();
@@ -141,6 +147,7 @@ impl Reconciler {
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
+            self.logging.follow(&state.desired.logger);
             self.publish_ports(config);
         }
         if let Source::Known(kernel) = &observed.kernel {
@@ -169,6 +176,10 @@ impl Reconciler {
             waiting: !status.waiting.is_empty(),
         };
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
+        state.converged_once |= status.verdict == Verdict::Converged;
+        if let Source::Known(config) = &observed.config {
+            self.publish_readiness(config, publish::readiness(state.converged_once, &status)).await;
+        }
         self.publish(state, actions, status, reasons, started).await;
         passed
     }
@@ -207,7 +218,7 @@ impl Reconciler {
             }
             Err(reason) => {
                 self.decisions.record(kind, object, "failed", Some(reason));
-                warn!(object, action = kind, reason, "failed; will be tried again");
+                info!(object, action = kind, reason, "failed; will be tried again");
                 state.pacing.failed(object, reason.clone(), now);
             }
         }
@@ -278,6 +289,13 @@ impl Reconciler {
         let snapshot =
             Snapshot { status, plan_json, pass: Some(pass), version: env!("CARGO_PKG_VERSION").to_owned() };
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    async fn publish_readiness(&mut self, config: &ConfigDb, readiness: Readiness) {
+        let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+        if let Err(failure) = self.feature.publish(config, &readiness, &now).await {
+            debug!(reason = chain(&failure), "readiness not written to STATE_DB");
+        }
     }
 
     fn count(&self, status: &Status, duration: Duration) {

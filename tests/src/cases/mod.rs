@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
 mod moves;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Case> {
         metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
+        logging::cases(),
         isolation::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),

@@ -54,6 +54,7 @@ fn nothing_configured_means_nothing_to_do() {
             },
             partitions: BTreeMap::new(),
             ports: BTreeMap::new(),
+            logger: Logger::default(),
             rejected: Vec::new(),
             warnings: Vec::new(),
         }
