@@ -32,7 +32,7 @@ pub use faults::STATE_TABLES_FLUSHED;
 pub use kernel::{LinkKind, SimLink};
 
 use crate::name::{PortKind, PortName};
-use crate::observed::{ApplDb, Kernel, StateDb};
+use crate::observed::{ApplDb, Kernel, Reboot, StateDb};
 use crate::row::{ConfigDb, Fields, fields};
 use intfmgrd::Intfmgrd;
 use orchagent::Orchagent;
@@ -57,7 +57,7 @@ pub struct SimSwitch {
     /// vrfmgrd exits when `ip link` fails (releases up to 202511); later ones log and retry for ever,
     /// and never come to the rows behind the bad one.
     vrfmgrd_exits: bool,
-    restart_in_progress: bool,
+    reboot: Option<Reboot>,
 }
 
 impl SimSwitch {
@@ -109,7 +109,7 @@ impl SimSwitch {
             orchagent: Orchagent::default(),
             transaction: 0,
             vrfmgrd_exits: true,
-            restart_in_progress: false,
+            reboot: None,
         }
     }
 
@@ -334,7 +334,7 @@ impl SimSwitch {
     /// STATE_DB, APPL_DB and the kernel, as the agent reads them.
     pub fn observe(&self) -> (StateDb, ApplDb, Kernel) {
         (
-            observe::state_db(&self.world, self.restart_in_progress),
+            observe::state_db(&self.world, self.reboot),
             observe::appl_db(&self.world),
             self.world.kernel.observe(),
         )

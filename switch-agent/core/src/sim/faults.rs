@@ -10,6 +10,7 @@ use super::effect::{ApplTable, Daemon, Effect};
 use super::kernel::{LinkKind, SimLink};
 use super::orchagent::Orchagent;
 use crate::name::MacAddr;
+use crate::observed::Reboot;
 use crate::row::ConfigDb;
 
 /// Tables of STATE_DB that a cold start of swss deletes.
@@ -95,9 +96,9 @@ impl SimSwitch {
         self.world.generation += 1;
     }
 
-    /// Sets the flags of a warm or fast reboot in STATE_DB.
-    pub fn set_restart_in_progress(&mut self, in_progress: bool) {
-        self.restart_in_progress = in_progress;
+    /// Sets or takes back the flag of a warm or fast reboot in STATE_DB.
+    pub fn set_reboot(&mut self, reboot: Option<Reboot>) {
+        self.reboot = reboot;
     }
 
     /// A reference that orchagent's routes hold on a VRF, so that it cannot go (`false`: let go).

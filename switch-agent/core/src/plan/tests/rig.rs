@@ -214,6 +214,7 @@ impl Rig {
     }
 
     fn write(&mut self, table: &str, key: &str, row: Fields) {
+        self.check_gates();
         let id = format!("{table}|{key}");
         assert!(!self.foreign.contains_key(&(table.to_owned(), key.to_owned())), "{id} is foreign");
         self.written.insert(id);
@@ -221,9 +222,17 @@ impl Rig {
     }
 
     fn delete(&mut self, table: &str, key: &str) {
+        self.check_gates();
         let id = format!("{table}|{key}");
         assert!(self.written.remove(&id), "{id} was not written by the agent");
         self.switch.config_del(table, key);
+    }
+
+    /// swss has its ports, and no reboot carries CONFIG_DB over.
+    fn check_gates(&self) {
+        let (state, appl, _) = self.switch.observe();
+        assert!(appl.port_init_done, "a row before PortInitDone");
+        assert_eq!(state.reboot, None, "a row in a reboot");
     }
 
     /// The preconditions that `Action` documents, read from the switch and not from the plan's own view.
