@@ -6,6 +6,7 @@
 
 mod pacing;
 mod publish;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -39,6 +40,7 @@ use crate::observer::{Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
 pub use pacing::Pacing;
 pub use publish::plan_json;
+use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
@@ -66,6 +68,7 @@ pub struct Reconciler {
 struct State {
     ledger: Ledger,
     pacing: Pacing,
+    waits: Waits,
     desired: Desired,
     generation: u64,
     /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
@@ -91,6 +94,7 @@ impl Reconciler {
         let mut state = State {
             ledger,
             pacing: Pacing::default(),
+            waits: Waits::default(),
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
@@ -110,7 +114,8 @@ impl Reconciler {
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
             let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let free = state.pacing.next(now, passed.waiting).map(|free| free.max(now + FREE_SPACING));
+            let free = state.pacing.next(now, passed.waiting).into_iter().chain(state.waits.next(now)).min();
+            let free = free.map(|free| free.max(now + FREE_SPACING));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -131,6 +136,7 @@ impl Reconciler {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
+            overdue: state.waits.overdue(started),
         };
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
@@ -153,6 +159,7 @@ impl Reconciler {
         for outcome in &outcomes {
             self.note(state, outcome, now);
         }
+        state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
         self.render(state, &observed).await;
         self.forget_released(&actions);

@@ -48,6 +48,9 @@ pub struct Observed {
     pub backing_off: BTreeMap<String, String>,
     /// Objects acted upon a moment ago: the other side gets time to react before anything is repeated.
     pub cooling: BTreeSet<String>,
+    /// Objects that have been waited for long enough to do something about it. A row that is there takes
+    /// effect by itself when swss starts; writing it again would be more work for swss, not less.
+    pub overdue: BTreeSet<String>,
 }
 
 /// STATE_DB, as far as the agent needs it.

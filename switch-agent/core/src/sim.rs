@@ -58,6 +58,8 @@ pub struct SimSwitch {
     /// and never come to the rows behind the bad one.
     vrfmgrd_exits: bool,
     reboot: Option<Reboot>,
+    /// Daemons that start keep what they find in the kernel.
+    warm: bool,
 }
 
 impl SimSwitch {
@@ -110,6 +112,7 @@ impl SimSwitch {
             transaction: 0,
             vrfmgrd_exits: true,
             reboot: None,
+            warm: false,
         }
     }
 
@@ -254,8 +257,8 @@ impl SimSwitch {
                 }
             }
             Daemon::Vlanmgrd => self.vlanmgrd = Vlanmgrd::start(world),
-            Daemon::Vrfmgrd => self.vrfmgrd = Vrfmgrd::start(world),
-            Daemon::Intfmgrd => self.intfmgrd = Intfmgrd::start(world),
+            Daemon::Vrfmgrd => self.vrfmgrd = Vrfmgrd::start(world, self.warm),
+            Daemon::Intfmgrd => self.intfmgrd = Intfmgrd::start(world, self.warm),
             Daemon::Orchagent => portsyncd::check_init_done(world),
         }
         // A subscriber begins with the rows that are there.

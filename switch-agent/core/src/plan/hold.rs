@@ -4,7 +4,7 @@
 use super::view::View;
 use crate::action::Action;
 use crate::observed::Reboot;
-use crate::status::Waiting;
+use crate::status::{ALL_ROWS, Waiting};
 
 /// Why rows wait, whatever they say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,6 @@ impl Hold {
             }
             Hold::Ports => "swss: APPL_DB PORT_TABLE:PortInitDone",
         };
-        Waiting { object: "all rows".to_owned(), port: None, on: on.to_owned() }
+        Waiting { object: ALL_ROWS.to_owned(), port: None, on: on.to_owned() }
     }
 }

@@ -33,6 +33,7 @@ impl SimSwitch {
             self.stop(daemon);
         }
         self.orchagent = Orchagent::default();
+        self.warm = false;
         let world = &mut self.world;
         let state = std::mem::take(&mut world.state);
         for (table, rows) in &state.tables {
@@ -72,6 +73,22 @@ impl SimSwitch {
     pub fn config_reload(&mut self, config: ConfigDb) -> Vec<Effect> {
         self.world.config = config;
         self.swss_restart()
+    }
+
+    /// Whether daemons that start from now on start warm: kernel VRFs and loopbacks are kept, with whatever is
+    /// in them, and CONFIG_DB is replayed over them.
+    pub fn set_warm(&mut self, warm: bool) {
+        self.warm = warm;
+    }
+
+    /// A warm restart of swss in a STATE_DB that a warm reboot has pruned: netdevs and APPL_DB stay.
+    pub fn swss_warm_restart(&mut self) {
+        for daemon in Daemon::ALL {
+            self.stop(daemon);
+        }
+        self.orchagent = Orchagent::default();
+        self.warm = true;
+        self.world.state = ConfigDb::default();
     }
 
     /// One daemon stops and is started again by a later step, its databases kept. Meant for the cfgmgr

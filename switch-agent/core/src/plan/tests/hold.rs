@@ -6,7 +6,7 @@ use super::rig::{Rig, port};
 use crate::action::Action;
 use crate::desired::Desired;
 use crate::frr::FrrObserved;
-use crate::observed::{Reboot, Runtime, Source};
+use crate::observed::{Observed, Reboot, Runtime, Source};
 use crate::row::fields;
 use crate::status::{Phase, Verdict};
 
@@ -58,6 +58,84 @@ fn a_restart_of_swss_ends_what_ran_on_its_ports_but_touches_no_row() {
     assert_eq!(rig.plan().status.ports[&port("Ethernet4")].phase, Phase::Rejected, "p1 is gone");
 }
 
+/// swss takes the rows by itself; writing them again would be more work for it.
+#[test]
+fn rows_that_swss_is_about_to_take_are_not_written_again() {
+    let mut rig = rig();
+    rig.converge();
+    rig.switch.swss_restart();
+    // Its ports are there, the rest is not.
+    while !rig.switch.observe().1.port_init_done {
+        rig.switch.run(1, |_| 0);
+    }
+    assert!(rig.switch.observe().0.vrf_table.is_empty(), "too late to see");
+    let repairs = |rig: &Rig| kinds(rig).into_iter().filter(|kind| kind.starts_with("repair")).count();
+    assert_eq!(repairs(&rig), 0);
+    rig.pass(None);
+    rig.pass(None);
+    assert_eq!(repairs(&rig), 0);
+}
+
+#[test]
+fn a_row_that_was_not_taken_is_repaired_when_its_time_has_come() {
+    let mut rig = rig();
+    rig.converge();
+    let ethernet0 = port("Ethernet0");
+    let address = *rig.observe().kernel.known().unwrap().links["Ethernet0"]
+        .addresses
+        .iter()
+        .find(|net| !net.addr().is_unicast_link_local())
+        .unwrap();
+    let lost = |what: &str, observed: &mut Observed| {
+        let (Source::Known(state), Source::Known(kernel)) = (&mut observed.state, &mut observed.kernel)
+        else {
+            panic!("not known");
+        };
+        match what {
+            "repair-vrf" => {
+                state.vrf_table.remove("VrfBoot-p1");
+                state.vrf_object_table.remove("VrfBoot-p1");
+                kernel.links.remove("VrfBoot-p1");
+            }
+            "repair-binding" => {
+                state.interface_table.remove(&ethernet0);
+            }
+            _ => {
+                state.interface_prefixes.remove(&(ethernet0.clone(), address));
+            }
+        }
+    };
+    for (repair, object) in [
+        ("repair-vrf", "VRF|VrfBoot-p1"),
+        ("repair-binding", "INTERFACE|Ethernet0"),
+        ("repair-address", "INTERFACE|Ethernet0"),
+    ] {
+        let mut observed = rig.observe();
+        lost(repair, &mut observed);
+        let desired = Desired::from_config(&rig.config());
+        let kinds = |observed: &Observed| {
+            let actions = crate::plan::plan(&desired, observed).actions;
+            actions.iter().map(Action::kind).filter(|kind| kind.starts_with("repair")).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&observed), Vec::<&str>::new(), "at once");
+        observed.overdue.insert(object.to_owned());
+        assert_eq!(kinds(&observed), [repair]);
+    }
+    // swss does not know of what the kernel alone has lost.
+    let mut observed = rig.observe();
+    let Source::Known(kernel) = &mut observed.kernel else { panic!("not known") };
+    kernel.links.get_mut("Ethernet0").unwrap().master = None;
+    let repairs = |observed: &Observed| {
+        let actions = crate::plan::plan(&Desired::from_config(&rig.config()), observed).actions;
+        actions.iter().filter(|action| action.kind() == "repair-binding").count()
+    };
+    assert_eq!(repairs(&observed), 1);
+    // Without a netdev there is nothing to bind, whatever STATE_DB still says.
+    let Source::Known(kernel) = &mut observed.kernel else { panic!("not known") };
+    kernel.links.remove("Ethernet0");
+    assert_eq!(repairs(&observed), 0);
+}
+
 #[test]
 fn a_reboot_ends_nothing_and_writes_nothing() {
     for reboot in [Reboot::Warm, Reboot::Fast] {
@@ -106,6 +184,25 @@ fn after_a_reboot_what_is_complete_is_served_before_the_flag_is_taken_back() {
     assert_eq!(rig.plan().status.verdict, Verdict::Converging);
     rig.switch.set_reboot(None);
     rig.converge();
+    assert_eq!(rig.plan().status.verdict, Verdict::Converged);
+}
+
+/// STATE_DB is pruned and written anew around an agent that runs on.
+#[test]
+fn a_pruned_state_db_is_no_reason_to_end_anything() {
+    let mut rig = rig();
+    rig.converge();
+    let running = rig.runtime.clone();
+    rig.switch.set_reboot(Some(Reboot::Warm));
+    rig.switch.swss_warm_restart();
+    for _ in 0..20 {
+        rig.pass(None);
+        rig.switch.run(3, |_| 0);
+    }
+    assert_eq!(rig.runtime, running);
+    rig.switch.set_reboot(None);
+    rig.converge();
+    assert_eq!(rig.runtime, running);
     assert_eq!(rig.plan().status.verdict, Verdict::Converged);
 }
 
