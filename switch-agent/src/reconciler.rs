@@ -8,6 +8,7 @@ mod decisions;
 mod inspect;
 mod pacing;
 mod publish;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -44,6 +45,7 @@ pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
 pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
+use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
@@ -75,6 +77,7 @@ pub struct Reconciler {
 struct State {
     ledger: Ledger,
     pacing: Pacing,
+    waits: Waits,
     desired: Desired,
     generation: u64,
     /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
@@ -102,6 +105,7 @@ impl Reconciler {
         let mut state = State {
             ledger,
             pacing: Pacing::default(),
+            waits: Waits::default(),
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
@@ -122,7 +126,8 @@ impl Reconciler {
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
             let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let free = state.pacing.next(now, passed.waiting).map(|free| free.max(now + FREE_SPACING));
+            let free = state.pacing.next(now, passed.waiting).into_iter().chain(state.waits.next(now)).min();
+            let free = free.map(|free| free.max(now + FREE_SPACING));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -143,6 +148,7 @@ impl Reconciler {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
+            overdue: state.waits.overdue(started),
         };
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
@@ -167,6 +173,7 @@ impl Reconciler {
         for outcome in &outcomes {
             self.note(state, outcome, now);
         }
+        state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
         self.render(state, &observed).await;
         self.forget_released(&actions);

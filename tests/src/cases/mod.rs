@@ -21,6 +21,10 @@ mod moves;
 mod proxy;
 mod removal;
 mod restart;
+mod restart_bgp;
+mod restart_config;
+mod restart_reboot;
+mod restart_swss;
 mod scale;
 mod sessions;
 mod uefi;
@@ -73,6 +77,10 @@ pub(crate) fn all() -> Vec<Case> {
         moves::cases(),
         removal::cases(),
         restart::cases(),
+        restart_swss::cases(),
+        restart_config::cases(),
+        restart_bgp::cases(),
+        restart_reboot::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),
