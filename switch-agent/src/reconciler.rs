@@ -306,12 +306,7 @@ impl Reconciler {
     }
 
     fn count(&self, status: &Status, duration: Duration) {
-        self.metrics.reconcile.pass_finished(status.verdict, duration);
-        self.metrics.reconcile.set_ports_by_phase(status.ports.values());
-        let rejected = status.rejected.len();
-        self.metrics.reconcile.set_objects("row", "rejected", rejected);
-        self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
-        self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
+        self.metrics.reconcile.pass_finished(status, duration);
         let leaks = status
             .partitions
             .values()

@@ -109,6 +109,30 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     assert!(proxy.metric("switch_agent_proxy_upstream_suspended 0"));
 }
 
+/// What is not configured any more raises no alarm.
+#[tokio::test]
+async fn an_api_that_is_configured_no_more_leaves_no_figures() {
+    let (proxy, ca) = (Proxy::with(fast()), Ca::new());
+    let api = Api::start(&ca, &["127.0.0.1"], true).await;
+    assert!(proxy.metric("switch_agent_proxy_upstream_usable 1"));
+    let expiry = "switch_agent_proxy_certificate_expiry_timestamp_seconds{";
+    for file in [proxy.directory.write("ca.pem", &ca.pem), proxy.directory.write("broken.pem", "-----")] {
+        proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &file))).await;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let told = || match file.contains("broken") {
+            true => proxy.metric("switch_agent_proxy_upstream_usable 0"),
+            false => proxy.metrics.encode().contains(expiry),
+        };
+        while !told() {
+            assert!(Instant::now() < deadline, "{file}: {}", proxy.metrics.encode());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    proxy.discovery.set_upstream(None).await;
+    assert!(proxy.metric("switch_agent_proxy_upstream_usable 1"));
+    assert!(!proxy.metrics.encode().contains(expiry));
+}
+
 /// A slow or failing path of one machine must not shut out the others.
 #[tokio::test]
 async fn no_machine_can_have_the_api_left_alone() {
