@@ -147,10 +147,12 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub proxy_limits: Vec<ProxyLimit>,
-    /// Least severity that is logged
+    /// Least severity that is logged, unless LOGGER|switch-agent of CONFIG_DB says otherwise
     #[arg(long, env = "SWITCH_AGENT_LOG_LEVEL", default_value = "info")]
     pub log_level: LogLevel,
-    /// Form of log lines; by default text on a terminal, syslog in a SONiC container, else json
+    /// Form of log lines; by default syslog in a SONiC container, text on a terminal, else json
+    ///
+    /// Text goes to standard error, json to standard output, syslog to rsyslog of the host (RFC 3164).
     #[arg(long, env = "SWITCH_AGENT_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 }

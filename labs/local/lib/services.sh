@@ -51,8 +51,9 @@ load_config() {
   redis "$leaf" -n 4 set CONFIG_DB_INITIALIZED 1 >/dev/null
 }
 
+# start_swss LEAF [--warm]
 start_swss() {
-  spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json"
+  spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json" "${@:2}"
 }
 
 start_frr() {

@@ -49,6 +49,9 @@ pub struct Observed {
     pub backing_off: BTreeMap<String, String>,
     /// Objects acted upon a moment ago: the other side gets time to react before anything is repeated.
     pub cooling: BTreeSet<String>,
+    /// Objects that have been waited for long enough to do something about it. A row that is there takes
+    /// effect by itself when swss starts; writing it again would be more work for swss, not less.
+    pub overdue: BTreeSet<String>,
 }
 
 /// STATE_DB, as far as the agent needs it.
@@ -66,8 +69,19 @@ pub struct StateDb {
     pub port_table: BTreeMap<PortName, PortState>,
     /// `VLAN_MEMBER_TABLE|<vlan>|<port>` exists: ports that vlanmgrd still holds.
     pub vlan_members: BTreeSet<PortName>,
-    /// `WARM_RESTART_ENABLE_TABLE|system` or `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
-    pub restart_in_progress: bool,
+    /// A warm or fast reboot that is under way.
+    pub reboot: Option<Reboot>,
+}
+
+/// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new
+/// system, and is taken back when every daemon has reconciled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reboot {
+    /// `WARM_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
+    Warm,
+    /// `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`, or, up to release 202211,
+    /// `FAST_REBOOT|system` exists.
+    Fast,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

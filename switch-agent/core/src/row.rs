@@ -19,7 +19,7 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 20] = [
+pub const CONFIG_TABLES: [&str; 21] = [
     "ACL_RULE",
     "ACL_TABLE",
     "BOOT_NETWORK",
@@ -30,6 +30,7 @@ pub const CONFIG_TABLES: [&str; 20] = [
     "DEVICE_METADATA",
     "FEATURE",
     "INTERFACE",
+    "LOGGER",
     "LOOPBACK_INTERFACE",
     "MGMT_VRF_CONFIG",
     "PORT",

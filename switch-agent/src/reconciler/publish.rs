@@ -13,7 +13,7 @@ use switch_agent_core::row::{Fields, Table};
 use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting};
 use tracing::{debug, info, warn};
 
-use crate::backend::state_db::StatusRows;
+use crate::backend::state_db::{Readiness, StatusRows};
 use crate::hub::Hub;
 use crate::reconciler::DecisionLog;
 
@@ -106,6 +106,17 @@ impl Logged {
             self.verdict = Some(status.verdict);
         }
     }
+}
+
+/// Ready is who has once found everything as wanted; what comes later is for the status to tell.
+pub(super) fn readiness(converged_once: bool, status: &Status) -> Readiness {
+    if converged_once {
+        return Readiness::Ready;
+    }
+    let unknown = status.unknown.iter().map(|(source, reason)| format!("{source}: {reason}"));
+    let waiting = status.waiting.iter().map(|waiting| format!("{}: {}", waiting.object, waiting.on));
+    let reason = unknown.chain(waiting).next();
+    Readiness::NotReady(reason.unwrap_or_else(|| "ports are being set up".to_owned()))
 }
 
 /// The plan as `GET /v1/plan` shows it: the last pass's actions, and what waits.

@@ -180,7 +180,9 @@ impl Router {
 
     fn metrics(&self, snapshot: &Snapshot) -> Answer {
         // Known per boot port only here, where the boot ports are known.
-        self.state.metrics.machines.set_machines(&view::machines_by_port(snapshot, &self.state.hub));
+        let AdminState { metrics, hub, .. } = &self.state;
+        metrics.machines.set_machines(&view::machines_by_port(snapshot, hub));
+        metrics.boots.set_in_flight(&hub.in_flight(snapshot.status.ports.keys()));
         answer(StatusCode::OK, OPENMETRICS, self.state.metrics.encode())
     }
 
