@@ -170,7 +170,7 @@ class Broken(unittest.TestCase):
             YANG.replace("container sonic-boot-network", "container boot", 1): "no container of its own name",
             YANG[: len(YANG) // 2]: "is it whole?",
             "": "does not begin with a module",
-            YANG.replace("container BOOT_NETWORK {", "container BOOT_NET {", 1): "has this table",
+            YANG.replace("container BOOT_NETWORK {", "container BOOT_NET {", 1): "init-cfg.BOOT_NETWORK: no YANG",
         }.items():
             self.assertNotEqual(text, YANG)
             labels = {"com.azure.sonic.manifest": json.dumps(MANIFEST), "com.azure.sonic.yang-module": text}
