@@ -75,7 +75,8 @@ pub struct StateDb {
 
 /// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new
 /// system, and is taken back when every daemon has reconciled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reboot {
     /// `WARM_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
     Warm,

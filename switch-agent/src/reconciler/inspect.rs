@@ -145,6 +145,7 @@ mod tests {
             runtime: Runtime::default(),
             backing_off: BTreeMap::from([("FRR".to_owned(), "lock held".to_owned())]),
             cooling: BTreeSet::new(),
+            overdue: BTreeSet::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::cases::{Case, cases};
-use crate::failure::{Result, ensure};
+use crate::failure::{Result, ensure, fail};
 use crate::lab::{API, API_PORT, CONVERGENCE, Lab};
 use crate::leaf::{CONFIG_DB, Leaf, Rows, STATE_DB};
 use crate::machine::{Machine, Reach};
@@ -114,7 +114,7 @@ fn warm_changes_nothing_until_it_is_finished(lab: &Lab) -> Result<()> {
 }
 
 fn warm(leaf: &Leaf, machines: &[Machine], before: &Rows) -> Result<()> {
-    let [stays, leaves] = machines else { panic!("two machines are on this leaf") };
+    let [stays, leaves] = machines else { fail!("two machines are on this leaf") };
     let device = leaf.ifindex("VrfBoot-p1")?;
     let addresses = [stays.address()?, leaves.address()?];
     let watches = [Watch::start(stays)?, Watch::start(leaves)?];

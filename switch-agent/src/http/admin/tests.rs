@@ -151,6 +151,7 @@ fn inputs() -> (Desired, Observed) {
         runtime: Runtime::default(),
         backing_off: BTreeMap::new(),
         cooling: BTreeSet::new(),
+        overdue: BTreeSet::new(),
     };
     (desired, observed)
 }
