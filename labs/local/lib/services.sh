@@ -85,11 +85,13 @@ stop_frr() {
   for daemon in bgpd staticd zebra; do stop "$1" "$daemon" "$2"; done
 }
 
+# /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.
+# shellcheck disable=SC2016 # expanded by the shell inside
+OWN_SYSFS=(unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"')
+
 start_agent() {
   local dir=$LAB_RUN/$1
-  # /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.
-  # shellcheck disable=SC2016 # expanded by the shell inside
-  spawn "$1" agent unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"' \
+  spawn "$1" agent "${OWN_SYSFS[@]}" \
     env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
     --database-config "$dir/database_config.json" --state-dir "$dir/state" \
     --admin-socket "$dir/admin.sock" --admin-listen 127.0.0.1:18091 \
