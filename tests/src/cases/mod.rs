@@ -10,6 +10,7 @@ mod boot;
 mod cli;
 mod conformance;
 mod dhcp6;
+mod disc;
 mod docs;
 mod faults;
 mod floods;
@@ -91,5 +92,5 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
 pub(crate) fn about_firmware() -> Vec<Case> {
-    uefi::cases()
+    [uefi::cases(), disc::cases()].concat()
 }
