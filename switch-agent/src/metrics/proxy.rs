@@ -183,6 +183,10 @@ impl ProxyMetrics {
         self.upstream_suspended.set(i64::from(suspended));
     }
 
+    pub fn is_upstream_suspended(&self) -> bool {
+        self.upstream_suspended.get() != 0
+    }
+
     pub fn upstream_retried(&self) {
         self.upstream_retries.inc();
     }

@@ -284,6 +284,19 @@ fn ready_port() -> Value {
 }
 
 #[tokio::test]
+async fn a_control_api_that_is_not_reached_is_told() {
+    let rig = Rig::new(snapshot()).await;
+    let told = async || rig.client().get("/v1/status").await.unwrap()["control_api_error"].take();
+    assert_eq!(told().await, Value::Null);
+    rig.metrics.proxy.upstream_suspended(true);
+    assert!(told().await.as_str().unwrap().starts_with("not reached"));
+    // What is wrong with the files comes first.
+    rig.snapshots
+        .send_modify(|snapshot| Arc::make_mut(snapshot).status.control_api_error = Some("no CA".to_owned()));
+    assert_eq!(told().await, "no CA");
+}
+
+#[tokio::test]
 async fn ports_and_macs_have_the_documented_shape() {
     let rig = Rig::new(snapshot()).await;
     sightings(&rig.hub);

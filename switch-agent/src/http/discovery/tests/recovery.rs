@@ -85,6 +85,9 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     let after: u64 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&after), "{after}");
     assert!(proxy.metric("switch_agent_proxy_upstream_suspended 1"));
+    let boots = proxy.discovery.shared.hub.boots(&"Ethernet0".parse().unwrap());
+    let api = boots[0].entries.iter().find(|entry| entry.stage.kind() == "api").unwrap();
+    assert_eq!((api.count, api.detail.as_deref()), (4, Some("503")), "the timeline says where it stopped");
     // What needs no control API is served all the same.
     for line in ["GET /v1/boot", "GET /boot.ipxe", "GET /healthz"] {
         assert_eq!(ask(port, line, "", "").await.status, 200, "{line}");
