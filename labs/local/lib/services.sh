@@ -55,6 +55,11 @@ start_swss() {
   spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json"
 }
 
+# What configures FRR out of CONFIG_DB; started by whoever needs it: the lab's FRR is configured by files.
+start_frr_config() {
+  spawn "$1" "$2" "$LAB_BIN/stand-ins" "$2" --database-config "$LAB_RUN/$1/database_config.json" --pathspace "$1"
+}
+
 start_frr() {
   local node=$1 daemon
   mkdir -p "/etc/frr/$node" "/run/frr/$node"

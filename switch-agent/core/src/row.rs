@@ -17,7 +17,7 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 20] = [
+pub const CONFIG_TABLES: [&str; 27] = [
     "ACL_RULE",
     "ACL_TABLE",
     "BOOT_NETWORK",
@@ -25,6 +25,8 @@ pub const CONFIG_TABLES: [&str; 20] = [
     "BOOT_NETWORK_PORT",
     "BOOT_NETWORK_PROFILE",
     "BGP_GLOBALS",
+    "BGP_GLOBALS_AF",
+    "BGP_GLOBALS_AF_NETWORK",
     "DEVICE_METADATA",
     "FEATURE",
     "INTERFACE",
@@ -34,6 +36,11 @@ pub const CONFIG_TABLES: [&str; 20] = [
     "PORTCHANNEL",
     "PORTCHANNEL_INTERFACE",
     "PORTCHANNEL_MEMBER",
+    "PREFIX",
+    "PREFIX_SET",
+    "ROUTE_MAP",
+    "ROUTE_MAP_SET",
+    "STATIC_ROUTE",
     "VLAN_INTERFACE",
     "VLAN_MEMBER",
     "VLAN_SUB_INTERFACE",

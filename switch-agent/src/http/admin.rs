@@ -58,6 +58,7 @@ impl Snapshot {
                 conflicts: Vec::new(),
                 rejected: Vec::new(),
                 warnings: Vec::new(),
+                leak_method: None,
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
             },
