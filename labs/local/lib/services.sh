@@ -61,23 +61,36 @@ start_frr_config() {
 }
 
 start_frr() {
-  local node=$1 daemon
+  local node=$1 daemon daemons=(zebra staticd bgpd)
   mkdir -p "/etc/frr/$node" "/run/frr/$node"
   # FRR's pathspace (-N) keeps the sockets and files of the routers apart.
   cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
   : >"/etc/frr/$node/vtysh.conf"
+  : >"/etc/frr/$node/staticd.conf"
   chown -R frr:frr "/etc/frr/$node" "/run/frr/$node"
-  for daemon in zebra staticd bgpd; do
+  [[ -z $LAB_FRR ]] || daemons=(mgmtd "${daemons[@]}")
+  for daemon in "${daemons[@]}"; do
     local options=(-N "$node" -f "/etc/frr/$node/$daemon.conf" --log stdout --log-level warning -P 0)
+    # Since FRR 10 a daemon's own file is not read by all of them.
+    [[ -z $LAB_FRR ]] || options[3]=/etc/frr/$node/vtysh.conf
     [[ $daemon != zebra ]] || options+=(-s 1048576)
-    [[ $daemon != staticd ]] || : >"/etc/frr/$node/staticd.conf"
-    spawn "$node" "$daemon" "/usr/lib/frr/$daemon" "${options[@]}"
+    spawn "$node" "$daemon" "${LAB_FRR:-/usr/lib/frr}/$daemon" "${options[@]}"
   done
+  [[ -z $LAB_FRR ]] || load_frr "$node"
+}
+
+load_frr() {
+  local node=$1 daemon
+  for daemon in mgmtd zebra staticd bgpd; do
+    wait_until 30 "$daemon of $node answers" test -S "/run/frr/$node/$daemon.vty"
+  done
+  cat "$LAB_LOCAL/config/frr/$node"/{zebra,bgpd}.conf >"/etc/frr/$node/lab.conf"
+  wait_until 30 "FRR of $node takes its configuration" vtysh -N "$node" -f "/etc/frr/$node/lab.conf"
 }
 
 stop_frr() {
   local daemon
-  for daemon in bgpd staticd zebra; do stop "$1" "$daemon" "$2"; done
+  for daemon in bgpd staticd zebra mgmtd; do stop "$1" "$daemon" "$2"; done
 }
 
 start_agent() {

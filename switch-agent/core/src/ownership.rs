@@ -6,13 +6,13 @@
 //! row it announces, so a crash in between costs nothing. Deletes take `Owned*` values, and only this
 //! module makes them: leaking a row of ours is bounded harm, deleting a foreign one is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::LeakMethod;
-use crate::frr::rows::{Kind, classify};
+use crate::frr::rows::{Kind, NETWORK_TABLE, classify};
 use crate::isolate::ACL_TABLE_PREFIX;
 use crate::name::{BOOT_VRF_PREFIX, PortName, VrfName};
 use crate::row::{ConfigDb, Fields};
@@ -48,9 +48,10 @@ pub struct Ledger {
     pub vrfs: BTreeMap<VrfName, VrfOrigin>,
     #[serde(default)]
     pub ports: BTreeMap<PortName, LedgerPort>,
-    /// Rows of the leak, as `TABLE|key`: in a VRF that somebody else manages their names do not tell.
+    /// Rows of the leak, as `TABLE|key`, with their boot VRF: in one that somebody else manages names do not
+    /// tell, and an announcement has no content that could.
     #[serde(default)]
-    pub leak_rows: BTreeSet<String>,
+    pub leak_rows: BTreeMap<String, VrfName>,
     /// The method whose objects may be in FRR or CONFIG_DB.
     #[serde(default)]
     pub leak_method: Option<LeakMethod>,
@@ -148,9 +149,12 @@ impl Ledger {
         key: &str,
         row: &Fields,
     ) -> Option<(OwnedLeakRow, VrfName, Kind)> {
-        let (vrf, kind) = classify(config, table, key, row)?;
+        let known = self.leak_rows.get(&format!("{table}|{key}"));
+        let network = || known.filter(|_| table == NETWORK_TABLE && row.is_empty());
+        let (vrf, kind) = classify(config, table, key, row)
+            .or_else(|| network().map(|vrf| (vrf.clone(), Kind::Network)))?;
         let named = self.owned_vrf(&vrf).is_some() || kind >= Kind::RouteMap;
-        let ours = named || self.leak_rows.contains(&format!("{table}|{key}"));
+        let ours = named || known.is_some();
         ours.then(|| (OwnedLeakRow { table, key: key.to_owned() }, vrf, kind))
     }
 

@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod leak;
 mod metal_stack_v1;
 mod metal_stack_v2;
 mod moves;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> Vec<Case> {
         dhcp6::cases(),
         docs::cases(),
         isolation::cases(),
+        leak::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),

@@ -2,14 +2,16 @@
 //!
 //! | method | in | out | deny |
 //! |---|---|---|---|
-//! | `static-route` | `STATIC_ROUTE\|<boot vrf>\|<leak prefix>`: next hop in the leak VRF | `STATIC_ROUTE\|<leak vrf>\|<port /64>` by the port, `...::1/128` by the VRF's device | `STATIC_ROUTE\|<boot vrf>\|::/0`, blackhole |
+//! | `static-route` | `STATIC_ROUTE\|<boot vrf>\|<half of a leak prefix>`: next hop in the leak VRF | `STATIC_ROUTE\|<leak vrf>\|<port /64>` by the port, `...::1/128` by the VRF's device | `STATIC_ROUTE\|<boot vrf>\|::/0`, blackhole |
 //! | `frr-mgmt` | `BGP_GLOBALS`, `BGP_GLOBALS_AF` (`import_vrf` under `import_vrf_route_map`), `ROUTE_MAP_SET`, `ROUTE_MAP`, `PREFIX_SET`, `PREFIX` | the same, and `BGP_GLOBALS_AF_NETWORK` | the same |
 //!
 //! A `STATIC_ROUTE` cannot import. Its next hop is therefore the first address of the leak prefix itself,
 //! looked up in the leak VRF: zebra resolves it through whatever route the fabric has there and follows that
-//! route, with all its next hops, so the agent tracks none. What that cannot say: `::/0` (there is no address
-//! to look up), and a prefix that is connected in the leak VRF (its first address is nobody's there). Both
-//! wait with that reason.
+//! route, with all its next hops, so the agent tracks none. zebra takes a route of the same prefix for the
+//! static route itself, whatever VRF it is in, and does not resolve through it; so a leak prefix is written
+//! as its two halves ([`static_prefixes`]), which together are the same. What that cannot say: `::/0` (there
+//! is no address to look up), and a prefix that is connected in the leak VRF (its first address is nobody's
+//! there). Both wait with that reason.
 //!
 //! A row is ours when it has exactly the content that the agent writes at that key and names a boot VRF of
 //! ours; in an adopted VRF the ledger has to know it, too. Any other row at a key of ours is somebody
@@ -43,6 +45,8 @@ pub const LEAK_TABLES: [&str; 8] = [
     "STATIC_ROUTE",
 ];
 
+/// Announcements.
+pub(crate) const NETWORK_TABLE: &str = "BGP_GLOBALS_AF_NETWORK";
 /// Distance of the deny route: behind everything that a routing protocol may bring.
 const DENY_DISTANCE: &str = "254";
 /// `afi_safi` in keys.
@@ -122,15 +126,24 @@ pub fn static_route(spec: &FrrSpec) -> Vec<WantedRow> {
         if !boot.leaks(vrf) {
             continue;
         }
-        for prefix in boot.leak_prefixes.iter().filter(|prefix| prefix.prefix_len() > 0) {
+        for prefix in boot.leak_prefixes.iter().flat_map(|prefix| static_prefixes(*prefix)) {
             let next_hop = prefix.network().to_string();
             let row =
                 [("nexthop", next_hop.as_str()), ("nexthop-vrf", &boot.leak_vrf), ("advertise", "false")];
-            rows.push(static_row(vrf, Kind::In, vrf.as_str(), *prefix, fields(row)));
+            rows.push(static_row(vrf, Kind::In, vrf.as_str(), prefix, fields(row)));
         }
         rows.extend(ways_out(vrf, boot));
     }
     rows
+}
+
+/// What stands for a leak prefix among static routes: its halves, or a single address as it is. Nothing for
+/// `::/0`.
+pub fn static_prefixes(prefix: Ipv6Net) -> Vec<Ipv6Net> {
+    match prefix.prefix_len() {
+        0 => Vec::new(),
+        length => prefix.subnets((length + 1).min(128)).map(Iterator::collect).unwrap_or_default(),
+    }
 }
 
 /// Rows of method `frr-mgmt`. `globals` are those of a leak VRF; where it has none, nothing but the deny is
@@ -160,7 +173,7 @@ pub fn frr_mgmt(spec: &FrrSpec, globals: &dyn Fn(&str) -> Globals, config: &Conf
         row(Stage::Import, Kind::Import, "BGP_GLOBALS_AF", family, import);
         for prefix in boot.ports.values() {
             let key = format!("{}|{IPV6_UNICAST}|{}", boot.leak_vrf, prefix.trunc());
-            row(Stage::Import, Kind::Network, "BGP_GLOBALS_AF_NETWORK", key, Fields::new());
+            row(Stage::Import, Kind::Network, NETWORK_TABLE, key, Fields::new());
         }
         rows.extend(ways_out(vrf, boot));
     }
@@ -243,7 +256,7 @@ pub(crate) fn classify(config: &ConfigDb, table: &str, key: &str, row: &Fields) 
             let plain = row.keys().all(|field| field == "import_vrf" || field == "import_vrf_route_map");
             (plain && row.get("import_vrf_route_map") == Some(&map)).then_some((vrf, Kind::Import))
         }
-        "BGP_GLOBALS_AF_NETWORK" if row.is_empty() => {
+        NETWORK_TABLE if row.is_empty() => {
             let prefix = rest.strip_prefix(IPV6_UNICAST)?.strip_prefix('|')?;
             let way_out = config.row("STATIC_ROUTE", &format!("{first}|{prefix}"))?;
             let (vrf, kind) = static_kind(first, prefix.parse().ok()?, way_out)?;

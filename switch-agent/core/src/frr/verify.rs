@@ -1,9 +1,10 @@
 //! The proof: FRR's routes against the wanted leak.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv6Net;
 
+use super::rows::static_prefixes;
 use super::{BootVrfSpec, FrrObserved, Running, VrfRoutes};
 use crate::name::VrfName;
 use crate::status::LeakStatus;
@@ -47,7 +48,12 @@ pub(super) fn leak_status(
     if let Some(prefix) = more.filter(|_| verification.leaks_by == LeaksBy::Static) {
         return LeakStatus::Violation(format!("VRF {vrf} imports {prefix} by BGP as well"));
     }
-    if let Some(reason) = violation(vrf, boot, leaks, observed, leaked, running) {
+    let wanted: BTreeSet<Ipv6Net> = match verification.leaks_by {
+        _ if !leaks => BTreeSet::new(),
+        LeaksBy::Import => boot.leak_prefixes.iter().copied().collect(),
+        LeaksBy::Static => boot.leak_prefixes.iter().flat_map(|prefix| static_prefixes(*prefix)).collect(),
+    };
+    if let Some(reason) = violation(vrf, boot, &wanted, observed, leaked, running) {
         return LeakStatus::Violation(reason);
     }
     if let Some(reason) = &verification.blocked {
@@ -65,7 +71,7 @@ pub(super) fn leak_status(
     }
     let inwards = match verification.leaks_by {
         LeaksBy::Import => missing_imports(boot, routes),
-        LeaksBy::Static => missing_statics(vrf, boot, routes),
+        LeaksBy::Static => missing_statics(vrf, boot, &wanted, routes),
     };
     let missing = inwards.or_else(|| missing_exports(boot, observed, routes));
     missing.map_or(LeakStatus::Applied, LeakStatus::Pending)
@@ -75,13 +81,12 @@ pub(super) fn leak_status(
 fn violation(
     vrf: &VrfName,
     boot: &BootVrfSpec,
-    leaks: bool,
+    wanted: &BTreeSet<Ipv6Net>,
     observed: &FrrObserved,
     leaked: &BTreeMap<Ipv6Net, bool>,
     running: &Running,
 ) -> Option<String> {
-    let wanted = |prefix: &Ipv6Net| leaks && boot.leak_prefixes.contains(prefix);
-    let extra: Vec<String> = leaked.keys().filter(|p| !wanted(p)).map(ToString::to_string).collect();
+    let extra: Vec<String> = leaked.keys().filter(|p| !wanted.contains(p)).map(ToString::to_string).collect();
     if !extra.is_empty() {
         let shown = extra.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
         let more = if extra.len() > 4 { format!(" and {} more", extra.len() - 4) } else { String::new() };
@@ -109,16 +114,19 @@ fn missing_imports(boot: &BootVrfSpec, routes: &VrfRoutes) -> Option<String> {
     })
 }
 
-fn missing_statics(vrf: &VrfName, boot: &BootVrfSpec, routes: &VrfRoutes) -> Option<String> {
-    boot.leak_prefixes.iter().find_map(|prefix| match routes.statics.get(prefix) {
+fn missing_statics(
+    vrf: &VrfName,
+    boot: &BootVrfSpec,
+    wanted: &BTreeSet<Ipv6Net>,
+    routes: &VrfRoutes,
+) -> Option<String> {
+    wanted.iter().find_map(|prefix| match routes.statics.get(prefix) {
         Some(true) => None,
-        Some(false) => Some(format!("route {prefix} of VRF {vrf} is not installed")),
-        None => Some(format!(
-            "STATIC_ROUTE|{vrf}|{prefix} is no route of VRF {vrf} yet: FRR has not got it, or VRF {} has no \
-             route to {}",
-            boot.leak_vrf,
-            prefix.network()
-        )),
+        Some(false) => {
+            let (leak_vrf, next_hop) = (&boot.leak_vrf, prefix.network());
+            Some(format!("route {prefix} of VRF {vrf} has no way to {next_hop} in VRF {leak_vrf}"))
+        }
+        None => Some(format!("STATIC_ROUTE|{vrf}|{prefix} is no route of VRF {vrf} yet: FRR has not got it")),
     })
 }
 

@@ -23,8 +23,8 @@ pub(super) struct RowsPlan {
     pub(super) delete: Vec<OwnedLeakRow>,
     /// In order: the actions, all of them rows to write.
     pub(super) set: Vec<Action>,
-    /// Rows of ours that stay or come, for the ledger.
-    pub(super) ours: BTreeSet<String>,
+    /// Rows of ours that stay or come, with their boot VRF, for the ledger.
+    pub(super) ours: BTreeMap<String, VrfName>,
     /// What the leak of a VRF waits for.
     pub(super) waiting: BTreeMap<VrfName, String>,
     pub(super) conflicts: Vec<Conflict>,
@@ -83,7 +83,8 @@ impl<'a> Rows<'a, '_, '_> {
     /// What the method that ran no longer wants goes; nothing comes.
     pub(super) fn withdraw_unwanted(&self, ran: Option<LeakMethod>) -> RowsPlan {
         let mut plan = self.compare(&self.wanted_rows(ran), ran);
-
+        let there: BTreeSet<String> = self.present().iter().map(|row| name(&row.owned)).collect();
+        plan.ours.retain(|id, _| there.contains(id));
         plan.set.clear();
         plan
     }
@@ -122,7 +123,9 @@ impl<'a> Rows<'a, '_, '_> {
     /// A leak prefix that is connected in the leak VRF has no next hop to look up.
     fn connected(&self, boot: &crate::frr::BootVrfSpec) -> Option<String> {
         let connected = self.observed?.connected.get(&boot.leak_vrf)?;
-        let prefix = boot.leak_prefixes.iter().find(|prefix| connected.contains(*prefix))?;
+        let on_link = |net: &Ipv6Net| connected.iter().any(|on_link| on_link.contains(&net.network()));
+        let on_link = |prefix: &&Ipv6Net| rows::static_prefixes(**prefix).iter().any(on_link);
+        let prefix = boot.leak_prefixes.iter().find(on_link)?;
         let reason =
             "is connected there, and leak_method static-route has no next hop for it: use vtysh or frr-mgmt";
         Some(format!("{prefix} of VRF {} {reason}", boot.leak_vrf))
@@ -150,7 +153,8 @@ impl<'a> Rows<'a, '_, '_> {
         for wanted in order {
             self.set(wanted, &gates, &going, &mut plan);
         }
-        plan.ours.extend(self.present().iter().map(|row| name(&row.owned)).filter(|id| !going.contains(id)));
+        let staying = self.present().iter().map(|row| (name(&row.owned), row.vrf.clone()));
+        plan.ours.extend(staying.filter(|(id, _)| !going.contains(id)));
         plan
     }
 
@@ -238,7 +242,7 @@ impl<'a> Rows<'a, '_, '_> {
         let action = Action::SetLeakRow { table: id.table, key: id.key.clone(), row: row.clone() };
         if self.view.free(&action.object()) {
             plan.set.push(action);
-            plan.ours.insert(id.to_string());
+            plan.ours.insert(id.to_string(), vrf.clone());
         } else {
             wait(format!("the next try to write {id}"));
         }
