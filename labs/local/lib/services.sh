@@ -64,15 +64,15 @@ start_frr() {
   local node=$1 daemon daemons=(zebra staticd bgpd)
   mkdir -p "/etc/frr/$node" "/run/frr/$node"
   # FRR's pathspace (-N) keeps the sockets and files of the routers apart.
-  cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
+  [[ -n $LAB_FRR ]] || cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
   : >"/etc/frr/$node/vtysh.conf"
   : >"/etc/frr/$node/staticd.conf"
   chown -R frr:frr "/etc/frr/$node" "/run/frr/$node"
   [[ -z $LAB_FRR ]] || daemons=(mgmtd "${daemons[@]}")
   for daemon in "${daemons[@]}"; do
-    local options=(-N "$node" -f "/etc/frr/$node/$daemon.conf" --log stdout --log-level warning -P 0)
-    # Since FRR 10 a daemon's own file is not read by all of them.
-    [[ -z $LAB_FRR ]] || options[3]=/etc/frr/$node/vtysh.conf
+    local options=(-N "$node" --log stdout --log-level warning -P 0)
+    # Since FRR 10 not every daemon reads a file of its own: its configuration is loaded when all are there.
+    [[ -n $LAB_FRR ]] || options+=(-f "/etc/frr/$node/$daemon.conf")
     [[ $daemon != zebra ]] || options+=(-s 1048576)
     spawn "$node" "$daemon" "${LAB_FRR:-/usr/lib/frr}/$daemon" "${options[@]}"
   done
