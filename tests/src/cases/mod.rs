@@ -15,6 +15,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod leak;
 mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
@@ -72,6 +73,7 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         logging::cases(),
         isolation::cases(),
+        leak::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),
