@@ -17,7 +17,8 @@ use crate::row::ConfigDb;
 use crate::service::{PortService, UpstreamState};
 
 /// A source of observation: read, or not readable now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source<T> {
     Known(T),
     Unknown(String),
@@ -33,7 +34,7 @@ impl<T> Source<T> {
 }
 
 /// One pass's view of the switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub config: Source<ConfigDb>,
     pub state: Source<StateDb>,
@@ -54,7 +55,7 @@ pub struct Observed {
 }
 
 /// STATE_DB, as far as the agent needs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StateDb {
     /// `VRF_TABLE|<vrf>` exists: vrfmgrd made the kernel device.
     pub vrf_table: BTreeSet<String>,
@@ -74,7 +75,8 @@ pub struct StateDb {
 
 /// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new
 /// system, and is taken back when every daemon has reconciled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reboot {
     /// `WARM_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
     Warm,
@@ -90,7 +92,7 @@ pub struct PortState {
 }
 
 /// APPL_DB: the barrier of a rebind (see the reference of orchagent's consumer tables).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ApplDb {
     /// `INTF_TABLE:<port>` hashes that exist.
     pub intf_table: BTreeSet<PortName>,
@@ -101,7 +103,7 @@ pub struct ApplDb {
 }
 
 /// The kernel's links and addresses, from rtnetlink.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Kernel {
     /// By interface name; ports, VRF devices and everything else.
     pub links: BTreeMap<String, Link>,
@@ -152,7 +154,7 @@ impl Link {
 }
 
 /// The agent's own parts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Runtime {
     pub advertisers: BTreeMap<PortName, AdvertiserState>,
     pub services: BTreeMap<PortName, PortService>,
@@ -161,7 +163,8 @@ pub struct Runtime {
     pub upstream: Option<UpstreamState>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
     Running(AdvertiserSpec),

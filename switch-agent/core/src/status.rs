@@ -131,6 +131,9 @@ pub struct Conflict {
     pub reason: String,
 }
 
+/// What a pass reads, by the names in [`Status::unknown`].
+pub const SOURCES: [&str; 6] = ["CONFIG_DB", "STATE_DB", "APPL_DB", "kernel", "FRR", "ledger"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub verdict: Verdict,
@@ -140,7 +143,7 @@ pub struct Status {
     pub conflicts: Vec<Conflict>,
     pub rejected: Vec<Rejected>,
     pub warnings: Vec<Rejected>,
-    /// Sources that could not be read, with the reason: `CONFIG_DB`, `STATE_DB`, `APPL_DB`, `kernel`, `FRR`.
+    /// Those of [`SOURCES`] that could not be read, with the reason.
     pub unknown: BTreeMap<String, String>,
     /// Whether the control API is configured and usable; `None` where no proxy is wanted.
     pub control_api_error: Option<String>,

@@ -1,5 +1,6 @@
 //! STATE_DB and APPL_DB: what swss says, and our own status tables.
 
+mod feature;
 mod lldp;
 mod status;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::redis::{Change, Database, DatabaseError, Databases, follow};
 use crate::wake::{Reason, Waker};
 
+pub use feature::{FeatureWriter, Readiness};
 pub use lldp::follow_lldp;
 pub use status::{STATUS_TABLES, StatusRows, StatusWriter};
 

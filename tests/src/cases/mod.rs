@@ -10,10 +10,12 @@ mod boot;
 mod cli;
 mod conformance;
 mod dhcp6;
+mod disc;
 mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
 mod moves;
@@ -69,6 +71,7 @@ pub(crate) fn all() -> Vec<Case> {
         metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
+        logging::cases(),
         isolation::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
@@ -91,5 +94,5 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
 pub(crate) fn about_firmware() -> Vec<Case> {
-    uefi::cases()
+    [uefi::cases(), disc::cases()].concat()
 }
