@@ -27,6 +27,7 @@ mod restart_bgp;
 mod restart_config;
 mod restart_reboot;
 mod restart_swss;
+mod restart_upgrade;
 mod scale;
 mod sessions;
 mod uefi;
@@ -84,6 +85,7 @@ pub(crate) fn all() -> Vec<Case> {
         restart_config::cases(),
         restart_bgp::cases(),
         restart_reboot::cases(),
+        restart_upgrade::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),
