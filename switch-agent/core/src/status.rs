@@ -110,6 +110,9 @@ pub enum Verdict {
     Degraded,
 }
 
+/// [`Waiting::object`] while no row of any object may be written.
+pub const ALL_ROWS: &str = "all rows";
+
 /// Something the plan cannot do yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Waiting {

@@ -13,8 +13,9 @@ use switch_agent_core::row::{Fields, Table};
 use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting};
 use tracing::{debug, info, warn};
 
-use crate::backend::state_db::StatusRows;
+use crate::backend::state_db::{Readiness, StatusRows};
 use crate::hub::Hub;
+use crate::reconciler::DecisionLog;
 
 /// Since when each port has been in its phase.
 #[derive(Debug, Default)]
@@ -48,14 +49,16 @@ pub(super) struct Logged {
 
 impl Logged {
     /// Logs what changed since the last pass.
-    pub(super) fn changes(&mut self, status: &Status) {
+    pub(super) fn changes(&mut self, status: &Status, decisions: &DecisionLog) {
         for (source, reason) in &status.unknown {
             if self.unknown.get(source) != Some(reason) {
                 info!(source, reason, "cannot be read; nothing is removed meanwhile");
+                decisions.record("source", source, "unreadable", Some(reason));
             }
         }
         for source in self.unknown.keys().filter(|source| !status.unknown.contains_key(*source)) {
             info!(source, "readable again");
+            decisions.record("source", source, "readable", None);
         }
         self.unknown.clone_from(&status.unknown);
         for (name, port) in &status.ports {
@@ -65,6 +68,7 @@ impl Logged {
                 continue;
             }
             let (phase, reason) = (port.phase.as_str(), now.1.as_deref());
+            decisions.record("port", name.as_str(), phase, reason);
             // On its way a port passes through one barrier after the other, each for milliseconds.
             let under_way = matches!(port.phase, Phase::Binding | Phase::Releasing);
             if under_way && before.is_some_and(|(before, _)| *before == port.phase) {
@@ -79,6 +83,11 @@ impl Logged {
         for message in rejected.iter().filter(|message| !self.rejected.contains(message)) {
             warn!(message, "row rejected");
         }
+        for rejected in
+            status.rejected.iter().filter(|rejected| !self.rejected.contains(&rejected.to_string()))
+        {
+            decisions.record("row", &rejected.row, "rejected", Some(&rejected.to_string()));
+        }
         self.rejected = rejected;
         // A port's own line has told of the conflict about it.
         let told =
@@ -87,12 +96,27 @@ impl Logged {
         for conflict in new.filter(|conflict| !told(conflict)) {
             info!(object = conflict.object, reason = conflict.reason, "yielding to a foreign object");
         }
+        for conflict in status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+            decisions.record("object", &conflict.object, "yielded", Some(&conflict.reason));
+        }
         self.conflicts.clone_from(&status.conflicts);
         if self.verdict != Some(status.verdict) {
             info!(verdict = ?status.verdict, "status");
+            decisions.record("status", "switch", verdict_text(status.verdict), None);
             self.verdict = Some(status.verdict);
         }
     }
+}
+
+/// Ready is who has once found everything as wanted; what comes later is for the status to tell.
+pub(super) fn readiness(converged_once: bool, status: &Status) -> Readiness {
+    if converged_once {
+        return Readiness::Ready;
+    }
+    let unknown = status.unknown.iter().map(|(source, reason)| format!("{source}: {reason}"));
+    let waiting = status.waiting.iter().map(|waiting| format!("{}: {}", waiting.object, waiting.on));
+    let reason = unknown.chain(waiting).next();
+    Readiness::NotReady(reason.unwrap_or_else(|| "ports are being set up".to_owned()))
 }
 
 /// The plan as `GET /v1/plan` shows it: the last pass's actions, and what waits.

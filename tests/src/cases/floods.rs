@@ -146,10 +146,10 @@ impl Drop for Generator {
 }
 
 /// A tool that runs; it ends with this.
-struct Tool(Child);
+pub(super) struct Tool(Child);
 
 impl Tool {
-    fn start(machine: &Machine, command: &[&str]) -> Result<Self> {
+    pub(super) fn start(machine: &Machine, command: &[&str]) -> Result<Self> {
         let (program, arguments) = command.split_first().context(|| "no command".into())?;
         let start = || {
             let mut command = Command::new(program);

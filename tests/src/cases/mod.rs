@@ -10,16 +10,22 @@ mod boot;
 mod cli;
 mod conformance;
 mod dhcp6;
+mod disc;
 mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
 mod moves;
 mod proxy;
 mod removal;
 mod restart;
+mod restart_bgp;
+mod restart_config;
+mod restart_reboot;
+mod restart_swss;
 mod scale;
 mod sessions;
 mod uefi;
@@ -65,6 +71,7 @@ pub(crate) fn all() -> Vec<Case> {
         metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
+        logging::cases(),
         isolation::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
@@ -72,6 +79,10 @@ pub(crate) fn all() -> Vec<Case> {
         moves::cases(),
         removal::cases(),
         restart::cases(),
+        restart_swss::cases(),
+        restart_config::cases(),
+        restart_bgp::cases(),
+        restart_reboot::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),
@@ -82,5 +93,5 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
 pub(crate) fn about_firmware() -> Vec<Case> {
-    uefi::cases()
+    [uefi::cases(), disc::cases()].concat()
 }

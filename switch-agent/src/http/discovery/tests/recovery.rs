@@ -65,7 +65,9 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     let (proxy, ca) = (Proxy::with(limits), Ca::new());
     let config = proxy.directory.write("config.json", "{}");
     let port = proxy
-        .open("Ethernet0", |service| service.context.settings.machine_config_file = Some(config.clone()))
+        .open("Ethernet0", |service| {
+            service.context.settings_mut().machine_config_file = Some(config.clone())
+        })
         .await;
     let bearer = bearer(&token(port).await);
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -179,7 +181,7 @@ async fn a_stream_survives_every_reload() {
     flows().await;
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 200, "the old client stays");
     let mut service = proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context.settings.ntp_servers.clear();
+    service.context.settings_mut().ntp_servers.clear();
     service.context.alias = "new".to_owned();
     proxy.discovery.set(service).await.unwrap();
     proxy.discovery.set_upstream(Some(api.spec("localhost", "/nonexistent"))).await;
