@@ -63,6 +63,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 pub(crate) use boot::check_boot_document;
+pub(crate) use floods::flood_for;
 
 pub(crate) fn all() -> Vec<Case> {
     [
