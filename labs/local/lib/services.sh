@@ -71,6 +71,14 @@ start_frr_config() {
   spawn "$1" "$2" "$LAB_BIN/stand-ins" "$2" --database-config "$LAB_RUN/$1/database_config.json" --pathspace "$1"
 }
 
+# The switch's configuration by metal-core; LAB_RUN/NODE/metal-core.json says what it is to be.
+start_metal_core() {
+  local dir=$LAB_RUN/$1
+  spawn "$1" metal-core "$LAB_BIN/stand-ins" metal-core --database-config "$dir/database_config.json" \
+    --pathspace "$1" --desired "$dir/metal-core.json" --template "$LAB_LOCAL/config/frr/$1-metal-core.conf" \
+    --frr-conf "$dir/frr.conf" --report "$dir/metal-core-report.json"
+}
+
 start_frr() {
   local node=$1 daemon daemons=(zebra staticd bgpd)
   mkdir -p "/etc/frr/$node" "/run/frr/$node"

@@ -5,6 +5,7 @@ mod frr_config;
 mod image_server;
 mod metal_api;
 mod metal_apiserver;
+mod metal_core;
 mod metal_hammer;
 mod swss;
 
@@ -31,6 +32,8 @@ enum StandIn {
     ControlApi(control_api::Args),
     /// metal-api v1 towards booting machines
     MetalApi(metal_api::Args),
+    /// metal-core's passes over CONFIG_DB and frr.conf
+    MetalCore(metal_core::Args),
     /// A machine that boots as metal-hammer does
     MetalHammer(metal_hammer::Args),
     /// A metal-apiserver: the metal-stack API v2 by Connect RPC in JSON
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         StandIn::Frrcfgd(args) => frr_config::frrcfgd(&args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::ControlApi(args) => control_api::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalApi(args) => metal_api::run(args).map_err(Box::<dyn std::error::Error>::from),
+        StandIn::MetalCore(args) => metal_core::run(&args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalHammer(args) => metal_hammer::run(args).map_err(Box::<dyn std::error::Error>::from),
         StandIn::MetalApiserver(args) => {
             metal_apiserver::run(args).map_err(Box::<dyn std::error::Error>::from)

@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         300 s: static_routes_of_config_db_leak_and_nothing_else,
             the_management_framework_leaks_and_nothing_else;
         300 s: a_foreign_route_is_yielded_to;
+        420 s: metal_core_and_the_agent_run_side_by_side;
     )
 }
 
@@ -161,7 +162,7 @@ fn static_routes_of_config_db_leak_and_nothing_else(lab: &Lab) -> Result<()> {
     let rows: [(&str, &[(&str, &str)]); 1] = [("BOOT_NETWORK|global", &[("leak_method", "static-route")])];
     with(lab, "bgpcfgd", &rows, |leaf, _| {
         wait::until(CHANGE, || expect_applied(leaf, "static-route"))?;
-        check_rib(leaf, "static")?;
+        wait::until(wait::seconds(20), || check_rib(leaf, "static"))?;
         wait::until(wait::seconds(10), || check_spine(lab))?;
         let running = leaf.vtysh(&["show running-config"])?;
         ensure!(!running.contains("BOOTNET-"), "lines of vtysh are left:\n{running}");
@@ -197,7 +198,7 @@ fn the_management_framework_leaks_and_nothing_else(lab: &Lab) -> Result<()> {
     ];
     with(lab, "frrcfgd", &rows, |leaf, _| {
         wait::until(CHANGE, || expect_applied(leaf, "frr-mgmt"))?;
-        check_rib(leaf, "bgp")?;
+        wait::until(wait::seconds(20), || check_rib(leaf, "bgp"))?;
         wait::until(wait::seconds(10), || check_spine(lab))?;
         reaches_the_api_and_nothing_else(&lab.machines[..2])?;
         report(leaf, "frr-mgmt")
@@ -224,4 +225,138 @@ fn a_foreign_route_is_yielded_to(lab: &Lab) -> Result<()> {
         ensure!(!row.contains_key("ifname"), "mixed: {row:?}");
         wait::until(CHANGE, || expect_applied(leaf, "static-route"))
     })
+}
+
+/// What metal-core renders next, and how it fared.
+struct MetalCore<'a> {
+    leaf: &'a Leaf,
+}
+
+impl MetalCore<'_> {
+    fn desire(&self, unprovisioned: &[&str], vrfs: &Value) -> Result<()> {
+        let include = self.leaf.run_dir().join("state/frr/boot-network.conf");
+        let desired = serde_json::json!({
+            "pxe_vlan": 4000, "unprovisioned": unprovisioned, "vrfs": vrfs, "include": include,
+        });
+        let path = self.leaf.run_dir().join("metal-core.json");
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, desired.to_string()).context(|| "what metal-core is to do".into())?;
+        std::fs::rename(&temporary, &path).context(|| path.display().to_string())
+    }
+
+    fn report(&self) -> Result<Value> {
+        let path = self.leaf.run_dir().join("metal-core-report.json");
+        let text = std::fs::read_to_string(&path).context(|| path.display().to_string())?;
+        serde_json::from_str(&text).context(|| text.clone())
+    }
+
+    /// `count` more passes without an error, the last of them without a reload.
+    fn passes(&self, count: u64) -> Result<()> {
+        let before = self.report()?;
+        let enough = before["passes"].as_u64().unwrap_or_default() + count;
+        wait::until(wait::seconds(30 + 15 * count), || {
+            let now = self.report()?;
+            ensure!(now["error"].is_null(), "metal-core fails: {now}");
+            ensure!(now["passes"].as_u64() >= Some(enough), "too few passes: {now}");
+            Ok(())
+        })?;
+        let after = self.report()?;
+        ensure!(after["reloads"] == before["reloads"], "metal-core reloads without end: {before}, {after}");
+        Ok(())
+    }
+}
+
+/// Adopt mode: metal-core makes the VRF and binds the port, and its template includes the agent's snippet.
+fn metal_core_and_the_agent_run_side_by_side(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[0];
+    let before = leaf.rows(CONFIG_DB)?;
+    let result = side_by_side(lab, leaf);
+    leaf.service("metal-core", "stop")?;
+    leaf.restore(&before, &["BOOT_NETWORK", "BOOT_NETWORK_PARTITION", "BOOT_NETWORK_PORT", "PORT"])?;
+    // The agent takes its address off a port that is somebody else's; then metal-core's rows can go.
+    let let_go = wait::until(CHANGE, || {
+        let left = leaf.rows(CONFIG_DB)?.into_keys().find(|key| key.starts_with("INTERFACE|Ethernet0|"));
+        ensure!(left.is_none(), "{left:?} is still in CONFIG_DB");
+        Ok(())
+    });
+    let rows = leaf.rows(CONFIG_DB)?;
+    let theirs = rows.keys().filter(|key| {
+        key.starts_with("VLAN_MEMBER|Vlan4000") || *key == "INTERFACE|Ethernet0" || *key == "VRF|Vrf104009"
+    });
+    leaf.unconfigure(&theirs.map(String::as_str).collect::<Vec<_>>())?;
+    leaf.service("frr", "restart")?;
+    wait::until(CHANGE, || leaf.converged())?;
+    lab.machines[0].reboot()?;
+    lab.machines[1].reboot()?;
+    for machine in &lab.machines[..2] {
+        wait::until(wait::seconds(30), || machine.get("/healthz")?.expect(200))?;
+    }
+    result.and(let_go)
+}
+
+fn side_by_side(lab: &Lab, leaf: &Leaf) -> Result<()> {
+    let metal_core = MetalCore { leaf };
+    let machine = &lab.machines[0];
+    leaf.unconfigure(&[
+        "BOOT_NETWORK_PARTITION|p2",
+        "BOOT_NETWORK_PORT|Ethernet4",
+        "BOOT_NETWORK_PORT|Ethernet8",
+        "BOOT_NETWORK_PORT|Ethernet0",
+    ])?;
+    let adopted = [("manage_vrf", "disabled"), ("vrf_name", "Vrf104009"), ("service_address@", "")];
+    leaf.configure("BOOT_NETWORK_PARTITION|p1", &adopted)?;
+    leaf.configure("BOOT_NETWORK|global", &[("leak_method", "auto")])?;
+    // The agent's own VRFs have to be gone before metal-core sees them.
+    wait::until(CHANGE, || {
+        let rows = leaf.rows(CONFIG_DB)?;
+        let left = rows.keys().find(|key| key.starts_with("VRF|") || key.starts_with("INTERFACE|Ethernet0"));
+        ensure!(left.is_none(), "{left:?} is still in CONFIG_DB");
+        Ok(())
+    })?;
+    metal_core.desire(&["Ethernet4", "Ethernet8"], &serde_json::json!({"Vrf104009": ["Ethernet0"]}))?;
+    leaf.service("metal-core", "start")?;
+    leaf.configure("BOOT_NETWORK_PORT|Ethernet0", &[("partition", "p1")])?;
+    wait::until(CHANGE, || leaf.expect_phase("Ethernet0", "ready"))?;
+    wait::until(CHANGE, || {
+        expect_method(leaf, "render-only")?;
+        let status = leaf.admin_json("/v1/status")?;
+        let reason = status["leak_method"]["reason"].to_string();
+        ensure!(reason.contains("metal-core"), "the reason is another: {reason}");
+        let partitions = leaf.list("/v1/partitions", "partitions")?;
+        ensure!(partitions[0]["leak"]["state"] == "applied", "the leak is not in FRR: {partitions:?}");
+        ensure!(status["warnings"].as_array().is_some_and(Vec::is_empty), "warned: {status}");
+        Ok(())
+    })?;
+    machine.reboot()?;
+    wait::until(wait::seconds(30), || machine.get("/healthz")?.expect(200))?;
+    reaches_the_api_and_nothing_else(std::slice::from_ref(machine))?;
+    metal_core.passes(2)?;
+    // A change of metal-core's own is a reload, and the leak is part of it.
+    let reloads = metal_core.report()?["reloads"].as_u64();
+    leaf.configure("BOOT_NETWORK_PARTITION|p1", &[("leak_prefix@", "2001:db8:a91::/64,2001:db8:a92::/64")])?;
+    wait::until(CHANGE, || {
+        ensure!(metal_core.report()?["reloads"].as_u64() > reloads, "no reload yet");
+        Ok(())
+    })?;
+    reaches_the_api_and_nothing_else(std::slice::from_ref(machine))?;
+    metal_core.passes(2)?;
+    leaf.expect_phase("Ethernet0", "ready")?;
+    println!("# metal-core: {}", metal_core.report()?);
+    // What does not go together is named.
+    leaf.configure("BOOT_NETWORK|global", &[("leak_method", "vtysh")])?;
+    wait::until(wait::seconds(30), || {
+        let status = leaf.admin_json("/v1/status")?;
+        let warnings = status["warnings"].to_string();
+        ensure!(warnings.contains("leak_method") && warnings.contains("metal-core"), "not named: {warnings}");
+        Ok(())
+    })?;
+    leaf.configure("BOOT_NETWORK|global", &[("leak_method", "auto")])?;
+    leaf.configure("BOOT_NETWORK_PARTITION|p9", &[("prefix", "2001:db8:1:900::/56")])?;
+    let named = wait::until(wait::seconds(30), || {
+        let warnings = leaf.admin_json("/v1/status")?["warnings"].to_string();
+        ensure!(warnings.contains("manage_vrf") && warnings.contains("metal-core"), "not named: {warnings}");
+        Ok(())
+    });
+    leaf.unconfigure(&["BOOT_NETWORK_PARTITION|p9"])?;
+    named
 }
