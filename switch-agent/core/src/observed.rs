@@ -65,8 +65,22 @@ pub struct StateDb {
     pub port_table: BTreeMap<PortName, PortState>,
     /// `VLAN_MEMBER_TABLE|<vlan>|<port>` exists: ports that vlanmgrd still holds.
     pub vlan_members: BTreeSet<PortName>,
+    /// What orchagent made of data-plane ACLs.
+    pub acl: AclState,
     /// `WARM_RESTART_ENABLE_TABLE|system` or `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
     pub restart_in_progress: bool,
+}
+
+/// `ACL_TABLE_TABLE` and `ACL_RULE_TABLE`, field `status`: `Active`, `Inactive`, `Pending creation` or
+/// `Pending removal`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AclState {
+    /// Whether orchagent tells at all: there is a row of any table. Older releases have none.
+    pub told: bool,
+    /// Of our tables, by name.
+    pub tables: BTreeMap<String, String>,
+    /// Of our rules, by `table|rule`.
+    pub rules: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

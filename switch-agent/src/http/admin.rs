@@ -60,6 +60,7 @@ impl Snapshot {
                 warnings: Vec::new(),
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
+                control_plane: None,
             },
             plan_json: String::new(),
             pass: None,

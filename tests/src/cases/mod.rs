@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::failure::Result;
 use crate::lab::Lab;
 
+mod acl;
 mod bad_rows;
 mod boot;
 mod cli;
@@ -67,6 +68,7 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         logging::cases(),
         isolation::cases(),
+        acl::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),

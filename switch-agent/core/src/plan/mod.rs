@@ -85,7 +85,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     vrf::plan(&view, ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
-    isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting);
+    let mut conflicts = Vec::new();
+    let isolation = isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting, &mut conflicts);
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
     let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");
@@ -121,7 +122,6 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         waiting.push(Waiting { object: "FRR".to_owned(), port: None, on: on.clone() });
     }
 
-    let mut conflicts = Vec::new();
     let mut next = Ledger { vrfs: ledger.vrfs.clone(), ports: BTreeMap::new() };
     for (name, assessment) in &mut assessments {
         actions.append(&mut assessment.actions);
@@ -148,7 +148,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     }
     actions.sort_by_key(Action::rank);
 
-    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, frr: &frr };
+    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, frr: &frr, isolation: &isolation };
     let status = status::build(&inputs, &assessments, &complete, waiting, conflicts, actions.len());
     Plan { actions, status }
 }

@@ -11,7 +11,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use switch_agent_core::dhcp6::{AnswerType, MessageType, Refusal};
 use switch_agent_core::machines::{LldpNeighbor, MachineEvent, ProxyStep};
-use switch_agent_core::status::{LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting};
+use switch_agent_core::status::{
+    IsolationStatus, LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -158,6 +160,7 @@ pub(crate) fn snapshot() -> Snapshot {
         prefix: "2001:db8::/56".parse().unwrap(),
         vrf_ready: true,
         leak: LeakStatus::Pending("no router bgp".to_owned()),
+        isolation: IsolationStatus::Active,
         ports: 2,
         ports_ready: 1,
         waiting_on: None,

@@ -170,6 +170,7 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
             "ports": state.metrics.advertise.states(),
         },
         "control_api_error": status.control_api_error,
+        "control_plane": status.control_plane,
         "waiting": status.waiting,
         "conflicts": status.conflicts,
         "rejected": status.rejected,

@@ -67,7 +67,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (ports.clone(), partitions.clone()).prop_map(|(port, partition)| Event::BootPort { port, partition }),
         2 => ports.clone().prop_map(|port| Event::NoBootPort { port }),
-        4 => (partitions.clone(), 0..5u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
+        4 => (partitions.clone(), 0..6u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
         1 => partitions.prop_map(|partition| Event::NoPartition { partition }),
         1 => any::<bool>().prop_map(|up| Event::AdminStatus { up }),
         2 => ports.clone().prop_map(|port| Event::ForeignBind { port }),
@@ -94,6 +94,7 @@ fn apply(rig: &mut Rig, event: &Event) {
                 2 => &[("proxy", "disabled")],
                 3 => &[("service_address@", "2001:db8:ffff::53")],
                 4 => &[("advertise", "perhaps")],
+                5 => &[("isolate", "disabled")],
                 _ => &[],
             };
             rig.partition(PARTITIONS[partition], &prefix, extra);
@@ -156,6 +157,7 @@ fn assert_settled(rig: &Rig) {
     rig.assert_foreign_untouched();
     let plan = rig.plan();
     assert!(plan.actions.is_empty(), "not idle: {:?}", plan.actions);
+    rig.assert_fences_fit();
     for status in plan.status.ports.values() {
         let name = status.port.as_str();
         match status.phase {
