@@ -71,6 +71,8 @@ pub struct StateDb {
     pub vlan_members: BTreeSet<PortName>,
     /// A warm or fast reboot that is under way.
     pub reboot: Option<Reboot>,
+    /// What orchagent made of data-plane ACLs.
+    pub acl: AclState,
 }
 
 /// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new
@@ -83,6 +85,18 @@ pub enum Reboot {
     /// `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`, or, up to release 202211,
     /// `FAST_REBOOT|system` exists.
     Fast,
+}
+
+/// `ACL_TABLE_TABLE` and `ACL_RULE_TABLE`, field `status`: `Active`, `Inactive`, `Pending creation` or
+/// `Pending removal`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AclState {
+    /// Whether orchagent tells at all: there is a row of any table. Older releases have none.
+    pub told: bool,
+    /// Of our tables, by name.
+    pub tables: BTreeMap<String, String>,
+    /// Of our rules, by `table|rule`.
+    pub rules: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

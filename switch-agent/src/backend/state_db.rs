@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use switch_agent_core::isolate::ACL_TABLE_PREFIX;
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::{ApplDb, PortState, Reboot, StateDb};
 use switch_agent_core::row::Fields;
@@ -23,7 +24,9 @@ pub use lldp::follow_lldp;
 pub use status::{STATUS_TABLES, StatusRows, StatusWriter};
 
 /// Tables of STATE_DB that make up [`StateDb`].
-const STATE_TABLES: [&str; 9] = [
+const STATE_TABLES: [&str; 11] = [
+    "ACL_TABLE_TABLE",
+    "ACL_RULE_TABLE",
     "VRF_TABLE",
     "VRF_OBJECT_TABLE",
     "INTERFACE_TABLE",
@@ -68,6 +71,8 @@ impl StateStore {
                     "VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE" | LEGACY_FAST_REBOOT_TABLE,
                     _,
                 )) => true,
+                // Of others' it only counts that there are any.
+                Some(("ACL_TABLE_TABLE" | "ACL_RULE_TABLE", row)) => !row.starts_with(ACL_TABLE_PREFIX),
                 Some((_, row)) => row.contains('|'),
                 None => false,
             });
@@ -161,6 +166,7 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
         ("VRF_OBJECT_TABLE", None) => _ = state.vrf_object_table.insert(row.to_owned()),
         ("VLAN_MEMBER_TABLE", Some((_, port))) => state.vlan_members.extend(port.parse::<PortName>()),
         (LEGACY_FAST_REBOOT_TABLE, None) if row == "system" => state.reboot = Some(Reboot::Fast),
+        ("ACL_TABLE_TABLE", _) => state.acl.told = true,
         ("INTERFACE_TABLE", Some((port, prefix))) => {
             // IPv4 rows of foreign interfaces do not parse, and do not matter here.
             if let (Ok(port), Ok(prefix)) = (port.parse(), prefix.parse()) {
@@ -173,7 +179,13 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
 
 fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
     let is = |field: &str, value: &str| fields.get(field).is_some_and(|found| found == value);
+    let status = || fields.get("status").cloned().unwrap_or_default();
     match (table, row.parse::<PortName>()) {
+        ("ACL_TABLE_TABLE", _) => {
+            state.acl.told = true;
+            state.acl.tables.insert(row.to_owned(), status());
+        }
+        ("ACL_RULE_TABLE", _) => _ = state.acl.rules.insert(row.to_owned(), status()),
         ("INTERFACE_TABLE", Ok(port)) => {
             state.interface_table.insert(port, fields.get("vrf").cloned().unwrap_or_default());
         }

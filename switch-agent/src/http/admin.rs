@@ -62,6 +62,7 @@ impl Snapshot {
                 leak_method: None,
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
+                control_plane: None,
             },
             plan_json: String::new(),
             pass: None,

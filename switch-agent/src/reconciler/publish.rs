@@ -10,7 +10,9 @@ use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
 use switch_agent_core::row::{Fields, Table};
-use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting};
+use switch_agent_core::status::{
+    Conflict, IsolationStatus, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting,
+};
 use tracing::{debug, info, warn};
 
 use crate::backend::state_db::{Readiness, StatusRows};
@@ -46,6 +48,7 @@ pub(super) struct Logged {
     conflicts: Vec<Conflict>,
     unknown: BTreeMap<String, String>,
     leak: Option<Choice>,
+    control_plane: Option<String>,
 }
 
 impl Logged {
@@ -102,6 +105,19 @@ impl Logged {
             decisions.record("object", &conflict.object, "yielded", Some(&conflict.reason));
         }
         self.conflicts.clone_from(&status.conflicts);
+        let control_plane = status.control_plane.as_ref().map(|found| found.summary.clone());
+        if self.control_plane != control_plane {
+            match &status.control_plane {
+                Some(found) if !found.denied.is_empty() => {
+                    warn!(
+                        reason = found.summary,
+                        "the discovery proxy is out of reach; `show status` has the rows to add"
+                    );
+                }
+                _ => info!(control_plane, "control-plane ACLs do not keep machines from the proxy"),
+            }
+            self.control_plane = control_plane;
+        }
         if self.verdict != Some(status.verdict) {
             info!(verdict = ?status.verdict, "status");
             decisions.record("status", "switch", verdict_text(status.verdict), None);
@@ -194,6 +210,9 @@ pub(super) fn status_rows(
         let (state, detail) = leak_text(&partition.leak);
         set(&mut row, "leak", Some(state.to_owned()));
         set(&mut row, "leak_detail", detail);
+        let (state, detail) = isolation_text(&partition.isolation);
+        set(&mut row, "isolation", Some(state.to_owned()));
+        set(&mut row, "isolation_detail", detail);
         set(&mut row, "waiting_on", partition.waiting_on.clone());
         set(&mut row, "error", partition.error.clone());
         (partition.partition.to_string(), row)
@@ -208,6 +227,15 @@ pub(super) fn status_rows(
     if let Some(choice) = &status.leak_method {
         set(&mut global, "leak_method", choice.method.map(|method| method.as_str().to_owned()));
         set(&mut global, "leak_method_reason", Some(choice.reason.clone()));
+    }
+    if let Some(control_plane) = &status.control_plane {
+        let denied = !control_plane.denied.is_empty();
+        set(&mut global, "control_plane_acl", Some(if denied { "denies" } else { "permits" }.to_owned()));
+        set(
+            &mut global,
+            "control_plane_acl_rows",
+            serde_json::to_string(&control_plane.rows).ok().filter(|_| denied),
+        );
     }
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
     set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
@@ -254,6 +282,15 @@ fn leak_text(leak: &LeakStatus) -> (&'static str, Option<String>) {
         LeakStatus::Pending(detail) => ("pending", Some(detail.clone())),
         LeakStatus::Violation(detail) => ("violation", Some(detail.clone())),
         LeakStatus::Unknown(detail) => ("unknown", Some(detail.clone())),
+    }
+}
+
+fn isolation_text(isolation: &IsolationStatus) -> (&'static str, Option<String>) {
+    match isolation {
+        IsolationStatus::Off => ("off", None),
+        IsolationStatus::Active => ("active", None),
+        IsolationStatus::Pending(detail) => ("pending", Some(detail.clone())),
+        IsolationStatus::Unknown(detail) => ("unknown", Some(detail.clone())),
     }
 }
 

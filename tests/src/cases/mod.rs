@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::failure::Result;
 use crate::lab::Lab;
 
+mod acl;
 mod bad_rows;
 mod boot;
 mod cli;
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<Case> {
         logging::cases(),
         isolation::cases(),
         leak::cases(),
+        acl::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),

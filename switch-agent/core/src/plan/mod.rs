@@ -85,7 +85,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     vrf::plan(&view, ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
-    isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting);
+    let mut conflicts = Vec::new();
+    let isolation = isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting, &mut conflicts);
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
     let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");
@@ -123,7 +124,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         waiting.push(Waiting { object: "FRR".to_owned(), port: None, on: on.clone() });
     }
 
-    let mut conflicts = leak.rows.conflicts.clone();
+    conflicts.extend(leak.rows.conflicts.iter().cloned());
     let mut next = Ledger {
         vrfs: ledger.vrfs.clone(),
         ports: BTreeMap::new(),
@@ -156,7 +157,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     actions.retain(|action| hold.is_none_or(|hold| hold.permits(action)));
     actions.sort_by_key(Action::rank);
 
-    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, leak: &leak };
+    let inputs =
+        status::Inputs { view: &view, observed, wanted: &wanted, leak: &leak, isolation: &isolation };
     if let Some(hold @ Hold::Reboot(_)) = hold {
         return Plan { actions, status: status::frozen(&inputs, hold) };
     }

@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 
 use super::binding::{Assessment, Progress};
 use super::hold::Hold;
+use super::isolate::Isolation;
 use super::leak::LeakPlan;
 use super::view::View;
 use super::wanted::WantedSet;
+use crate::control_plane::control_plane;
 use crate::desired::{Desired, Partition};
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
-use crate::status::{Conflict, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting};
+use crate::status::{
+    Conflict, IsolationStatus, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting,
+};
 
 pub(super) struct Inputs<'a, 'b> {
     pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
     pub(super) wanted: &'a WantedSet<'b>,
     pub(super) leak: &'a LeakPlan,
+    pub(super) isolation: &'a Isolation,
 }
 
 /// Sources that could not be read.
@@ -73,6 +78,7 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
         warnings: desired.warnings.clone(),
         leak_method: None,
         unknown,
+        control_plane: observed.config.known().and_then(|config| control_plane(config, desired)),
         control_api_error: None,
     }
 }
@@ -128,6 +134,7 @@ pub(super) fn build(
         warnings: desired.warnings.iter().chain(&inputs.leak.warnings).cloned().collect(),
         leak_method: Some(inputs.leak.choice.clone()),
         unknown,
+        control_plane: control_plane(inputs.view.config, desired),
         control_api_error: inputs.observed.runtime.upstream.as_ref().and_then(|state| state.error.clone()),
     }
 }
@@ -261,11 +268,13 @@ fn partitions(
         let of = || ports.values().filter(|port| port.partition.as_ref() == Some(&partition.id));
         let vrf_row = format!("VRF|{}", partition.vrf);
         let leak = inputs.leak.frr.leak.get(&partition.vrf).cloned();
+        let unread = IsolationStatus::Unknown("nothing is looked at during a reboot".to_owned());
         PartitionStatus {
             partition: partition.id.clone(),
             vrf: partition.vrf.clone(),
             prefix: partition.prefix,
             vrf_ready: inputs.view.vrf_ready(&partition.vrf),
+            isolation: inputs.isolation.get(&partition.id).cloned().unwrap_or(unread),
             leak: leak.unwrap_or_else(|| LeakStatus::Pending("the boot VRF".to_owned())),
             ports: of().count(),
             ports_ready: of().filter(|port| port.phase == Phase::Ready).count(),

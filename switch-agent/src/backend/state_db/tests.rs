@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::Value;
+use switch_agent_core::observed::AclState;
 use switch_agent_core::row::{Table, fields};
 
 use super::*;
@@ -37,6 +38,10 @@ async fn state_db_is_read_as_swss_writes_it() {
         ["HSET", "VLAN_MEMBER_TABLE|Vlan100|Ethernet8", "state", "ok"],
         ["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "false"],
         ["HSET", "TRANSCEIVER_INFO|Ethernet0", "type", "QSFP"],
+        ["HSET", "ACL_TABLE_TABLE|DATAACL", "status", "Active"],
+        ["HSET", "ACL_RULE_TABLE|DATAACL|RULE_1", "status", "Inactive"],
+        ["HSET", "ACL_TABLE_TABLE|BOOTNET_IPV4", "status", "Pending creation"],
+        ["HSET", "ACL_RULE_TABLE|BOOTNET_IPV4|DEFAULT_RULE", "status", "Inactive"],
     ] {
         run(&db, &row).await;
     }
@@ -56,6 +61,11 @@ async fn state_db_is_read_as_swss_writes_it() {
         ]),
         vlan_members: ports(&["Ethernet8"]),
         reboot: None,
+        acl: AclState {
+            told: true,
+            tables: [("BOOTNET_IPV4".to_owned(), "Pending creation".to_owned())].into(),
+            rules: [("BOOTNET_IPV4|DEFAULT_RULE".to_owned(), "Inactive".to_owned())].into(),
+        },
     };
     assert_eq!(store.read_state().await.unwrap(), expected);
     let reboot = async || store.read_state().await.unwrap().reboot;

@@ -16,7 +16,9 @@ use switch_agent_core::machines::{LldpNeighbor, MachineEvent, ProxyStep};
 use switch_agent_core::observed::{ApplDb, Kernel, Observed, Runtime, Source};
 use switch_agent_core::ownership::Ledger;
 use switch_agent_core::row::{ConfigDb, fields};
-use switch_agent_core::status::{LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting};
+use switch_agent_core::status::{
+    IsolationStatus, LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -215,6 +217,7 @@ pub(crate) fn snapshot() -> Snapshot {
         prefix: "2001:db8::/56".parse().unwrap(),
         vrf_ready: true,
         leak: LeakStatus::Pending("no router bgp".to_owned()),
+        isolation: IsolationStatus::Active,
         ports: 2,
         ports_ready: 1,
         waiting_on: None,

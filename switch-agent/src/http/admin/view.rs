@@ -171,6 +171,7 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
         },
         "leak_method": status.leak_method,
         "control_api_error": status.control_api_error.as_deref().or_else(|| unreached(state)),
+        "control_plane": status.control_plane,
         "waiting": status.waiting,
         "conflicts": status.conflicts,
         "rejected": status.rejected,

@@ -90,7 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (ports.clone(), partitions.clone()).prop_map(|(port, partition)| Event::BootPort { port, partition }),
         2 => ports.clone().prop_map(|port| Event::NoBootPort { port }),
-        4 => (partitions.clone(), 0..7u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
+        4 => (partitions.clone(), 0..8u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
         1 => partitions.prop_map(|partition| Event::NoPartition { partition }),
         1 => any::<bool>().prop_map(|up| Event::AdminStatus { up }),
         2 => ports.clone().prop_map(|port| Event::ForeignBind { port }),
@@ -124,6 +124,7 @@ fn apply(rig: &mut Rig, event: &Event) {
                 6 => {
                     &[("leak_prefix@", "2001:db8:a92::/64,2001:db8:a93::/64,::/0"), ("leak_vrf", "VrfTenant")]
                 }
+                7 => &[("isolate", "disabled")],
                 _ => &[],
             };
             rig.partition(PARTITIONS[partition], &prefix, extra);
@@ -204,6 +205,7 @@ fn assert_settled(rig: &Rig) {
     rig.assert_foreign_untouched();
     let plan = rig.plan();
     assert!(plan.actions.is_empty(), "not idle: {:?}", plan.actions);
+    rig.assert_fences_fit();
     for status in plan.status.ports.values() {
         let name = status.port.as_str();
         match status.phase {

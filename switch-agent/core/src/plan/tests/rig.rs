@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::Action;
 use crate::desired::Desired;
 use crate::frr::FrrObserved;
-use crate::name::{PortName, VrfName};
+use crate::isolate::{ACL_TABLE_IPV4, acl_table_name};
+use crate::name::{PortKind, PortName, VrfName};
 use crate::observed::{AdvertiserState, Observed, Runtime, Source};
 use crate::ownership::Ledger;
 use crate::plan::{Plan, plan};
-use crate::row::{CONFIG_TABLES, ConfigDb, Fields, fields, without_placeholder};
+use crate::row::{CONFIG_TABLES, ConfigDb, Fields, fields, leaf_list, without_placeholder};
 use crate::service::UpstreamState;
 use crate::sim::SimSwitch;
 use crate::status::{ALL_ROWS, Status};
@@ -293,6 +294,15 @@ impl Rig {
                 assert!(!state.interface_table.contains_key(port), "{port}: an earlier binding lives");
                 assert!(!appl.intf_table.contains(port) && !appl.intf_key_set.contains(port));
                 assert_eq!(master(port), None);
+                let isolated = |partition: &&std::sync::Arc<crate::desired::Partition>| {
+                    partition.vrf == *vrf && partition.isolate
+                };
+                let on_a_cable = port.kind() != PortKind::Loopback;
+                if on_a_cable && Desired::from_config(&config).partitions.values().find(isolated).is_some() {
+                    for table in [acl_table_name(vrf).as_str(), ACL_TABLE_IPV4] {
+                        assert!(self.fenced_by(table).contains(port), "{port} is bound before {table}");
+                    }
+                }
             }
             Action::AddAddress { port, .. } => {
                 let vrf = row(port).and_then(|row| row.get("vrf_name")).unwrap();
@@ -356,6 +366,35 @@ impl Rig {
         if let Some((field, name)) = gone {
             let left = routes().find(|(_, row)| row.get(field) == Some(&name));
             assert_eq!(left, None, "{action:?}");
+        }
+    }
+
+    /// Ports that one of our ACL tables is bound to, where it denies by default.
+    fn fenced_by(&self, table: &str) -> BTreeSet<PortName> {
+        let config = self.config();
+        let denies = config.row("ACL_RULE", &format!("{table}|DEFAULT_RULE")).is_some();
+        let row = config.row("ACL_TABLE", table).filter(|_| denies);
+        let ports = row.and_then(|row| row.get("ports@")).cloned().unwrap_or_default();
+        leaf_list(&ports).map(port).collect()
+    }
+
+    /// At rest, IPv4 is dropped on exactly the ports that are isolated, and those are all that are in the VRF
+    /// of a partition with the role.
+    pub(super) fn assert_fences_fit(&self) {
+        let config = self.config();
+        let tables = config.table("ACL_TABLE").map(|(name, _)| name);
+        let v6: BTreeSet<PortName> =
+            tables.filter(|name| *name != ACL_TABLE_IPV4).flat_map(|name| self.fenced_by(name)).collect();
+        assert_eq!(self.fenced_by(ACL_TABLE_IPV4), v6);
+        let desired = Desired::from_config(&config);
+        for port in desired.ports.values() {
+            let Some(partition) = desired.partition_of(port).filter(|partition| partition.isolate) else {
+                continue;
+            };
+            let row = config.row(port.name.kind().interface_table(), port.name.as_str());
+            let bound =
+                row.and_then(|row| row.get("vrf_name")).is_some_and(|vrf| vrf == partition.vrf.as_str());
+            assert!(!bound || v6.contains(&port.name), "{} is not isolated", port.name);
         }
     }
 
