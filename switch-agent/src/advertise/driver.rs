@@ -215,6 +215,11 @@ impl<W: Wire> Driver<W> {
         }
         entry.link = state;
         entry.advertiser.handle_link(now, change.carrier);
+        if entry.advertiser.is_done() {
+            // It was ceasing, and the reconciler waits for that.
+            self.settle(slot);
+            return;
+        }
         entry.show_state();
         self.schedule.set(slot, entry.advertiser.next_deadline());
     }
