@@ -6,6 +6,7 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Rejected;
+use crate::frr::Choice;
 use crate::name::{PartitionId, PortName, VrfName};
 
 /// Where a port stands.
@@ -143,6 +144,8 @@ pub struct Status {
     pub conflicts: Vec<Conflict>,
     pub rejected: Vec<Rejected>,
     pub warnings: Vec<Rejected>,
+    /// How the leak is carried out, and why so; `None` while CONFIG_DB cannot be read.
+    pub leak_method: Option<Choice>,
     /// Those of [`SOURCES`] that could not be read, with the reason.
     pub unknown: BTreeMap<String, String>,
     /// Whether the control API is configured and usable; `None` where no proxy is wanted.

@@ -46,6 +46,7 @@ fn settles(kind: &str) -> bool {
         "create-vrf"
             | "repair-vrf"
             | "set-acl"
+            | "set-leak-row"
             | "bind-interface"
             | "repair-binding"
             | "add-address"
@@ -62,6 +63,7 @@ fn ends(kind: &str) -> bool {
         kind,
         "delete-vrf"
             | "delete-acl"
+            | "delete-leak-row"
             | "remove-unreachable-default"
             | "delete-interface"
             | "delete-address"

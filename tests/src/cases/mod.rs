@@ -15,6 +15,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod leak;
 mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
@@ -26,6 +27,7 @@ mod restart_bgp;
 mod restart_config;
 mod restart_reboot;
 mod restart_swss;
+mod restart_upgrade;
 mod scale;
 mod sessions;
 mod uefi;
@@ -73,6 +75,7 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         logging::cases(),
         isolation::cases(),
+        leak::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),
@@ -83,6 +86,7 @@ pub(crate) fn all() -> Vec<Case> {
         restart_config::cases(),
         restart_bgp::cases(),
         restart_reboot::cases(),
+        restart_upgrade::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::binding::{Assessment, Progress};
 use super::hold::Hold;
+use super::leak::LeakPlan;
 use super::view::View;
 use super::wanted::WantedSet;
 use crate::desired::{Desired, Partition};
-use crate::frr::FrrPlan;
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
 use crate::status::{Conflict, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting};
@@ -16,7 +16,7 @@ pub(super) struct Inputs<'a, 'b> {
     pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
     pub(super) wanted: &'a WantedSet<'b>,
-    pub(super) frr: &'a FrrPlan,
+    pub(super) leak: &'a LeakPlan,
 }
 
 /// Sources that could not be read.
@@ -71,6 +71,7 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
         conflicts: Vec::new(),
         rejected: desired.rejected.clone(),
         warnings: desired.warnings.clone(),
+        leak_method: None,
         unknown,
         control_api_error: None,
     }
@@ -97,12 +98,13 @@ pub(super) fn build(
     let settled =
         |status: &PortStatus| matches!(status.phase, Phase::Ready | Phase::Foreign | Phase::Rejected);
     let leaks_settled = partitions.values().all(|partition| {
+        let unread = matches!(partition.leak, LeakStatus::Unknown(_));
         matches!(partition.leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered)
-            || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed)
+            || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed && unread)
     });
     let vrfs_ready = partitions.values().all(|partition| partition.vrf_ready);
     // What is on its way out counts as well, unless rejected rows hold it.
-    let frr_settled = inputs.frr.withdraw.is_empty() && inputs.frr.apply.is_empty();
+    let frr_settled = inputs.leak.settled();
     let vrfs_settled =
         inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
     let fenced = waiting.iter().all(|waiting| !waiting.object.starts_with("ACL_"));
@@ -123,7 +125,8 @@ pub(super) fn build(
         waiting,
         conflicts,
         rejected: desired.rejected.clone(),
-        warnings: desired.warnings.clone(),
+        warnings: desired.warnings.iter().chain(&inputs.leak.warnings).cloned().collect(),
+        leak_method: Some(inputs.leak.choice.clone()),
         unknown,
         control_api_error: inputs.observed.runtime.upstream.as_ref().and_then(|state| state.error.clone()),
     }
@@ -257,7 +260,7 @@ fn partitions(
     let entry = |partition: &Partition| {
         let of = || ports.values().filter(|port| port.partition.as_ref() == Some(&partition.id));
         let vrf_row = format!("VRF|{}", partition.vrf);
-        let leak = inputs.frr.leak.get(&partition.vrf).cloned();
+        let leak = inputs.leak.frr.leak.get(&partition.vrf).cloned();
         PartitionStatus {
             partition: partition.id.clone(),
             vrf: partition.vrf.clone(),

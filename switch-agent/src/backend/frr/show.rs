@@ -36,6 +36,7 @@ impl<'a> Survey<'a> {
         }
         for leak_vrf in &self.leak_vrfs {
             requests.push(format!("show ipv6 route vrf {leak_vrf} static json"));
+            requests.push(format!("show ipv6 route vrf {leak_vrf} connected json"));
             requests.extend(self.exported.iter().map(|prefix| bgp_route(leak_vrf, *prefix)));
         }
         requests
@@ -59,8 +60,11 @@ impl<'a> Survey<'a> {
             let (bgp_table, rib) = (next(), next());
             observed.routes.insert(vrf.clone(), vrf_routes(bgp_table, rib));
         }
-        for _ in &self.leak_vrfs {
+        for leak_vrf in &self.leak_vrfs {
             let statics = next();
+            let connected = next().as_object().into_iter().flatten();
+            let connected = connected.filter_map(|(prefix, _)| prefix.parse().ok()).collect();
+            observed.connected.insert((*leak_vrf).to_owned(), connected);
             for prefix in self.exported {
                 let advertised = next()["advertisedTo"].as_object().is_some_and(|peers| !peers.is_empty());
                 if let Some(route) = exported_route(&statics[prefix.to_string()], advertised) {
@@ -100,11 +104,17 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
         let mut nexthops = route["nexthops"].as_array().into_iter().flatten();
         route["protocol"] == "static" && active(route) && nexthops.any(|hop| hop["blackhole"] == true)
     });
-    for (prefix, entries) in rib.as_object().into_iter().flatten() {
-        let connected =
-            entries.as_array().into_iter().flatten().any(|route| route["protocol"] == "connected");
-        if let (true, Ok(prefix)) = (connected, prefix.parse()) {
-            routes.connected.insert(prefix);
+    for (prefix, _) in rib.as_object().into_iter().flatten() {
+        let Ok(parsed) = prefix.parse() else { continue };
+        if in_rib(prefix).any(|route| route["protocol"] == "connected") {
+            routes.connected.insert(parsed);
+        }
+        let leads_on = |route: &&Value| {
+            let mut nexthops = route["nexthops"].as_array().into_iter().flatten();
+            route["protocol"] == "static" && !nexthops.any(|hop| hop["blackhole"] == true)
+        };
+        if let Some(route) = in_rib(prefix).find(leads_on) {
+            routes.statics.insert(parsed, active(route));
         }
     }
     routes
@@ -254,14 +264,14 @@ mod tests {
 
         let away = Output { text: CONFIG.to_owned(), errors: "bgpd is not running".to_owned() };
         let error = split_answers(&away, &survey.requests()).unwrap_err();
-        assert_eq!(error.to_string(), "vtysh answered 0 of 4 requests: bgpd is not running");
+        assert_eq!(error.to_string(), "vtysh answered 0 of 5 requests: bgpd is not running");
         let short = output(format!("{CONFIG}{{}}\nwhat?\n"));
         let error = split_answers(&short, &survey.requests()).unwrap_err();
         assert!(error.to_string().ends_with("with: what?"), "{error}");
         let short = output(format!("{CONFIG}{{}}\n"));
         assert!(matches!(
             split_answers(&short, &survey.requests()),
-            Err(FrrError::Incomplete { wanted: 4, found: 1, .. })
+            Err(FrrError::Incomplete { wanted: 5, found: 1, .. })
         ));
         assert!(split_answers(&output("% Unknown command: show\n".to_owned()), &survey.requests()).is_err());
         assert!(split_answers(&output(String::new()), &survey.requests()).is_err());

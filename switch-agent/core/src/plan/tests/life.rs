@@ -36,7 +36,7 @@ fn bring_up_takes_one_step_at_a_time() {
         steps,
         [
             "record-ledger create-vrf",
-            "record-ledger set-acl bind-interface add-unreachable-default",
+            "record-ledger set-acl bind-interface add-unreachable-default set-leak-row",
             "add-address",
             "add-link-local set-service set-advertiser",
         ]
@@ -64,7 +64,8 @@ fn release_is_the_reverse_and_leaves_nothing() {
             "cease-advertiser close-service remove-link-local",
             "delete-address",
             "delete-interface",
-            "record-ledger remove-unreachable-default delete-vrf delete-acl",
+            "record-ledger delete-leak-row delete-acl",
+            "record-ledger remove-unreachable-default delete-vrf",
             "record-ledger",
         ]
     );
@@ -135,7 +136,10 @@ fn adopt_mode_only_adds_the_address_and_the_services() {
     rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfBoot-p1")]));
     rig.converge();
     assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
-    assert_eq!(rig.written.iter().collect::<Vec<_>>(), ["INTERFACE|Ethernet0|2001:db8:0:1::1/64"]);
+    assert_eq!(
+        rig.written.iter().collect::<Vec<_>>(),
+        ["INTERFACE|Ethernet0|2001:db8:0:1::1/64", "STATIC_ROUTE|VrfBoot-p1|::/0"]
+    );
     rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
     rig.converge();
     assert!(rig.written.is_empty());
