@@ -35,7 +35,7 @@ use crate::lifecycle::{Ended, Lifecycle, stop_signal};
 use crate::logging::{self, LogFormat, Logging};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
-use crate::reconciler::Reconciler;
+use crate::reconciler::{DecisionLog, Reconciler, inspection};
 use crate::sonic;
 use crate::wake::Waker;
 
@@ -94,7 +94,16 @@ async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
     let listen = AdminListen { socket: Some(args.admin_socket.clone()), address: args.admin_listen.0 };
     let jwks = Arc::new(signer.jwks());
-    let state = AdminState { snapshots, hub: hub.clone(), metrics: metrics.clone(), jwks };
+    let decisions = DecisionLog::default();
+    let (inspector, inspections) = inspection(waker.clone());
+    let state = AdminState {
+        snapshots,
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+        jwks,
+        decisions: decisions.clone(),
+        inspector,
+    };
     let admin = AdminServer::bind(&listen, AdminLimits::default(), state).await?;
 
     let config = ConfigStore::new(databases.config_db.clone());
@@ -148,6 +157,8 @@ async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError
         snapshot,
         ports,
         templates,
+        decisions,
+        inspections,
         logging,
     };
     lifecycle.spawn("reconciler", reconciler.run(ledger, stop));

@@ -84,9 +84,10 @@ pub struct LiveCheckArgs {
 /// what they have, and the next start adopts it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Privileges: CAP_NET_RAW (packet or raw socket). With CAP_NET_ADMIN it also adds an unreachable default route to
-every boot VRF and fe80::1 to every boot port, keeps solicitations of boot ports from the kernel's neighbour
-table by an nftables rule, and lets the kernel cut off the listener of a port that leaves its VRF.
+Privileges: CAP_NET_RAW (packet or raw socket); those that are not used are given up. With CAP_NET_ADMIN it
+also adds an unreachable default route to every boot VRF and fe80::1 to every boot port, keeps solicitations of
+boot ports from the kernel's neighbour table by an nftables rule, and lets the kernel cut off the listener of a
+port that leaves its VRF.
 
 Exit codes:
   0  stopped as asked

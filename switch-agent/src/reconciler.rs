@@ -4,8 +4,11 @@
 //! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass, and at most
 //! [`PERIODIC`] apart, because a flushed database emits no events at all.
 
+mod decisions;
+mod inspect;
 mod pacing;
 mod publish;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -38,8 +41,11 @@ use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
+pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
+pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
+use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
@@ -61,6 +67,8 @@ pub struct Reconciler {
     /// Ports of the switch, for parts that read by port (LLDP).
     pub ports: watch::Sender<BTreeSet<PortName>>,
     pub templates: Templates,
+    pub decisions: DecisionLog,
+    pub inspections: Inspections,
     pub logging: Logging,
 }
 
@@ -69,6 +77,7 @@ pub struct Reconciler {
 struct State {
     ledger: Ledger,
     pacing: Pacing,
+    waits: Waits,
     desired: Desired,
     generation: u64,
     /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
@@ -96,6 +105,7 @@ impl Reconciler {
         let mut state = State {
             ledger,
             pacing: Pacing::default(),
+            waits: Waits::default(),
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
@@ -116,7 +126,8 @@ impl Reconciler {
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
             let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let free = state.pacing.next(now, passed.waiting).map(|free| free.max(now + FREE_SPACING));
+            let free = state.pacing.next(now, passed.waiting).into_iter().chain(state.waits.next(now)).min();
+            let free = free.map(|free| free.max(now + FREE_SPACING));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -137,6 +148,7 @@ impl Reconciler {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
+            overdue: state.waits.overdue(started),
         };
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
@@ -152,6 +164,7 @@ impl Reconciler {
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
+        self.inspections.answer(&state.desired, &observed);
         let (outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
@@ -160,6 +173,7 @@ impl Reconciler {
         for outcome in &outcomes {
             self.note(state, outcome, now);
         }
+        state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
         self.render(state, &observed).await;
         self.forget_released(&actions);
@@ -199,6 +213,10 @@ impl Reconciler {
         self.metrics.reconcile.action(kind, counted);
         match result {
             Ok(()) => {
+                // It goes with the rows that it announces.
+                if *kind != "record-ledger" {
+                    self.decisions.record(kind, object, "done", None);
+                }
                 match told_elsewhere(kind) {
                     true => debug!(object, action = kind, "done"),
                     false => info!(object, action = kind, "done"),
@@ -206,6 +224,7 @@ impl Reconciler {
                 state.pacing.done(object, kind, now);
             }
             Err(reason) => {
+                self.decisions.record(kind, object, "failed", Some(reason));
                 info!(object, action = kind, reason, "failed; will be tried again");
                 state.pacing.failed(object, reason.clone(), now);
             }
@@ -259,7 +278,7 @@ impl Reconciler {
         let duration = started.elapsed();
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         state.since.update(&status, unix_s);
-        state.logged.changes(&status);
+        state.logged.changes(&status, &self.decisions);
         self.count(&status, duration);
         let mode = self.metrics.advertise.mode();
         let rows =
@@ -287,12 +306,7 @@ impl Reconciler {
     }
 
     fn count(&self, status: &Status, duration: Duration) {
-        self.metrics.reconcile.pass_finished(status.verdict, duration);
-        self.metrics.reconcile.set_ports_by_phase(status.ports.values());
-        let rejected = status.rejected.len();
-        self.metrics.reconcile.set_objects("row", "rejected", rejected);
-        self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
-        self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
+        self.metrics.reconcile.pass_finished(status, duration);
         let leaks = status
             .partitions
             .values()

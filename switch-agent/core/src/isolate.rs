@@ -153,7 +153,7 @@ mod tests {
     use crate::desired::Desired;
     use crate::row::ConfigDb;
 
-    fn partition(extra: &[(&str, &str)]) -> Partition {
+    fn partition(extra: &[(&str, &str)]) -> std::sync::Arc<Partition> {
         let mut row = fields([("prefix", "2001:db8::/56"), ("leak_prefix@", "2001:db8:a91::/64")]);
         row.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let mut config = ConfigDb::default();

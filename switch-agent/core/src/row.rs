@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// Fields of one row, without SONiC's `NULL` placeholder.
 pub type Fields = BTreeMap<String, String>;
 /// Rows of one table by the part of the key after the table's name and separator.
 pub type Table = BTreeMap<String, Fields>;
 
 /// CONFIG_DB: every table the agent reads, by table name. A table without rows is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct ConfigDb {
     pub tables: BTreeMap<String, Table>,
 }

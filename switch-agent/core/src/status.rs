@@ -126,6 +126,9 @@ pub enum Verdict {
     Degraded,
 }
 
+/// [`Waiting::object`] while no row of any object may be written.
+pub const ALL_ROWS: &str = "all rows";
+
 /// Something the plan cannot do yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Waiting {
@@ -144,6 +147,9 @@ pub struct Conflict {
     pub reason: String,
 }
 
+/// What a pass reads, by the names in [`Status::unknown`].
+pub const SOURCES: [&str; 6] = ["CONFIG_DB", "STATE_DB", "APPL_DB", "kernel", "FRR", "ledger"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub verdict: Verdict,
@@ -153,7 +159,7 @@ pub struct Status {
     pub conflicts: Vec<Conflict>,
     pub rejected: Vec<Rejected>,
     pub warnings: Vec<Rejected>,
-    /// Sources that could not be read, with the reason: `CONFIG_DB`, `STATE_DB`, `APPL_DB`, `kernel`, `FRR`.
+    /// Those of [`SOURCES`] that could not be read, with the reason.
     pub unknown: BTreeMap<String, String>,
     /// What control-plane ACLs mean for the proxy; `None` where there are none.
     pub control_plane: Option<ControlPlane>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use switch_agent_core::isolate::ACL_TABLE_PREFIX;
 use switch_agent_core::name::PortName;
-use switch_agent_core::observed::{ApplDb, PortState, StateDb};
+use switch_agent_core::observed::{ApplDb, PortState, Reboot, StateDb};
 use switch_agent_core::row::Fields;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ pub use lldp::follow_lldp;
 pub use status::{STATUS_TABLES, StatusRows, StatusWriter};
 
 /// Tables of STATE_DB that make up [`StateDb`].
-const STATE_TABLES: [&str; 10] = [
+const STATE_TABLES: [&str; 11] = [
     "ACL_TABLE_TABLE",
     "ACL_RULE_TABLE",
     "VRF_TABLE",
@@ -35,7 +35,10 @@ const STATE_TABLES: [&str; 10] = [
     "VLAN_MEMBER_TABLE",
     "WARM_RESTART_ENABLE_TABLE",
     "FAST_RESTART_ENABLE_TABLE",
+    LEGACY_FAST_REBOOT_TABLE,
 ];
+/// Flag of a fast reboot up to release 202211: a string, which expires by itself.
+const LEGACY_FAST_REBOOT_TABLE: &str = "FAST_REBOOT";
 /// Set of the keys of `INTF_TABLE` that orchagent has not popped yet.
 const INTF_KEY_SET: &str = "INTF_TABLE_KEY_SET";
 const LLDP_TABLE: &str = "LLDP_ENTRY_TABLE";
@@ -64,7 +67,10 @@ impl StateStore {
         // Existence is all that counts for these; only the rest needs its fields.
         let (plain, hashes): (BTreeSet<String>, BTreeSet<String>) =
             keys.into_iter().partition(|key| match db.split_key(key) {
-                Some(("VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE", _)) => true,
+                Some((
+                    "VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE" | LEGACY_FAST_REBOOT_TABLE,
+                    _,
+                )) => true,
                 // Of others' it only counts that there are any.
                 Some(("ACL_TABLE_TABLE" | "ACL_RULE_TABLE", row)) => !row.starts_with(ACL_TABLE_PREFIX),
                 Some((_, row)) => row.contains('|'),
@@ -160,6 +166,7 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
         ("VRF_OBJECT_TABLE", None) => _ = state.vrf_object_table.insert(row.to_owned()),
         ("VLAN_MEMBER_TABLE", Some((_, port))) => state.vlan_members.extend(port.parse::<PortName>()),
         ("ACL_TABLE_TABLE", _) => state.acl.told = true,
+        (LEGACY_FAST_REBOOT_TABLE, None) if row == "system" => state.reboot = Some(Reboot::Fast),
         ("INTERFACE_TABLE", Some((port, prefix))) => {
             // IPv4 rows of foreign interfaces do not parse, and do not matter here.
             if let (Ok(port), Ok(prefix)) = (port.parse(), prefix.parse()) {
@@ -195,8 +202,12 @@ fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
             };
             state.port_table.insert(port, port_state);
         }
-        ("WARM_RESTART_ENABLE_TABLE" | "FAST_RESTART_ENABLE_TABLE", _) if row == "system" => {
-            state.restart_in_progress |= is("enable", "true");
+        ("WARM_RESTART_ENABLE_TABLE", _) if row == "system" && is("enable", "true") => {
+            state.reboot.get_or_insert(Reboot::Warm);
+        }
+        // A fast reboot sets both.
+        ("FAST_RESTART_ENABLE_TABLE", _) if row == "system" && is("enable", "true") => {
+            state.reboot = Some(Reboot::Fast);
         }
         _ => {}
     }

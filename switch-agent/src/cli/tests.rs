@@ -190,9 +190,15 @@ async fn an_agent_that_does_not_run_is_named_by_its_socket() {
 }
 
 #[tokio::test]
-async fn a_dump_is_one_document_also_without_an_agent() {
+async fn a_dump_is_one_document_also_without_an_agent_and_has_no_secrets() {
     let rig = Rig::new(snapshot()).await;
     sightings(&rig.hub);
+    rig.decisions.record(
+        "apply-leak",
+        "FRR",
+        "failed",
+        Some("% Unknown command: neighbor x password=PRIVATE"),
+    );
     for (socket, outcome) in
         [(rig.socket.as_path(), Outcome::Ok), (Path::new("/nonexistent"), Outcome::Failed)]
     {
@@ -205,6 +211,14 @@ async fn a_dump_is_one_document_also_without_an_agent() {
             assert_eq!(document["timelines"]["Ethernet0"]["boots"][0]["number"], 1);
             assert_eq!(document["plan"]["plan"], json!({ "actions": [] }));
             assert!(document["metrics"].as_str().unwrap().ends_with("# EOF\n"));
+            assert_eq!(document["decisions"]["decisions"][0]["object"], "FRR");
+            let inputs = &document["inputs"];
+            assert_eq!(inputs["desired"]["partitions"]["p1"]["vrf"], "VrfBoot-p1");
+            assert_eq!(inputs["observed"]["state"]["unknown"], "connection refused");
+            // The rig has secrets in a command line, in a URL, in FRR's configuration and in a reason.
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains("PRIVATE"), "{text}");
+            assert!(text.contains("console=ttyS0") && text.contains("arch=amd64"), "{text}");
         } else {
             assert!(document["status"]["error"].as_str().unwrap().contains("/nonexistent"));
         }

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::backend::state_db::{Readiness, StatusRows};
 use crate::hub::Hub;
+use crate::reconciler::DecisionLog;
 
 /// Since when each port has been in its phase.
 #[derive(Debug, Default)]
@@ -51,14 +52,16 @@ pub(super) struct Logged {
 
 impl Logged {
     /// Logs what changed since the last pass.
-    pub(super) fn changes(&mut self, status: &Status) {
+    pub(super) fn changes(&mut self, status: &Status, decisions: &DecisionLog) {
         for (source, reason) in &status.unknown {
             if self.unknown.get(source) != Some(reason) {
                 info!(source, reason, "cannot be read; nothing is removed meanwhile");
+                decisions.record("source", source, "unreadable", Some(reason));
             }
         }
         for source in self.unknown.keys().filter(|source| !status.unknown.contains_key(*source)) {
             info!(source, "readable again");
+            decisions.record("source", source, "readable", None);
         }
         self.unknown.clone_from(&status.unknown);
         for (name, port) in &status.ports {
@@ -68,6 +71,7 @@ impl Logged {
                 continue;
             }
             let (phase, reason) = (port.phase.as_str(), now.1.as_deref());
+            decisions.record("port", name.as_str(), phase, reason);
             // On its way a port passes through one barrier after the other, each for milliseconds.
             let under_way = matches!(port.phase, Phase::Binding | Phase::Releasing);
             if under_way && before.is_some_and(|(before, _)| *before == port.phase) {
@@ -82,6 +86,11 @@ impl Logged {
         for message in rejected.iter().filter(|message| !self.rejected.contains(message)) {
             warn!(message, "row rejected");
         }
+        for rejected in
+            status.rejected.iter().filter(|rejected| !self.rejected.contains(&rejected.to_string()))
+        {
+            decisions.record("row", &rejected.row, "rejected", Some(&rejected.to_string()));
+        }
         self.rejected = rejected;
         // A port's own line has told of the conflict about it.
         let told =
@@ -89,6 +98,9 @@ impl Logged {
         let new = status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict));
         for conflict in new.filter(|conflict| !told(conflict)) {
             info!(object = conflict.object, reason = conflict.reason, "yielding to a foreign object");
+        }
+        for conflict in status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+            decisions.record("object", &conflict.object, "yielded", Some(&conflict.reason));
         }
         self.conflicts.clone_from(&status.conflicts);
         let control_plane = status.control_plane.as_ref().map(|found| found.summary.clone());
@@ -106,6 +118,7 @@ impl Logged {
         }
         if self.verdict != Some(status.verdict) {
             info!(verdict = ?status.verdict, "status");
+            decisions.record("status", "switch", verdict_text(status.verdict), None);
             self.verdict = Some(status.verdict);
         }
     }

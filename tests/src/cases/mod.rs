@@ -11,6 +11,7 @@ mod boot;
 mod cli;
 mod conformance;
 mod dhcp6;
+mod disc;
 mod docs;
 mod faults;
 mod floods;
@@ -22,6 +23,10 @@ mod moves;
 mod proxy;
 mod removal;
 mod restart;
+mod restart_bgp;
+mod restart_config;
+mod restart_reboot;
+mod restart_swss;
 mod scale;
 mod sessions;
 mod uefi;
@@ -75,6 +80,10 @@ pub(crate) fn all() -> Vec<Case> {
         moves::cases(),
         removal::cases(),
         restart::cases(),
+        restart_swss::cases(),
+        restart_config::cases(),
+        restart_bgp::cases(),
+        restart_reboot::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),
@@ -85,5 +94,5 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
 pub(crate) fn about_firmware() -> Vec<Case> {
-    uefi::cases()
+    [uefi::cases(), disc::cases()].concat()
 }

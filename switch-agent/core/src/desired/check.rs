@@ -74,7 +74,7 @@ pub fn check(config: &ConfigDb) -> CheckReport {
         ok: desired.rejected.is_empty(),
         control_plane: control_plane(config, &desired),
         ports: ports.collect(),
-        partitions: desired.partitions.values().map(checked_partition).collect(),
+        partitions: desired.partitions.values().map(|partition| checked_partition(partition)).collect(),
         global: desired.global,
         rejected: desired.rejected,
         warnings: desired.warnings,

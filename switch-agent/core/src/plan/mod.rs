@@ -4,6 +4,7 @@
 //! Convergence takes several passes by design: act, observe, act. The plan of a converged switch is empty.
 
 mod binding;
+mod hold;
 mod isolate;
 mod leak;
 mod services;
@@ -24,6 +25,7 @@ use crate::observed::Observed;
 use crate::ownership::Ledger;
 use crate::status::{Conflict, LeakStatus, Status, Waiting};
 use binding::{Assessment, Progress};
+use hold::Hold;
 pub use leak::full_frr_spec;
 use view::View;
 
@@ -50,10 +52,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         (origins != view.ledger.vrfs).then(|| Ledger { vrfs: origins, ports: view.ledger.ports.clone() });
     let ledger = adopted.as_ref().unwrap_or(view.ledger);
     let view = View { ledger, ..view };
-    if view.state.restart_in_progress {
-        let status = status::frozen(&view, observed, &wanted);
-        return Plan { actions: Vec::new(), status };
-    }
+    let hold = Hold::of(&view);
 
     let addressed: BTreeMap<&PortName, bool> = wanted
         .interfaces
@@ -124,6 +123,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 
     let mut next = Ledger { vrfs: ledger.vrfs.clone(), ports: BTreeMap::new() };
     for (name, assessment) in &mut assessments {
+        assessment.hold_outside(&isolation.unfenced);
         actions.append(&mut assessment.actions);
         let port = (name.kind() != crate::name::PortKind::Loopback).then(|| name.clone());
         let object = || format!("{}|{name}", name.kind().interface_table());
@@ -146,9 +146,14 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     if observed.ledger.known() != Some(&next) {
         actions.push(Action::RecordLedger(next));
     }
+    actions.retain(|action| hold.is_none_or(|hold| hold.permits(action)));
     actions.sort_by_key(Action::rank);
 
     let inputs = status::Inputs { view: &view, observed, wanted: &wanted, frr: &frr, isolation: &isolation };
+    if let Some(hold @ Hold::Reboot(_)) = hold {
+        return Plan { actions, status: status::frozen(&inputs, hold) };
+    }
+    waiting.extend(hold.map(Hold::waiting));
     let status = status::build(&inputs, &assessments, &complete, waiting, conflicts, actions.len());
     Plan { actions, status }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::binding::{Assessment, Progress};
+use super::hold::Hold;
 use super::isolate::Isolation;
 use super::view::View;
 use super::wanted::WantedSet;
@@ -81,16 +82,9 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
     }
 }
 
-/// The status while a warm or fast reboot is under way: everything runs on, nothing is changed.
-pub(super) fn frozen<'a>(view: &View<'a>, observed: &Observed, wanted: &WantedSet<'a>) -> Status {
-    let (frr, isolation) = (FrrPlan::default(), Isolation::default());
-    let inputs = Inputs { view, observed, wanted, frr: &frr, isolation: &isolation };
-    let waiting = vec![Waiting {
-        object: "all rows".to_owned(),
-        port: None,
-        on: "the warm or fast reboot to finish (STATE_DB WARM_RESTART_ENABLE_TABLE|system)".to_owned(),
-    }];
-    build(&inputs, &BTreeMap::new(), &BTreeMap::new(), waiting, Vec::new(), 0)
+/// The status while a warm or fast reboot is under way: what runs counts, not what STATE_DB shows of it.
+pub(super) fn frozen(inputs: &Inputs<'_, '_>, hold: Hold) -> Status {
+    build(inputs, &BTreeMap::new(), &BTreeMap::new(), vec![hold.waiting()], Vec::new(), 0)
 }
 
 pub(super) fn build(
@@ -118,7 +112,8 @@ pub(super) fn build(
     let vrfs_settled =
         inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
     let fenced = waiting.iter().all(|waiting| !waiting.object.starts_with("ACL_"));
-    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled && fenced;
+    let held = Hold::of(inputs.view).is_some();
+    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled && fenced && !held;
     let verdict = if !unknown.is_empty() {
         Verdict::Degraded
     } else if actions == 0 && ports.values().all(settled) && settled_below {
@@ -276,7 +271,7 @@ fn partitions(
             vrf: partition.vrf.clone(),
             prefix: partition.prefix,
             vrf_ready: inputs.view.vrf_ready(&partition.vrf),
-            isolation: inputs.isolation.get(&partition.id).cloned().unwrap_or(unread),
+            isolation: inputs.isolation.status.get(&partition.id).cloned().unwrap_or(unread),
             leak: leak.unwrap_or_else(|| LeakStatus::Pending("the boot VRF".to_owned())),
             ports: of().count(),
             ports_ready: of().filter(|port| port.phase == Phase::Ready).count(),

@@ -7,19 +7,19 @@ use ipnet::Ipv6Net;
 use super::effect::ApplTable;
 use super::queue::Produced;
 use super::world::World;
-use crate::observed::{AclState, ApplDb, PortState, StateDb};
+use crate::observed::{AclState, ApplDb, PortState, Reboot, StateDb};
 use crate::row::Fields;
 
 fn state_ok(row: &Fields) -> bool {
     row.get("state").is_some_and(|state| state == "ok")
 }
 
-pub(super) fn state_db(world: &World, restart_in_progress: bool) -> StateDb {
+pub(super) fn state_db(world: &World, reboot: Option<Reboot>) -> StateDb {
     let names = |table| world.state.table(table).map(|(key, _)| key.to_owned()).collect();
     let mut observed = StateDb {
         vrf_table: names("VRF_TABLE"),
         vrf_object_table: names("VRF_OBJECT_TABLE"),
-        restart_in_progress,
+        reboot,
         ..StateDb::default()
     };
     for (key, row) in world.state.table("INTERFACE_TABLE") {

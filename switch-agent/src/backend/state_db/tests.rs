@@ -65,11 +65,23 @@ async fn state_db_is_read_as_swss_writes_it() {
             tables: [("BOOTNET_IPV4".to_owned(), "Pending creation".to_owned())].into(),
             rules: [("BOOTNET_IPV4|DEFAULT_RULE".to_owned(), "Inactive".to_owned())].into(),
         },
-        restart_in_progress: false,
+        reboot: None,
     };
     assert_eq!(store.read_state().await.unwrap(), expected);
-    run(&db, &["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"]).await;
-    assert!(store.read_state().await.unwrap().restart_in_progress);
+    let reboot = async || store.read_state().await.unwrap().reboot;
+    for (flag, expected) in [
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|swss", "enable", "true"], None),
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"], Some(Reboot::Warm)),
+        (["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "true"], Some(Reboot::Fast)),
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "false"], Some(Reboot::Fast)),
+        (["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "false"], None),
+    ] {
+        run(&db, &flag).await;
+        assert_eq!(reboot().await, expected, "{flag:?}");
+    }
+    // Up to release 202211.
+    run(&db, &["SET", "FAST_REBOOT|system", "1", "EX", "180"]).await;
+    assert_eq!(reboot().await, Some(Reboot::Fast));
 }
 
 #[tokio::test]

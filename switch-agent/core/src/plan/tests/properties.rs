@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::rig::{Rig, port};
+use crate::observed::Reboot;
 use crate::row::fields;
 use crate::sim::Daemon;
 use crate::status::{Phase, Verdict};
@@ -52,6 +53,10 @@ enum Event {
     SwssRestart,
     /// Critical daemons restart swss as a whole; vrfmgrd alone is the exception that was observed to matter.
     VrfmgrdRestart,
+    /// The flag alone; what a reboot does besides are restarts of swss and of the agent.
+    Reboot {
+        under_way: bool,
+    },
     Pass {
         crash_after: Option<usize>,
     },
@@ -77,6 +82,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (ports, any::<bool>()).prop_map(|(port, up)| Event::Carrier { port, up }),
         1 => Just(Event::SwssRestart),
         1 => Just(Event::VrfmgrdRestart),
+        1 => any::<bool>().prop_map(|under_way| Event::Reboot { under_way }),
         10 => proptest::option::weighted(0.3, 0..6usize).prop_map(|crash_after| Event::Pass { crash_after }),
         10 => (1..40usize, any::<u64>()).prop_map(|(count, seed)| Event::Steps { count, seed }),
     ]
@@ -131,6 +137,7 @@ fn apply(rig: &mut Rig, event: &Event) {
             rig.switch.swss_restart();
         }
         Event::VrfmgrdRestart => rig.switch.restart(Daemon::Vrfmgrd),
+        Event::Reboot { under_way } => rig.switch.set_reboot(under_way.then_some(Reboot::Warm)),
         Event::Pass { crash_after } => {
             rig.pass(crash_after);
         }
@@ -202,6 +209,7 @@ proptest! {
             }
         }
         apply(&mut rig, &Event::AdminStatus { up: true });
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         assert_settled(&rig);
         let status = rig.plan().status;
@@ -230,6 +238,7 @@ proptest! {
         for id in PARTITIONS {
             rig.switch.config_del("BOOT_NETWORK_PARTITION", id);
         }
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         prop_assert!(rig.written.is_empty(), "left behind: {:?}", rig.written);
     }
@@ -241,6 +250,7 @@ proptest! {
         for event in &events {
             apply(&mut rig, event);
         }
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         assert_settled(&rig);
     }
