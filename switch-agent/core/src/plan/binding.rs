@@ -5,6 +5,8 @@
 //! key collapse. So every step waits until the one before has been seen in STATE_DB, APPL_DB and the
 //! kernel, and nothing is ever rewritten in place.
 
+use std::collections::BTreeSet;
+
 use ipnet::Ipv6Net;
 
 use super::view::{Interface, View};
@@ -45,6 +47,20 @@ pub(super) struct Assessment {
 impl Assessment {
     fn new(progress: Progress, entry: Option<LedgerPort>) -> Assessment {
         Assessment { progress, actions: Vec::new(), waiting: None, conflict: None, entry }
+    }
+
+    /// Keeps the port out of a VRF whose isolation cannot be written now.
+    pub(super) fn hold_outside(&mut self, unfenced: &BTreeSet<VrfName>) {
+        let early = |action: &Action| match action {
+            Action::BindInterface { port, vrf } => {
+                port.kind() != PortKind::Loopback && unfenced.contains(vrf)
+            }
+            _ => false,
+        };
+        if self.actions.iter().any(early) {
+            self.actions.retain(|action| !early(action));
+            self.waiting = Some("the rows of its isolation (ACL_TABLE, ACL_RULE)".to_owned());
+        }
     }
 
     fn waiting(mut self, on: impl Into<String>) -> Assessment {

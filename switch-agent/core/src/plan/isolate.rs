@@ -12,14 +12,19 @@ use crate::desired::{Partition, quoted};
 use crate::isolate::{
     ACL_TABLE_IPV4, ACL_TABLE_PREFIX, AclTable, acl_table, acl_table_ipv4, acl_table_name, acl_table_vrf,
 };
-use crate::name::{PartitionId, PortKind, PortName};
+use crate::name::{PartitionId, PortKind, PortName, VrfName};
 use crate::observed::AclState;
 use crate::ownership::OwnedAcl;
 use crate::row::{Fields, leaf_list};
 use crate::status::{Conflict, IsolationStatus, Waiting};
 
-/// What the plan found about the isolation of each partition.
-pub(super) type Isolation = BTreeMap<PartitionId, IsolationStatus>;
+/// What the plan found about isolation.
+#[derive(Debug, Default)]
+pub(super) struct Isolation {
+    pub(super) status: BTreeMap<PartitionId, IsolationStatus>,
+    /// VRFs whose rows cannot be written now: no port may enter.
+    pub(super) unfenced: BTreeSet<VrfName>,
+}
 
 pub(super) fn plan(
     view: &View<'_>,
@@ -37,18 +42,34 @@ pub(super) fn plan(
         .filter(|table| !table.row["ports@"].is_empty())
         .map(|table| (table.name.clone(), table))
         .collect();
-    let ipv4 = acl_table_ipv4(&fenced(view, wanted, &tables));
+    let staying = staying(view, wanted, &tables);
+    let fenced = tables.values().flat_map(|table| bound(&table.row)).filter_map(|port| port.parse().ok());
+    let ipv4 = acl_table_ipv4(&fenced.chain(staying.values().flatten().cloned()).collect());
     if !ipv4.row["ports@"].is_empty() {
         tables.insert(ipv4.name.clone(), ipv4);
     }
     conflicts.extend(foreign(view, &tables));
+    let mut late: BTreeSet<&str> = BTreeSet::new();
     for table in tables.values() {
         let row = || table.row.iter().map(|(field, value)| (field.as_str(), value.as_str()));
-        set(view, "ACL_TABLE", table.name.clone(), row, actions, waiting);
+        let mut there = set(view, "ACL_TABLE", table.name.clone(), row, actions, waiting);
         for (rule, row) in &table.rules {
             let row = || row.iter().map(|(field, value)| (*field, value.as_ref()));
-            set(view, "ACL_RULE", format!("{}|{rule}", table.name), row, actions, waiting);
+            there &= set(view, "ACL_RULE", format!("{}|{rule}", table.name), row, actions, waiting);
         }
+        if !there {
+            late.insert(&table.name);
+        }
+    }
+    let vrfs = tables.keys().filter_map(|name| Some((name, acl_table_vrf(name)?)));
+    let unfenced = vrfs
+        .filter(|(name, _)| late.contains(name.as_str()) || late.contains(ACL_TABLE_IPV4))
+        .map(|(_, vrf)| vrf)
+        .collect();
+    for (name, ports) in &staying {
+        let ports: Vec<&str> = ports.iter().map(PortName::as_str).collect();
+        let row = || std::iter::once(("ports@", ports.join(",")));
+        set(view, "ACL_TABLE", (*name).to_owned(), row, actions, waiting);
     }
     let wanted_rule = |key: &str| {
         let (table, rule) = key.split_once('|')?;
@@ -59,34 +80,23 @@ pub(super) fn plan(
     let stale = rules.map(|(key, _)| ("ACL_RULE", key)).chain(rows.map(|(key, _)| ("ACL_TABLE", key)));
     for (table, key) in stale {
         let name = key.split('|').next().unwrap_or(key);
-        if let (Some(owned), false) = (OwnedAcl::new(table, key), in_use(view, wanted, &tables, name)) {
+        if let (Some(owned), false) = (OwnedAcl::new(table, key), staying.contains_key(name)) {
             actions.push(Action::DeleteAcl(owned));
         }
     }
     let partitions = wanted.partitions.iter();
     let of = |partition: &Partition| isolation(view, partition, &tables);
-    let isolation: Isolation = partitions.map(|(id, partition)| ((*id).clone(), of(partition))).collect();
+    let status: BTreeMap<PartitionId, IsolationStatus> =
+        partitions.map(|(id, partition)| ((*id).clone(), of(partition))).collect();
     for partition in wanted.partitions.values() {
         if let (Some(IsolationStatus::Pending(on)), true) =
-            (isolation.get(&partition.id), tables.contains_key(&acl_table_name(&partition.vrf)))
+            (status.get(&partition.id), tables.contains_key(&acl_table_name(&partition.vrf)))
         {
             let object = format!("ACL_TABLE|{}", acl_table_name(&partition.vrf));
             waiting.push(Waiting { object, port: None, on: on.clone() });
         }
     }
-    isolation
-}
-
-/// Every port that some table of ours stands in front of: those of the wanted ones, and those of tables that
-/// stay because ports are on their way out.
-fn fenced(
-    view: &View<'_>,
-    wanted: &WantedSet<'_>,
-    tables: &BTreeMap<String, AclTable>,
-) -> BTreeSet<PortName> {
-    let staying = view.config.table("ACL_TABLE").filter(|(name, _)| in_use(view, wanted, tables, name));
-    let rows = tables.values().map(|table| &table.row).chain(staying.map(|(_, row)| row));
-    rows.flat_map(bound).filter_map(|port| port.parse().ok()).collect()
+    Isolation { status, unfenced }
 }
 
 /// Names of the ports that a table is bound to.
@@ -180,41 +190,52 @@ fn table(
     acl_table(partition, &ports, view.desired.global.proxy_port)
 }
 
-fn set<'a, R: Iterator<Item = (&'a str, &'a str)>>(
+/// Whether the row is there, or about to be written.
+fn set<'a, T: AsRef<str>, R: Iterator<Item = (&'a str, T)>>(
     view: &View<'_>,
     table: &'static str,
     key: String,
     row: impl Fn() -> R,
     actions: &mut Vec<Action>,
     waiting: &mut Vec<Waiting>,
-) {
+) -> bool {
     // Fields that others added stay, and say nothing about ours.
     let same = |present: &Fields| {
-        row().all(|(field, value)| present.get(field).is_some_and(|present| present == value))
+        row().all(|(field, value)| present.get(field).is_some_and(|present| present == value.as_ref()))
     };
     let differs = !view.config.row(table, &key).is_some_and(same);
     if !differs {
-        return;
+        return true;
     }
     let on = format!("the next try to write {table}|{key}");
     let action = Action::SetAcl {
         table,
         key,
-        row: row().map(|(field, value)| (field.to_owned(), value.to_owned())).collect(),
+        row: row().map(|(field, value)| (field.to_owned(), value.as_ref().to_owned())).collect(),
     };
     let object = action.object();
-    if view.free(&object) {
+    let free = view.free(&object);
+    if free {
         actions.push(action);
     } else {
         waiting.push(Waiting { object, port: None, on });
     }
+    free
 }
 
-/// A table that is not wanted as such still fences ports in: those of a removed partition on their way out,
-/// and those of a partition whose row is broken.
-fn in_use(view: &View<'_>, wanted: &WantedSet<'_>, tables: &BTreeMap<String, AclTable>, name: &str) -> bool {
-    let Some(vrf) = acl_table_vrf(name) else { return false };
-    let switched_off = wanted.partitions.values().any(|partition| partition.vrf == vrf && !partition.isolate);
-    let leaving = !view.rows_in_vrf(vrf.as_str()).is_empty();
-    !tables.contains_key(name) && !switched_off && (wanted.vrfs_held || leaving)
+/// Tables that are not wanted as such and still fence ports in, with those ports: of a removed partition whose
+/// ports are on their way out, or of one whose row is broken. A port that has left is somebody else's.
+fn staying<'a>(
+    view: &View<'a>,
+    wanted: &WantedSet<'_>,
+    tables: &BTreeMap<String, AclTable>,
+) -> BTreeMap<&'a str, Vec<PortName>> {
+    let off = |vrf: &VrfName| wanted.partitions.values().any(|of| of.vrf == *vrf && !of.isolate);
+    let ports = |(name, row): (&'a str, &Fields)| {
+        let vrf = acl_table_vrf(name).filter(|vrf| !off(vrf) && !tables.contains_key(name))?;
+        let inside = |port: &PortName| view.interface(port).row_vrf == Some(vrf.as_str());
+        let ports: Vec<PortName> = bound(row).filter_map(|port| port.parse().ok()).filter(inside).collect();
+        (!ports.is_empty()).then_some((name, ports))
+    };
+    view.config.table("ACL_TABLE").filter_map(ports).collect()
 }

@@ -132,6 +132,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         leak_method: leak.method,
     };
     for (name, assessment) in &mut assessments {
+        assessment.hold_outside(&isolation.unfenced);
         actions.append(&mut assessment.actions);
         let port = (name.kind() != crate::name::PortKind::Loopback).then(|| name.clone());
         let object = || format!("{}|{name}", name.kind().interface_table());

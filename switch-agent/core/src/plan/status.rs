@@ -274,7 +274,7 @@ fn partitions(
             vrf: partition.vrf.clone(),
             prefix: partition.prefix,
             vrf_ready: inputs.view.vrf_ready(&partition.vrf),
-            isolation: inputs.isolation.get(&partition.id).cloned().unwrap_or(unread),
+            isolation: inputs.isolation.status.get(&partition.id).cloned().unwrap_or(unread),
             leak: leak.unwrap_or_else(|| LeakStatus::Pending("the boot VRF".to_owned())),
             ports: of().count(),
             ports_ready: of().filter(|port| port.phase == Phase::Ready).count(),

@@ -117,3 +117,52 @@ fn tables_of_others_on_a_boot_port_are_told_and_left_alone() {
     assert!(conflicts[0].reason.contains("Ethernet0 "), "{}", conflicts[0].reason);
     rig.assert_foreign_untouched();
 }
+
+/// The tenant that gets the port next must not find our ACL in front of it.
+#[test]
+fn a_port_that_left_is_in_no_table_whatever_else_is_in_the_vrf() {
+    for broken in [false, true] {
+        let mut rig = converged();
+        rig.switch.config_set(
+            "BOOT_NETWORK_PARTITION",
+            "p1",
+            fields([("service_address@", "2001:db8:f::53")]),
+        );
+        rig.boot_port("Ethernet4", "p1");
+        rig.converge();
+        if broken {
+            rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("advertise", "perhaps")]));
+            rig.converge();
+            assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet0,Ethernet4"), "held");
+        }
+        // Taken away by another writer: the agent's row is gone.
+        for key in ["Ethernet0|2001:db8:0:1::1/64", "Ethernet0"] {
+            rig.foreign_del("INTERFACE", key);
+            rig.switch.settle(10_000);
+        }
+        rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfTenant")]));
+        if !broken {
+            rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
+        }
+        for _ in 0..8 {
+            rig.pass(None);
+            rig.switch.settle(10_000);
+        }
+        let bound = |table: &str| rig.config().row("ACL_TABLE", table).unwrap()["ports@"].clone();
+        assert_eq!(
+            (bound(VRF_TABLE), bound("BOOTNET_IPV4")),
+            ("Ethernet4".to_owned(), "Ethernet4".to_owned()),
+            "{broken}"
+        );
+    }
+}
+
+#[test]
+fn service_addresses_alone_keep_no_table() {
+    let mut rig = converged();
+    rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("service_address@", "2001:db8:f::53")]));
+    rig.converge();
+    rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
+    rig.converge();
+    assert_eq!(rig.config().table("ACL_TABLE").count(), 0, "{:?}", rig.config().tables.get("ACL_TABLE"));
+}

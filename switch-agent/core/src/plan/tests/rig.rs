@@ -294,11 +294,9 @@ impl Rig {
                 assert!(!state.interface_table.contains_key(port), "{port}: an earlier binding lives");
                 assert!(!appl.intf_table.contains(port) && !appl.intf_key_set.contains(port));
                 assert_eq!(master(port), None);
-                let isolated = |partition: &&std::sync::Arc<crate::desired::Partition>| {
-                    partition.vrf == *vrf && partition.isolate
-                };
-                let on_a_cable = port.kind() != PortKind::Loopback;
-                if on_a_cable && Desired::from_config(&config).partitions.values().find(isolated).is_some() {
+                let desired = Desired::from_config(&config);
+                let isolated = desired.partitions.values().any(|of| of.vrf == *vrf && of.isolate);
+                if isolated && port.kind() != PortKind::Loopback {
                     for table in [acl_table_name(vrf).as_str(), ACL_TABLE_IPV4] {
                         assert!(self.fenced_by(table).contains(port), "{port} is bound before {table}");
                     }
