@@ -5,6 +5,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../local/lib/env.sh"
 
 UEFI_PACKAGES=(qemu-system-x86 ovmf grub-common grub-efi-amd64-bin ipxe busybox-static cpio)
+# For discs and disks, and the client of Redfish that Ironic uses.
+UEFI_DISC_PACKAGES=(xorriso mtools fdisk python3 python3-sushy)
 OVMF_CODE=/usr/share/OVMF/OVMF_CODE_4M.fd
 OVMF_VARS=/usr/share/OVMF/OVMF_VARS_4M.fd
 
@@ -16,7 +18,12 @@ UEFI_PORT=leaf1:Ethernet8
 # From power-on to power-off; a boot takes about 15 s.
 UEFI_BOOT_SECONDS_MAX=90
 
-export UEFI_OUT UEFI_MAC UEFI_PORT
+# Of the machine with a disk (labs/uefi/install), where everything of it is.
+UEFI_UUID=4f2b1c4e-0000-4000-8000-000000000009
+UEFI_DISK_MIB=64
+UEFI_MACHINE=$UEFI_OUT/machine
+
+export UEFI_OUT UEFI_MAC UEFI_PORT UEFI_UUID UEFI_DISK_MIB UEFI_MACHINE
 
 # What this host lacks to boot firmware, in words; nothing when all is there.
 uefi_missing() {
@@ -28,4 +35,14 @@ uefi_missing() {
     /usr/lib/ipxe/ipxe.lkrn /bin/busybox; do
     [[ -e $file ]] || { echo "no $file" && return; }
   done
+}
+
+# The same, for discs.
+uefi_disc_missing() {
+  local command
+  uefi_missing
+  for command in xorriso mformat mcopy sfdisk cpio; do
+    command -v "$command" >/dev/null || { echo "no $command" && return; }
+  done
+  /usr/bin/python3 -c 'import sushy' 2>/dev/null || echo "no python3-sushy"
 }

@@ -22,8 +22,8 @@ use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::memory;
 use crate::backend::redis::{DatabaseConfig, Databases};
-use crate::backend::state_db::{StateStore, StatusWriter, follow_lldp};
-use crate::backend::state_dir::{LoadedLedger, StateDir};
+use crate::backend::state_db::{FeatureWriter, StateStore, StatusWriter, follow_lldp};
+use crate::backend::state_dir::{LEDGER_FILE, LoadedLedger, StateDir};
 use crate::cli::check;
 use crate::cli::render::{self, RenderArgs};
 use crate::executor::Executor;
@@ -32,10 +32,11 @@ use crate::http::discovery::{Discovery, Parts};
 use crate::hub::Hub;
 use crate::leak::Leak;
 use crate::lifecycle::{Ended, Lifecycle, stop_signal};
-use crate::logging::{self, LogFormat};
+use crate::logging::{self, LogFormat, Logging};
 use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
-use crate::reconciler::Reconciler;
+use crate::reconciler::{DecisionLog, Reconciler, inspection};
+use crate::sonic;
 use crate::wake::Waker;
 
 /// Bound on one vtysh process. `docker exec` into a busy switch takes seconds.
@@ -46,12 +47,12 @@ type StartError = Box<dyn Error + Send + Sync>;
 
 /// `run`: until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> ExitCode {
-    logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
+    let logging = logging::install(args.log_level, args.log_format.unwrap_or_else(LogFormat::detect));
     if let Err(failure) = memory::keep_private() {
         error!(reason = chain(&failure), "cannot keep secrets out of core files");
         return ExitCode::FAILURE;
     }
-    match start(&args).await {
+    match start(&args, logging).await {
         Ok(lifecycle) => match lifecycle.run(stop_signal()).await {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::TaskLost(_) => ExitCode::FAILURE,
@@ -63,7 +64,7 @@ pub async fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
+async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError> {
     let mut lifecycle = Lifecycle::default();
     let stop = lifecycle.token();
     let databases = databases(&args.database)?;
@@ -93,7 +94,16 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
     let listen = AdminListen { socket: Some(args.admin_socket.clone()), address: args.admin_listen.0 };
     let jwks = Arc::new(signer.jwks());
-    let state = AdminState { snapshots, hub: hub.clone(), metrics: metrics.clone(), jwks };
+    let decisions = DecisionLog::default();
+    let (inspector, inspections) = inspection(waker.clone());
+    let state = AdminState {
+        snapshots,
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+        jwks,
+        decisions: decisions.clone(),
+        inspector,
+    };
     let admin = AdminServer::bind(&listen, AdminLimits::default(), state).await?;
 
     let config = ConfigStore::new(databases.config_db.clone());
@@ -101,6 +111,7 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let (ports, known_ports) = watch::channel(BTreeSet::new());
     lifecycle.spawn("admin", admin.run(stop.clone()));
     lifecycle.spawn("advertise", advertiser);
+    lifecycle.spawn("logging", logging.clone().tell_left_out(stop.clone()));
     lifecycle.spawn("hub", hub.clone().run(stop.clone()));
     lifecycle.spawn("leak", leak.clone().run(vtysh, waker.clone(), stop.clone()));
     lifecycle.spawn("config-db", config.clone().follow(waker.clone(), stop.clone()));
@@ -138,13 +149,17 @@ async fn start(args: &RunArgs) -> Result<Lifecycle, StartError> {
     let reconciler = Reconciler {
         observer,
         executor,
-        status_rows: StatusWriter::new(databases.state_db),
+        status_rows: StatusWriter::new(databases.state_db.clone()),
+        feature: FeatureWriter::new(databases.state_db, sonic::container()),
         waker,
         hub,
         metrics,
         snapshot,
         ports,
         templates,
+        decisions,
+        inspections,
+        logging,
     };
     lifecycle.spawn("reconciler", reconciler.run(ledger, stop));
     info!(version = env!("CARGO_PKG_VERSION"), "started");
@@ -162,7 +177,11 @@ fn ledger(state_dir: &StateDir) -> Result<Ledger, StartError> {
         LoadedLedger::Loaded(ledger) => ledger,
         LoadedLedger::Absent => Ledger::default(),
         LoadedLedger::Broken(reason) => {
-            warn!(reason, "the ledger was broken and is set aside; rows are recognised by name");
+            warn!(
+                reason,
+                file = LEDGER_FILE,
+                "not of this version, and set aside as .broken; rows are recognised by name"
+            );
             Ledger::default()
         }
     })

@@ -84,9 +84,10 @@ pub struct LiveCheckArgs {
 /// what they have, and the next start adopts it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Privileges: CAP_NET_RAW (packet or raw socket). With CAP_NET_ADMIN it also adds an unreachable default route to
-every boot VRF and fe80::1 to every boot port, keeps solicitations of boot ports from the kernel's neighbour
-table by an nftables rule, and lets the kernel cut off the listener of a port that leaves its VRF.
+Privileges: CAP_NET_RAW (packet or raw socket); those that are not used are given up. With CAP_NET_ADMIN it
+also adds an unreachable default route to every boot VRF and fe80::1 to every boot port, keeps solicitations of
+boot ports from the kernel's neighbour table by an nftables rule, and lets the kernel cut off the listener of a
+port that leaves its VRF.
 
 Exit codes:
   0  stopped as asked
@@ -146,10 +147,12 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub proxy_limits: Vec<ProxyLimit>,
-    /// Least severity that is logged
+    /// Least severity that is logged, unless LOGGER|switch-agent of CONFIG_DB says otherwise
     #[arg(long, env = "SWITCH_AGENT_LOG_LEVEL", default_value = "info")]
     pub log_level: LogLevel,
-    /// Form of log lines; by default text on a terminal, syslog in a SONiC container, else json
+    /// Form of log lines; by default syslog in a SONiC container, text on a terminal, else json
+    ///
+    /// Text goes to standard error, json to standard output, syslog to rsyslog of the host (RFC 3164).
     #[arg(long, env = "SWITCH_AGENT_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 }

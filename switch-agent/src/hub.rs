@@ -189,6 +189,13 @@ impl Hub {
         self.lock().timelines.boots(port).cloned().collect()
     }
 
+    /// Which of the ports a machine is on its way on ([`Timelines::in_flight`]).
+    pub fn in_flight<'a>(&self, ports: impl Iterator<Item = &'a PortName>) -> BTreeMap<PortName, bool> {
+        let folds = self.lock();
+        let now = self.0.origin.elapsed();
+        ports.map(|port| (port.clone(), folds.timelines.in_flight(port, now))).collect()
+    }
+
     fn fold(
         &self,
         fold: impl FnOnce(&mut Folds, Duration, i64) -> (Vec<MachineChange>, Option<(PortName, Entry)>),
@@ -212,6 +219,10 @@ impl Hub {
             self.0.followers.send(HubEvent::Machine { at, change }).ok();
         }
         if let Some((port, entry)) = entry {
+            let boot = folds.timelines.boots(&port).next_back();
+            if boot.is_some_and(Boot::began_with_carrier) {
+                self.0.metrics.boots.reached(&entry.stage, Duration::from_millis(entry.since_start_ms));
+            }
             self.0.followers.send(HubEvent::Timeline { at, port, entry }).ok();
         }
     }
@@ -258,6 +269,24 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("switch_agent_machine_moves_total 1"), "{text}");
         assert!(text.contains("switch_agent_machine_sightings_total{source=\"rs\"} 2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn stages_are_timed_from_carrier_only() {
+        let metrics = Metrics::default();
+        let hub = Hub::new(metrics.clone(), Limits::default());
+        let carrier = |port: &str, up| hub.observe(MachineEvent::Carrier { port: port.parse().unwrap(), up });
+        carrier("Ethernet0", false);
+        carrier("Ethernet0", true);
+        for port in ["Ethernet0", "Ethernet0", "Ethernet4"] {
+            hub.observe(solicit(port));
+        }
+        let text = metrics.encode();
+        assert!(text.contains("switch_agent_boot_stage_seconds_count{stage=\"first-rs\"} 1\n"), "{text}");
+        assert!(!text.contains("stage=\"carrier\""), "{text}");
+        let ports = ["Ethernet0", "Ethernet4", "Ethernet8"].map(|port| port.parse().unwrap());
+        let in_flight: Vec<bool> = hub.in_flight(ports.iter()).into_values().collect();
+        assert_eq!(in_flight, [true, true, false]);
     }
 
     #[tokio::test]

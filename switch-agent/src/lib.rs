@@ -17,4 +17,5 @@ pub mod logging;
 pub mod metrics;
 pub mod observer;
 pub mod reconciler;
+pub mod sonic;
 pub mod wake;

@@ -9,6 +9,12 @@ use switch_agent::{app, backend, cli};
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     backend::memory::keep_small();
+    if matches!(command, Command::Run(_))
+        && let Err(failure) = backend::privileges::keep_few()
+    {
+        // It works all the same, with more than it needs.
+        eprintln!("switch-agent: cannot give up capabilities: {failure}");
+    }
     // Two workers: the agent is a guest on the switch's CPU.
     let workers = if matches!(command, Command::Run(_)) { 2 } else { 1 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();

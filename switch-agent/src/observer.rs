@@ -31,6 +31,7 @@ pub struct Memory {
     pub ledger: Ledger,
     pub backing_off: BTreeMap<String, String>,
     pub cooling: BTreeSet<String>,
+    pub overdue: BTreeSet<String>,
 }
 
 impl Observer {
@@ -57,6 +58,7 @@ impl Observer {
             runtime: self.runtime(),
             backing_off: memory.backing_off,
             cooling: memory.cooling,
+            overdue: memory.overdue,
         }
     }
 

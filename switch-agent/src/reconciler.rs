@@ -4,8 +4,11 @@
 //! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass, and at most
 //! [`PERIODIC`] apart, because a flushed database emits no events at all.
 
+mod decisions;
+mod inspect;
 mod pacing;
 mod publish;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -28,17 +31,21 @@ use tracing::{debug, info, warn};
 
 use crate::backend::frr::write_drop_in;
 use crate::backend::memory;
-use crate::backend::state_db::StatusWriter;
+use crate::backend::state_db::{FeatureWriter, Readiness, StatusWriter};
 use crate::executor::{Executor, Outcome};
 use crate::http::admin::{PassInfo, Snapshot};
 use crate::hub::Hub;
 use crate::leak::Interest;
+use crate::logging::Logging;
 use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
 use crate::observer::{Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
+pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
+pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
+use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
@@ -52,6 +59,7 @@ pub struct Reconciler {
     pub observer: Observer,
     pub executor: Executor,
     pub status_rows: StatusWriter,
+    pub feature: FeatureWriter,
     pub waker: Waker,
     pub hub: Hub,
     pub metrics: Metrics,
@@ -59,6 +67,9 @@ pub struct Reconciler {
     /// Ports of the switch, for parts that read by port (LLDP).
     pub ports: watch::Sender<BTreeSet<PortName>>,
     pub templates: Templates,
+    pub decisions: DecisionLog,
+    pub inspections: Inspections,
+    pub logging: Logging,
 }
 
 /// What the loop remembers from pass to pass; everything else is read anew.
@@ -66,6 +77,7 @@ pub struct Reconciler {
 struct State {
     ledger: Ledger,
     pacing: Pacing,
+    waits: Waits,
     desired: Desired,
     generation: u64,
     /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
@@ -73,6 +85,8 @@ struct State {
     digests: RandomState,
     logged: publish::Logged,
     since: publish::Since,
+    /// There was a pass that found everything as wanted.
+    converged_once: bool,
 }
 
 /// How a pass ended.
@@ -91,12 +105,14 @@ impl Reconciler {
         let mut state = State {
             ledger,
             pacing: Pacing::default(),
+            waits: Waits::default(),
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
             digests: RandomState::new(),
             logged: publish::Logged::default(),
             since: publish::Since::default(),
+            converged_once: false,
         };
         self.waker.wake(Reason::Startup);
         let mut wait_until = Instant::now();
@@ -110,7 +126,8 @@ impl Reconciler {
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
             let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let free = state.pacing.next(now, passed.waiting).map(|free| free.max(now + FREE_SPACING));
+            let free = state.pacing.next(now, passed.waiting).into_iter().chain(state.waits.next(now)).min();
+            let free = free.map(|free| free.max(now + FREE_SPACING));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -131,10 +148,12 @@ impl Reconciler {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
+            overdue: state.waits.overdue(started),
         };
         let observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.adopt(config);
+            self.logging.follow(&state.desired.logger);
             self.publish_ports(config);
         }
         if let Source::Known(kernel) = &observed.kernel {
@@ -145,6 +164,7 @@ impl Reconciler {
         }
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
+        self.inspections.answer(&state.desired, &observed);
         let (outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
@@ -153,6 +173,7 @@ impl Reconciler {
         for outcome in &outcomes {
             self.note(state, outcome, now);
         }
+        state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
         self.render(state, &observed, &status).await;
         self.forget_released(&actions);
@@ -162,6 +183,10 @@ impl Reconciler {
             waiting: !status.waiting.is_empty(),
         };
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
+        state.converged_once |= status.verdict == Verdict::Converged;
+        if let Source::Known(config) = &observed.config {
+            self.publish_readiness(config, publish::readiness(state.converged_once, &status)).await;
+        }
         self.publish(state, actions, status, reasons, started).await;
         passed
     }
@@ -188,6 +213,10 @@ impl Reconciler {
         self.metrics.reconcile.action(kind, counted);
         match result {
             Ok(()) => {
+                // It goes with the rows that it announces.
+                if *kind != "record-ledger" {
+                    self.decisions.record(kind, object, "done", None);
+                }
                 match told_elsewhere(kind) {
                     true => debug!(object, action = kind, "done"),
                     false => info!(object, action = kind, "done"),
@@ -195,7 +224,8 @@ impl Reconciler {
                 state.pacing.done(object, kind, now);
             }
             Err(reason) => {
-                warn!(object, action = kind, reason, "failed; will be tried again");
+                self.decisions.record(kind, object, "failed", Some(reason));
+                info!(object, action = kind, reason, "failed; will be tried again");
                 state.pacing.failed(object, reason.clone(), now);
             }
         }
@@ -248,7 +278,7 @@ impl Reconciler {
         let duration = started.elapsed();
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         state.since.update(&status, unix_s);
-        state.logged.changes(&status);
+        state.logged.changes(&status, &self.decisions);
         self.count(&status, duration);
         let mode = self.metrics.advertise.mode();
         let rows =
@@ -268,13 +298,15 @@ impl Reconciler {
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
+    async fn publish_readiness(&mut self, config: &ConfigDb, readiness: Readiness) {
+        let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+        if let Err(failure) = self.feature.publish(config, &readiness, &now).await {
+            debug!(reason = chain(&failure), "readiness not written to STATE_DB");
+        }
+    }
+
     fn count(&self, status: &Status, duration: Duration) {
-        self.metrics.reconcile.pass_finished(status.verdict, duration);
-        self.metrics.reconcile.set_ports_by_phase(status.ports.values());
-        let rejected = status.rejected.len();
-        self.metrics.reconcile.set_objects("row", "rejected", rejected);
-        self.metrics.reconcile.set_objects("object", "waiting", status.waiting.len());
-        self.metrics.reconcile.set_objects("object", "conflict", status.conflicts.len());
+        self.metrics.reconcile.pass_finished(status, duration);
         let leaks = status
             .partitions
             .values()

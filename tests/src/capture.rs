@@ -150,7 +150,7 @@ fn http(tcp: &[u8]) -> Option<Message> {
     let line = String::from_utf8_lossy(line.get(..line.len().min(120))?).into_owned();
     if line.starts_with("HTTP/1.") {
         Some(Message::HttpResponse(line))
-    } else if line.starts_with("GET ") || line.starts_with("HEAD ") {
+    } else if ["GET ", "HEAD ", "POST "].iter().any(|method| line.starts_with(method)) {
         Some(Message::HttpRequest(line))
     } else {
         None

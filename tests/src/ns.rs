@@ -16,6 +16,11 @@ use crate::wire;
 pub(crate) struct Ns(pub &'static str);
 
 impl Ns {
+    /// Whether the lab has this node.
+    pub(crate) fn exists(self) -> bool {
+        std::path::Path::new("/run/netns").join(self.0).exists()
+    }
+
     /// Runs `work` on a thread inside the namespace and returns what it returns.
     ///
     /// Sockets opened there stay in the namespace wherever they are used later.

@@ -8,6 +8,7 @@ use crate::failure::{Failure, Result, ensure, fail};
 use crate::http::Request;
 use crate::lab::{API, API_PORT, CONVERGENCE, Lab, PROXY_PORT, SPINE_LOOPBACK, TENANT, WITNESS_PORT, run};
 use crate::machine::{Machine, Reach};
+use crate::ns::Ns;
 use crate::wait;
 
 /// Runs a boot on every machine and prints the results; `true` when every claim held.
@@ -135,7 +136,8 @@ fn reachability(lab: &Lab) -> Result<bool> {
 }
 
 fn by_hand(lab: &Lab) -> Result<()> {
-    title("To try by hand (labs/local/shell m1)");
+    let shell = if Ns("patch").exists() { "labs/local/shell m1" } else { "docker exec -it m1 bash" };
+    title(&format!("To try by hand ({shell})"));
     for machine in &lab.machines {
         println!(
             "{}  {}  leaf{} {}  {}",

@@ -38,6 +38,16 @@ start_redis() {
     --client-output-buffer-limit 'pubsub 0 0 0' --dir "$dir" --loglevel warning
 }
 
+# SONiC's list of databases, with this leaf's socket.
+write_database_config() {
+  jq -n --arg socket "$LAB_RUN/$1/redis.sock" '
+    {INSTANCES: {redis: {hostname: "127.0.0.1", port: 6379, unix_socket_path: $socket, persistence_for_warm_boot: "yes"}},
+     DATABASES: ([["APPL_DB", 0, ":"], ["ASIC_DB", 1, ":"], ["COUNTERS_DB", 2, ":"], ["LOGLEVEL_DB", 3, ":"],
+                  ["CONFIG_DB", 4, "|"], ["FLEX_COUNTER_DB", 5, ":"], ["STATE_DB", 6, "|"]]
+                 | map({(.[0]): {id: .[1], separator: .[2], instance: "redis"}}) | add),
+     VERSION: "1.0"}' >"$LAB_RUN/$1/database_config.json"
+}
+
 redis() {
   local leaf=$1
   shift
@@ -51,8 +61,9 @@ load_config() {
   redis "$leaf" -n 4 set CONFIG_DB_INITIALIZED 1 >/dev/null
 }
 
+# start_swss LEAF [--warm]
 start_swss() {
-  spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json"
+  spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json" "${@:2}"
 }
 
 # What configures FRR out of CONFIG_DB; started by whoever needs it: the lab's FRR is configured by files.
@@ -101,11 +112,13 @@ stop_frr() {
   for daemon in bgpd staticd zebra mgmtd; do stop "$1" "$daemon" "$2"; done
 }
 
+# /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.
+# shellcheck disable=SC2016 # expanded by the shell inside
+OWN_SYSFS=(unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"')
+
 start_agent() {
   local dir=$LAB_RUN/$1
-  # /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.
-  # shellcheck disable=SC2016 # expanded by the shell inside
-  spawn "$1" agent unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"' \
+  spawn "$1" agent "${OWN_SYSFS[@]}" \
     env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
     --database-config "$dir/database_config.json" --state-dir "$dir/state" \
     --admin-socket "$dir/admin.sock" --admin-listen 127.0.0.1:18091 \
@@ -114,7 +127,8 @@ start_agent() {
 
 start_control_api() {
   spawn api control-api "$LAB_BIN/stand-ins" control-api --listen "[$API_ADDRESS]:$API_PORT" \
-    --pki "$LAB_RUN/pki" --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
+    --pki "$LAB_RUN/pki" --control "$LAB_RUN/api/control-api.sock" \
+    --jwks "leaf1=$LAB_RUN/leaf1/admin.sock" --jwks "leaf2=$LAB_RUN/leaf2/admin.sock"
 }
 
 # metal-api v1, for the dialect metal-stack-v1. The agents are configured for it by whoever needs it.

@@ -63,6 +63,7 @@ impl Agent {
             runtime: self.runtime.clone(),
             backing_off: BTreeMap::new(),
             cooling: std::collections::BTreeSet::new(),
+            overdue: std::collections::BTreeSet::new(),
         };
         (desired, observed)
     }

@@ -22,6 +22,7 @@ pub mod target;
 pub mod upstream;
 pub mod validity;
 
+pub use bucket::Bucket;
 pub use limits::Limits;
 pub use rules::{InvalidPathRule, PathRule, allows, default_rules};
 pub use target::{Target, TargetRefusal};

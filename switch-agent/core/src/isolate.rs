@@ -3,11 +3,13 @@
 //!
 //! A VRF alone does not isolate: machines of one VRF reach each other, and with SONiC's
 //! `net.ipv4.tcp_l3mdev_accept = 1` every wildcard listener of the switch answers in every VRF. One table of
-//! type `L3V6` per boot VRF, bound to its ports at ingress, closes both. The rows have the form that SONiC's
-//! own acl-loader writes, and `aclorch` reads.
+//! type `L3V6` per boot VRF, bound to its ports at ingress, closes both. IPv4 has no place in a boot network,
+//! and a boot VRF no routes for it: without CAP_NET_ADMIN nothing else keeps its packets from falling through to
+//! the switch's own addresses. One table of type `L3` for all ports drops it. Tables are few, however many ports there are: an ASIC has room for a
+//! handful. The rows have the form that SONiC's own acl-loader writes, and `aclorch` reads.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
@@ -18,6 +20,10 @@ use crate::row::{Fields, fields};
 
 /// Names of our ACL tables start so.
 pub const ACL_TABLE_PREFIX: &str = "BOOTNET_";
+/// Name of the table that drops IPv4; no VRF is called so.
+pub const ACL_TABLE_IPV4: &str = "BOOTNET_IPV4";
+/// Ethertype of IPv4, decimal as acl-loader writes it.
+const ETHER_TYPE_IPV4: &str = "2048";
 /// Priority of everything that is let through; the order among these rules does not matter.
 const PRIORITY_FORWARD: &str = "9000";
 /// Lowest priority that acl-loader uses, for the default rule.
@@ -118,16 +124,27 @@ pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, pro
     for (number, prefix) in leak.enumerate() {
         forward(format!("LEAK_{number}"), [None, None, destination(prefix.to_string().into())]);
     }
-    let deny = [("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), ("IP_TYPE", "IPV6ANY")];
-    rules.insert("DEFAULT_RULE".to_owned(), deny.map(|(field, value)| (field, value.into())).into());
-    let names: Vec<&str> = ports.keys().map(PortName::as_str).collect();
-    let row = fields([
-        ("type", "L3V6"),
-        ("stage", "ingress"),
-        ("policy_desc", &format!("Isolation of boot VRF {}", partition.vrf)),
-        ("ports@", &names.join(",")),
-    ]);
+    rules.insert("DEFAULT_RULE".to_owned(), deny(("IP_TYPE", "IPV6ANY")));
+    let description = format!("Isolation of boot VRF {}", partition.vrf);
+    let row = table_row("L3V6", &description, ports.keys());
     AclTable { name: acl_table_name(&partition.vrf), row, rules }
+}
+
+/// The table that drops IPv4 on all these ports, whichever their VRFs.
+pub fn acl_table_ipv4(ports: &BTreeSet<PortName>) -> AclTable {
+    let rules = BTreeMap::from([("DEFAULT_RULE".to_owned(), deny(("ETHER_TYPE", ETHER_TYPE_IPV4)))]);
+    let row = table_row("L3", "No IPv4 on boot ports", ports.iter());
+    AclTable { name: ACL_TABLE_IPV4.to_owned(), row, rules }
+}
+
+fn deny(all: (&'static str, &'static str)) -> AclRule {
+    let deny = [("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), all];
+    deny.map(|(field, value)| (field, value.into())).into()
+}
+
+fn table_row<'a>(kind: &str, description: &str, ports: impl Iterator<Item = &'a PortName>) -> Fields {
+    let names: Vec<&str> = ports.map(PortName::as_str).collect();
+    fields([("type", kind), ("stage", "ingress"), ("policy_desc", description), ("ports@", &names.join(","))])
 }
 
 #[cfg(test)]
@@ -136,7 +153,7 @@ mod tests {
     use crate::desired::Desired;
     use crate::row::ConfigDb;
 
-    fn partition(extra: &[(&str, &str)]) -> Partition {
+    fn partition(extra: &[(&str, &str)]) -> std::sync::Arc<Partition> {
         let mut row = fields([("prefix", "2001:db8::/56"), ("leak_prefix@", "2001:db8:a91::/64")]);
         row.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let mut config = ConfigDb::default();
@@ -160,6 +177,17 @@ mod tests {
         assert_eq!(table.rules["DEFAULT_RULE"]["PACKET_ACTION"], "DROP");
         let lowest = table.rules.iter().min_by_key(|(_, rule)| rule["PRIORITY"].parse::<u32>().unwrap());
         assert_eq!(lowest.unwrap().0, "DEFAULT_RULE");
+    }
+
+    #[test]
+    fn one_table_drops_ipv4_on_every_port() {
+        let ports = ["Ethernet4", "Ethernet0"].map(|name| name.parse().unwrap());
+        let table = acl_table_ipv4(&ports.into());
+        assert_eq!((table.row["type"].as_str(), table.row["ports@"].as_str()), ("L3", "Ethernet0,Ethernet4"));
+        let rules: Vec<_> = table.rules.values().collect();
+        assert_eq!(rules.len(), 1);
+        assert_eq!((&*rules[0]["PACKET_ACTION"], &*rules[0]["ETHER_TYPE"]), ("DROP", "2048"));
+        assert_eq!(acl_table_vrf(&table.name), None);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::row::ConfigDb;
 use crate::service::{PortService, UpstreamState};
 
 /// A source of observation: read, or not readable now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source<T> {
     Known(T),
     Unknown(String),
@@ -33,7 +34,7 @@ impl<T> Source<T> {
 }
 
 /// One pass's view of the switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub config: Source<ConfigDb>,
     pub state: Source<StateDb>,
@@ -48,10 +49,13 @@ pub struct Observed {
     pub backing_off: BTreeMap<String, String>,
     /// Objects acted upon a moment ago: the other side gets time to react before anything is repeated.
     pub cooling: BTreeSet<String>,
+    /// Objects that have been waited for long enough to do something about it. A row that is there takes
+    /// effect by itself when swss starts; writing it again would be more work for swss, not less.
+    pub overdue: BTreeSet<String>,
 }
 
 /// STATE_DB, as far as the agent needs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StateDb {
     /// `VRF_TABLE|<vrf>` exists: vrfmgrd made the kernel device.
     pub vrf_table: BTreeSet<String>,
@@ -65,8 +69,34 @@ pub struct StateDb {
     pub port_table: BTreeMap<PortName, PortState>,
     /// `VLAN_MEMBER_TABLE|<vlan>|<port>` exists: ports that vlanmgrd still holds.
     pub vlan_members: BTreeSet<PortName>,
-    /// `WARM_RESTART_ENABLE_TABLE|system` or `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
-    pub restart_in_progress: bool,
+    /// A warm or fast reboot that is under way.
+    pub reboot: Option<Reboot>,
+    /// What orchagent made of data-plane ACLs.
+    pub acl: AclState,
+}
+
+/// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new
+/// system, and is taken back when every daemon has reconciled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reboot {
+    /// `WARM_RESTART_ENABLE_TABLE|system` field `enable` is `true`.
+    Warm,
+    /// `FAST_RESTART_ENABLE_TABLE|system` field `enable` is `true`, or, up to release 202211,
+    /// `FAST_REBOOT|system` exists.
+    Fast,
+}
+
+/// `ACL_TABLE_TABLE` and `ACL_RULE_TABLE`, field `status`: `Active`, `Inactive`, `Pending creation` or
+/// `Pending removal`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AclState {
+    /// Whether orchagent tells at all: there is a row of any table. Older releases have none.
+    pub told: bool,
+    /// Of our tables, by name.
+    pub tables: BTreeMap<String, String>,
+    /// Of our rules, by `table|rule`.
+    pub rules: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -76,7 +106,7 @@ pub struct PortState {
 }
 
 /// APPL_DB: the barrier of a rebind (see the reference of orchagent's consumer tables).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ApplDb {
     /// `INTF_TABLE:<port>` hashes that exist.
     pub intf_table: BTreeSet<PortName>,
@@ -87,7 +117,7 @@ pub struct ApplDb {
 }
 
 /// The kernel's links and addresses, from rtnetlink.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Kernel {
     /// By interface name; ports, VRF devices and everything else.
     pub links: BTreeMap<String, Link>,
@@ -138,7 +168,7 @@ impl Link {
 }
 
 /// The agent's own parts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Runtime {
     pub advertisers: BTreeMap<PortName, AdvertiserState>,
     pub services: BTreeMap<PortName, PortService>,
@@ -147,7 +177,8 @@ pub struct Runtime {
     pub upstream: Option<UpstreamState>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
     Running(AdvertiserSpec),

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// Fields of one row, without SONiC's `NULL` placeholder.
 pub type Fields = BTreeMap<String, String>;
 /// Rows of one table by the part of the key after the table's name and separator.
 pub type Table = BTreeMap<String, Fields>;
 
 /// CONFIG_DB: every table the agent reads, by table name. A table without rows is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct ConfigDb {
     pub tables: BTreeMap<String, Table>,
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 27] = [
+pub const CONFIG_TABLES: [&str; 28] = [
     "ACL_RULE",
     "ACL_TABLE",
     "BOOT_NETWORK",
@@ -30,6 +32,7 @@ pub const CONFIG_TABLES: [&str; 27] = [
     "DEVICE_METADATA",
     "FEATURE",
     "INTERFACE",
+    "LOGGER",
     "LOOPBACK_INTERFACE",
     "MGMT_VRF_CONFIG",
     "PORT",

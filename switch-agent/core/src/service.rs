@@ -1,6 +1,7 @@
 //! The discovery proxy's side of one port: where it listens, and what it tells the machine there.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use serde::Serialize;
@@ -37,7 +38,14 @@ pub struct PortContext {
     pub router: Ipv6Addr,
     pub tcp_port: u16,
     /// Partition settings: path rules, DNS, NTP, boot parameters, files.
-    pub settings: Partition,
+    pub settings: Arc<Partition>,
+}
+
+impl PortContext {
+    /// The settings, this port's own from now on.
+    pub fn settings_mut(&mut self) -> &mut Partition {
+        Arc::make_mut(&mut self.settings)
+    }
 }
 
 /// Listener and context of one port.
@@ -62,7 +70,7 @@ pub(crate) mod tests {
     use crate::row::{ConfigDb, fields};
 
     /// A partition as its row describes it, defaults and all.
-    pub(crate) fn partition() -> Partition {
+    pub(crate) fn partition() -> Arc<Partition> {
         let row =
             [("prefix", "2001:db8::/56"), ("rdnss@", "2001:db8::53"), ("ntp_servers@", "2001:db8::123")];
         let mut config = ConfigDb::default();

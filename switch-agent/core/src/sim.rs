@@ -32,7 +32,7 @@ pub use faults::STATE_TABLES_FLUSHED;
 pub use kernel::{LinkKind, SimLink};
 
 use crate::name::{PortKind, PortName};
-use crate::observed::{ApplDb, Kernel, StateDb};
+use crate::observed::{ApplDb, Kernel, Reboot, StateDb};
 use crate::row::{ConfigDb, Fields, fields};
 use intfmgrd::Intfmgrd;
 use orchagent::Orchagent;
@@ -57,7 +57,9 @@ pub struct SimSwitch {
     /// vrfmgrd exits when `ip link` fails (releases up to 202511); later ones log and retry for ever,
     /// and never come to the rows behind the bad one.
     vrfmgrd_exits: bool,
-    restart_in_progress: bool,
+    reboot: Option<Reboot>,
+    /// Daemons that start keep what they find in the kernel.
+    warm: bool,
 }
 
 impl SimSwitch {
@@ -109,7 +111,8 @@ impl SimSwitch {
             orchagent: Orchagent::default(),
             transaction: 0,
             vrfmgrd_exits: true,
-            restart_in_progress: false,
+            reboot: None,
+            warm: false,
         }
     }
 
@@ -254,8 +257,8 @@ impl SimSwitch {
                 }
             }
             Daemon::Vlanmgrd => self.vlanmgrd = Vlanmgrd::start(world),
-            Daemon::Vrfmgrd => self.vrfmgrd = Vrfmgrd::start(world),
-            Daemon::Intfmgrd => self.intfmgrd = Intfmgrd::start(world),
+            Daemon::Vrfmgrd => self.vrfmgrd = Vrfmgrd::start(world, self.warm),
+            Daemon::Intfmgrd => self.intfmgrd = Intfmgrd::start(world, self.warm),
             Daemon::Orchagent => portsyncd::check_init_done(world),
         }
         // A subscriber begins with the rows that are there.
@@ -334,7 +337,7 @@ impl SimSwitch {
     /// STATE_DB, APPL_DB and the kernel, as the agent reads them.
     pub fn observe(&self) -> (StateDb, ApplDb, Kernel) {
         (
-            observe::state_db(&self.world, self.restart_in_progress),
+            observe::state_db(&self.world, self.reboot),
             observe::appl_db(&self.world),
             self.world.kernel.observe(),
         )

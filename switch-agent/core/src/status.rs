@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
+use crate::control_plane::ControlPlane;
 use crate::desired::Rejected;
 use crate::frr::Choice;
 use crate::name::{PartitionId, PortName, VrfName};
@@ -86,6 +87,20 @@ pub enum LeakStatus {
     Unknown(String),
 }
 
+/// State of a partition's isolation, as orchagent shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "detail", rename_all = "kebab-case")]
+pub enum IsolationStatus {
+    /// The role is off.
+    Off,
+    /// orchagent says that every table and every rule is in the ASIC.
+    Active,
+    /// Not, or not yet: what is missing.
+    Pending(String),
+    /// The rows are there, and this release does not tell what became of them.
+    Unknown(String),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionStatus {
     pub partition: PartitionId,
@@ -93,6 +108,7 @@ pub struct PartitionStatus {
     pub prefix: Ipv6Net,
     pub vrf_ready: bool,
     pub leak: LeakStatus,
+    pub isolation: IsolationStatus,
     pub ports: usize,
     pub ports_ready: usize,
     pub waiting_on: Option<String>,
@@ -110,6 +126,9 @@ pub enum Verdict {
     /// A source cannot be read; nothing is removed meanwhile.
     Degraded,
 }
+
+/// [`Waiting::object`] while no row of any object may be written.
+pub const ALL_ROWS: &str = "all rows";
 
 /// Something the plan cannot do yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -129,6 +148,9 @@ pub struct Conflict {
     pub reason: String,
 }
 
+/// What a pass reads, by the names in [`Status::unknown`].
+pub const SOURCES: [&str; 6] = ["CONFIG_DB", "STATE_DB", "APPL_DB", "kernel", "FRR", "ledger"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub verdict: Verdict,
@@ -140,8 +162,10 @@ pub struct Status {
     pub warnings: Vec<Rejected>,
     /// How the leak is carried out, and why so; `None` while CONFIG_DB cannot be read.
     pub leak_method: Option<Choice>,
-    /// Sources that could not be read, with the reason: `CONFIG_DB`, `STATE_DB`, `APPL_DB`, `kernel`, `FRR`.
+    /// Those of [`SOURCES`] that could not be read, with the reason.
     pub unknown: BTreeMap<String, String>,
+    /// What control-plane ACLs mean for the proxy; `None` where there are none.
+    pub control_plane: Option<ControlPlane>,
     /// Whether the control API is configured and usable; `None` where no proxy is wanted.
     pub control_api_error: Option<String>,
 }

@@ -34,6 +34,11 @@ pub struct TimelineLimits {
     pub carrier_debounce: Duration,
     pub carrier_flap: Duration,
     pub restart_quiet: Duration,
+    /// How long a boot without any sign of its machine counts as in flight: a server that is switched off
+    /// keeps its link for its management controller.
+    pub silent_boot: Duration,
+    /// How long after the last sign of its machine a boot counts as in flight.
+    pub quiet_boot: Duration,
 }
 
 impl Default for TimelineLimits {
@@ -44,6 +49,8 @@ impl Default for TimelineLimits {
             carrier_debounce: Duration::from_secs(10),
             carrier_flap: Duration::from_secs(1),
             restart_quiet: Duration::from_secs(60),
+            silent_boot: Duration::from_secs(5 * 60),
+            quiet_boot: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -74,9 +81,10 @@ pub enum Stage {
     Released,
 }
 
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Stage {
+    /// The kind of step; what a machine posted is of one kind, whatever it says.
+    pub fn kind(&self) -> &'static str {
+        match self {
             Stage::Carrier => "carrier",
             Stage::FirstRs => "first-rs",
             Stage::Dhcp6 => "dhcp6",
@@ -86,9 +94,18 @@ impl fmt::Display for Stage {
             Stage::Config => "config",
             Stage::Token => "token",
             Stage::Api => "api",
-            Stage::Event(stage) => return write!(f, "event:{stage}"),
+            Stage::Event(_) => "event",
             Stage::Released => "released",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Event(stage) => write!(f, "{}:{stage}", self.kind()),
+            _ => f.write_str(self.kind()),
+        }
     }
 }
 
@@ -134,6 +151,22 @@ impl Boot {
     /// The machine ran something that speaks to the agent: more than firmware.
     fn is_up(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.stage, Stage::Token | Stage::Event(_)))
+    }
+
+    /// The times of the boot are times since carrier.
+    pub fn began_with_carrier(&self) -> bool {
+        self.entries.first().is_some_and(|entry| entry.stage == Stage::Carrier)
+    }
+
+    /// The boot began with what firmware or a starting system does, and not with what a running one does too.
+    fn began_in_sight(&self) -> bool {
+        let first = self.entries.first().map(|entry| &entry.stage);
+        matches!(first, Some(Stage::Carrier | Stage::FirstRs | Stage::Dhcp6 | Stage::BootUrl | Stage::Config))
+    }
+
+    /// A machine was heard, not only a link seen.
+    fn has_sign(&self) -> bool {
+        self.entries.iter().any(|entry| !matches!(entry.stage, Stage::Carrier | Stage::Ra))
     }
 }
 
@@ -218,6 +251,24 @@ impl Timelines {
     /// Ports that have at least one boot.
     pub fn ports(&self) -> impl Iterator<Item = &PortName> {
         self.ports.iter().filter(|(_, timeline)| !timeline.boots.is_empty()).map(|(name, _)| name)
+    }
+
+    /// Whether a machine is on its way on the port: its latest boot was seen from the beginning, and has come
+    /// neither to a token or an event nor to a release. It counts until the link is gone, or the machine was
+    /// quiet for too long ([`TimelineLimits::silent_boot`], [`TimelineLimits::quiet_boot`]).
+    pub fn in_flight(&self, port: &PortName, now: Duration) -> bool {
+        let limits = &self.limits;
+        let Some(timeline) = self.ports.get(port) else { return false };
+        let unplugged = match timeline.carrier {
+            Carrier::Down(since) => {
+                since.is_none_or(|since| now.saturating_sub(since) >= limits.carrier_debounce)
+            }
+            Carrier::Up | Carrier::Unknown => false,
+        };
+        let Some(boot) = timeline.boots.back().filter(|_| !unplugged) else { return false };
+        let patience = if boot.has_sign() { limits.quiet_boot } else { limits.silent_boot };
+        let heard = now.saturating_sub(boot.latest_at) < patience;
+        boot.began_in_sight() && !boot.ended && !boot.is_up() && heard
     }
 
     /// Follows carrier; whether a boot starts with it.

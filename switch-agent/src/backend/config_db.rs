@@ -11,7 +11,19 @@ use crate::wake::{Reason, Waker};
 /// Key that SONiC sets to `1` once `config_db.json` is loaded, and deletes before a `config reload`.
 const INITIALIZED_KEY: &str = "CONFIG_DB_INITIALIZED";
 
-/// CONFIG_DB could not be read.
+/// Runs commands, each given as the number of its words and the words, while [`INITIALIZED_KEY`] is `1`. A
+/// script is one step for everybody else, like MULTI; a `config reload` is before or after it.
+const GUARDED_WRITE: &str = "
+if redis.call('GET', KEYS[1]) ~= '1' then return 0 end
+local word = 1
+while word <= #ARGV do
+  local last = word + tonumber(ARGV[word])
+  redis.call(unpack(ARGV, word + 1, last))
+  word = last + 1
+end
+return 1";
+
+/// CONFIG_DB could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigDbError {
     #[error(transparent)]
@@ -78,48 +90,39 @@ impl ConfigStore {
         if value.as_deref() == Some("1") { Ok(()) } else { Err(ConfigDbError::NotInitialized) }
     }
 
-    /// Writes one row in a single HSET: daemons see it whole.
+    /// Writes all rows in one step, in this order, unless SONiC has begun to load the configuration anew since
+    /// they were decided on: rows must not appear in a database that was just emptied. SONiC's daemons still
+    /// handle them key by key and in an order of their own.
     ///
     /// # Errors
-    /// The write failed, or it is unknown whether it did: read again before deciding anything.
-    pub async fn set_row(&self, table: &str, key: &str, fields: &Fields) -> Result<(), DatabaseError> {
-        let mut pipeline = redis::pipe();
-        push_set(&mut pipeline, &self.database.key(table, key), fields);
-        self.database.query("HSET", &pipeline).await
-    }
-
-    /// Deletes one row; deleting an absent one is no error.
-    ///
-    /// # Errors
-    /// As [`ConfigStore::set_row`].
-    pub async fn delete_row(&self, table: &str, key: &str) -> Result<(), DatabaseError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("DEL").arg(self.database.key(table, key)).ignore();
-        self.database.query("DEL", &pipeline).await
-    }
-
-    /// Writes all rows in one MULTI/EXEC, in this order. SONiC's daemons still handle them key by key and
-    /// in an order of their own.
-    ///
-    /// # Errors
-    /// As [`ConfigStore::set_row`]; all rows are written or none.
-    pub async fn write(&self, changes: &[RowChange]) -> Result<(), DatabaseError> {
+    /// CONFIG_DB is being loaded: nothing was written. Or the write failed, or it is unknown whether it did:
+    /// read again before deciding anything.
+    pub async fn write(&self, changes: &[RowChange]) -> Result<(), ConfigDbError> {
         if changes.is_empty() {
             return Ok(());
         }
         let mut pipeline = redis::pipe();
-        pipeline.atomic();
+        let script = pipeline.cmd("EVAL").arg(GUARDED_WRITE).arg(1).arg(INITIALIZED_KEY);
         for change in changes {
             match change {
                 RowChange::Set { table, key, fields } => {
-                    push_set(&mut pipeline, &self.database.key(table, key), fields);
+                    // Redis has no empty hash; SONiC's placeholder keeps the row alive.
+                    let placeholder = [("NULL", "NULL")];
+                    let placeholder = placeholder.iter().copied().filter(|_| fields.is_empty());
+                    let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                    let pairs: Vec<(&str, &str)> = fields.chain(placeholder).collect();
+                    script.arg(2 + 2 * pairs.len()).arg("HSET").arg(self.database.key(table, key));
+                    for (name, value) in pairs {
+                        script.arg(name).arg(value);
+                    }
                 }
                 RowChange::Delete { table, key } => {
-                    pipeline.cmd("DEL").arg(self.database.key(table, key)).ignore();
+                    script.arg(2).arg("DEL").arg(self.database.key(table, key));
                 }
             }
         }
-        self.database.query("MULTI", &pipeline).await
+        let (written,): (bool,) = self.database.query("EVAL", &pipeline).await?;
+        if written { Ok(()) } else { Err(ConfigDbError::NotInitialized) }
     }
 
     /// Wakes the reconciler whenever a row of our tables may have changed. Ends when cancelled.
@@ -130,18 +133,6 @@ impl ConfigStore {
         let report = |_: Change<'_>| waker.wake(Reason::ConfigDb);
         follow(self.database, patterns, report, cancel).await;
     }
-}
-
-fn push_set(pipeline: &mut redis::Pipeline, key: &str, fields: &Fields) {
-    let command = pipeline.cmd("HSET").arg(key);
-    if fields.is_empty() {
-        // Redis has no empty hash; SONiC's placeholder keeps the row alive.
-        command.arg("NULL").arg("NULL");
-    }
-    for (name, value) in fields {
-        command.arg(name).arg(value);
-    }
-    command.ignore();
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod namespace;
 mod netlink;
 pub mod nftables;
 pub mod packet;
+pub mod privileges;
 pub mod redis;
 pub mod state_db;
 pub mod state_dir;

@@ -1,5 +1,6 @@
 //! STATE_DB and APPL_DB: what swss says, and our own status tables.
 
+mod feature;
 mod lldp;
 mod status;
 #[cfg(test)]
@@ -8,8 +9,9 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use switch_agent_core::isolate::ACL_TABLE_PREFIX;
 use switch_agent_core::name::PortName;
-use switch_agent_core::observed::{ApplDb, PortState, StateDb};
+use switch_agent_core::observed::{ApplDb, PortState, Reboot, StateDb};
 use switch_agent_core::row::Fields;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +19,14 @@ use tokio_util::sync::CancellationToken;
 use super::redis::{Change, Database, DatabaseError, Databases, follow};
 use crate::wake::{Reason, Waker};
 
+pub use feature::{FeatureWriter, Readiness};
 pub use lldp::follow_lldp;
 pub use status::{STATUS_TABLES, StatusRows, StatusWriter};
 
 /// Tables of STATE_DB that make up [`StateDb`].
-const STATE_TABLES: [&str; 8] = [
+const STATE_TABLES: [&str; 11] = [
+    "ACL_TABLE_TABLE",
+    "ACL_RULE_TABLE",
     "VRF_TABLE",
     "VRF_OBJECT_TABLE",
     "INTERFACE_TABLE",
@@ -30,7 +35,10 @@ const STATE_TABLES: [&str; 8] = [
     "VLAN_MEMBER_TABLE",
     "WARM_RESTART_ENABLE_TABLE",
     "FAST_RESTART_ENABLE_TABLE",
+    LEGACY_FAST_REBOOT_TABLE,
 ];
+/// Flag of a fast reboot up to release 202211: a string, which expires by itself.
+const LEGACY_FAST_REBOOT_TABLE: &str = "FAST_REBOOT";
 /// Set of the keys of `INTF_TABLE` that orchagent has not popped yet.
 const INTF_KEY_SET: &str = "INTF_TABLE_KEY_SET";
 const LLDP_TABLE: &str = "LLDP_ENTRY_TABLE";
@@ -59,7 +67,12 @@ impl StateStore {
         // Existence is all that counts for these; only the rest needs its fields.
         let (plain, hashes): (BTreeSet<String>, BTreeSet<String>) =
             keys.into_iter().partition(|key| match db.split_key(key) {
-                Some(("VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE", _)) => true,
+                Some((
+                    "VRF_TABLE" | "VRF_OBJECT_TABLE" | "VLAN_MEMBER_TABLE" | LEGACY_FAST_REBOOT_TABLE,
+                    _,
+                )) => true,
+                // Of others' it only counts that there are any.
+                Some(("ACL_TABLE_TABLE" | "ACL_RULE_TABLE", row)) => !row.starts_with(ACL_TABLE_PREFIX),
                 Some((_, row)) => row.contains('|'),
                 None => false,
             });
@@ -152,6 +165,8 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
         ("VRF_TABLE", None) => _ = state.vrf_table.insert(row.to_owned()),
         ("VRF_OBJECT_TABLE", None) => _ = state.vrf_object_table.insert(row.to_owned()),
         ("VLAN_MEMBER_TABLE", Some((_, port))) => state.vlan_members.extend(port.parse::<PortName>()),
+        (LEGACY_FAST_REBOOT_TABLE, None) if row == "system" => state.reboot = Some(Reboot::Fast),
+        ("ACL_TABLE_TABLE", _) => state.acl.told = true,
         ("INTERFACE_TABLE", Some((port, prefix))) => {
             // IPv4 rows of foreign interfaces do not parse, and do not matter here.
             if let (Ok(port), Ok(prefix)) = (port.parse(), prefix.parse()) {
@@ -164,7 +179,13 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
 
 fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
     let is = |field: &str, value: &str| fields.get(field).is_some_and(|found| found == value);
+    let status = || fields.get("status").cloned().unwrap_or_default();
     match (table, row.parse::<PortName>()) {
+        ("ACL_TABLE_TABLE", _) => {
+            state.acl.told = true;
+            state.acl.tables.insert(row.to_owned(), status());
+        }
+        ("ACL_RULE_TABLE", _) => _ = state.acl.rules.insert(row.to_owned(), status()),
         ("INTERFACE_TABLE", Ok(port)) => {
             state.interface_table.insert(port, fields.get("vrf").cloned().unwrap_or_default());
         }
@@ -181,8 +202,12 @@ fn fold_hash(state: &mut StateDb, table: &str, row: &str, fields: &Fields) {
             };
             state.port_table.insert(port, port_state);
         }
-        ("WARM_RESTART_ENABLE_TABLE" | "FAST_RESTART_ENABLE_TABLE", _) if row == "system" => {
-            state.restart_in_progress |= is("enable", "true");
+        ("WARM_RESTART_ENABLE_TABLE", _) if row == "system" && is("enable", "true") => {
+            state.reboot.get_or_insert(Reboot::Warm);
+        }
+        // A fast reboot sets both.
+        ("FAST_RESTART_ENABLE_TABLE", _) if row == "system" && is("enable", "true") => {
+            state.reboot = Some(Reboot::Fast);
         }
         _ => {}
     }

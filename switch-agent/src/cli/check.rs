@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use switch_agent_core::desired::{CheckReport, CheckedPartition, CheckedPort, UpstreamSpec, check};
 use switch_agent_core::row::{CONFIG_TABLES, ConfigDb, Fields, without_placeholder};
 
+use super::show::ROWS_TO_ADD;
+
 /// Largest `config_db.json` that is read: a chassis with every table filled stays far below.
 const FILE_LEN_MAX: u64 = 64 << 20;
 /// Exit code of a configuration with rejected rows, and of a file that cannot be read.
@@ -141,6 +143,13 @@ fn write_text(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
     }
     for rejected in &report.rejected {
         writeln!(out, "rejected: {rejected}")?;
+    }
+    if let Some(control_plane) = &report.control_plane {
+        writeln!(out, "proxy port: {}", control_plane.summary)?;
+        if !control_plane.denied.is_empty() {
+            let rows = serde_json::to_string_pretty(&control_plane.rows)?;
+            writeln!(out, "{ROWS_TO_ADD}:\n{rows}")?;
+        }
     }
     let foreign = report.ports.iter().filter(|port| port.foreign.is_some()).count();
     writeln!(

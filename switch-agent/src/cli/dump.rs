@@ -5,15 +5,17 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::blank::blank_secrets;
 use super::client::segment;
 use super::show::{items, pretty};
 use super::{AdminClient, ClientArgs, Outcome, Output};
 
 /// Print everything the agent knows as one JSON document
 ///
-/// For `show techsupport` and bug reports: status, ports, machines, partitions, the last plan, boot
-/// timelines, metrics, readiness and public keys. A part that cannot be read is replaced by its error.
-/// The agent tells no secrets; what looks like one is blanked nevertheless.
+/// For `show techsupport` and bug reports: desired and observed state, the last plan and the last 200
+/// decisions, status, ports, machines, partitions, boot timelines, metrics, readiness and public keys. A
+/// part that cannot be read is replaced by its error. The agent tells no secrets; what looks like one is
+/// blanked nevertheless.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -22,18 +24,21 @@ Exit codes:
 
 Examples:
   switch-agent dump > switch-agent.json
-  switch-agent dump | jq .status.waiting")]
+  switch-agent dump | jq .status.waiting
+  switch-agent dump | jq -r '.decisions.decisions[] | [.last_at, .kind, .object, .outcome, .reason] | @tsv'")]
 pub struct DumpArgs {
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 9] = [
     ("status", "/v1/status"),
     ("ports", "/v1/ports"),
     ("macs", "/v1/macs"),
     ("partitions", "/v1/partitions"),
     ("plan", "/v1/plan"),
+    ("decisions", "/v1/decisions"),
+    ("inputs", "/v1/inputs"),
     ("jwks", "/.well-known/jwks.json"),
     ("openapi", "/openapi.json"),
 ];
@@ -89,62 +94,4 @@ pub(super) async fn run(args: &DumpArgs, output: &mut Output<'_>) -> Outcome {
     blank_secrets(&mut document);
     output.print(&pretty(&document)).ok();
     if outcome == Outcome::Ok { Outcome::Ok } else { Outcome::Failed }
-}
-
-const BLANK: &str = "(removed)";
-
-/// Blanks values under names that mean secrets, and the user information of URLs (RFC 3986 section 3.2.1).
-fn blank_secrets(value: &mut Value) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(blank_secrets),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(text) if is_secret(name) => BLANK.clone_into(text),
-                    value => blank_secrets(value),
-                }
-            }
-        }
-        Value::String(text) => {
-            if let Some(clean) = without_user_info(text) {
-                *text = clean;
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    // `d` and `k` are the private members of a JWK (RFC 7518 section 6, RFC 8037 section 2).
-    let exact = ["d", "k", "token", "authorization", "cookie", "private_key"];
-    exact.contains(&name.as_str()) || name.contains("password") || name.contains("secret")
-}
-
-fn without_user_info(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    let authority = rest.split(['/', '?', '#', ' ']).next()?;
-    let (_, host) = authority.rsplit_once('@')?;
-    Some(format!("{scheme}://{BLANK}@{host}{}", &rest[authority.len()..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_looks_like_a_secret_is_blanked() {
-        let mut value = json!({
-            "keys": [{ "kty": "OKP", "x": "public", "d": "PRIVATE" }],
-            "plan": { "host": "api", "token": "PRIVATE", "token_file": "/etc/token", "db_password": "PRIVATE" },
-            "url": "https://user:PRIVATE@api.example/base?x=1",
-            "plain": "https://api.example/a@b",
-        });
-        blank_secrets(&mut value);
-        let text = value.to_string();
-        assert!(!text.contains("PRIVATE"), "{text}");
-        assert_eq!(value["plan"]["token_file"], "/etc/token");
-        assert_eq!(value["url"], "https://(removed)@api.example/base?x=1");
-        assert_eq!(value["plain"], "https://api.example/a@b");
-    }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+mod blank;
 pub mod check;
 mod client;
 mod dump;

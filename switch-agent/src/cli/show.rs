@@ -131,6 +131,10 @@ fn render(what: &Show, answer: &Value) -> String {
     }
 }
 
+/// Title of the rows of control-plane ACLs that an operator has to add.
+pub(super) const ROWS_TO_ADD: &str =
+    "To let machines reach the proxy, add to CONFIG_DB (sudo config load FILE)";
+
 /// JSON for people and for `jq` alike.
 pub(super) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
@@ -170,6 +174,10 @@ pub(super) fn status_text(status: &Value) -> String {
     if let Some(error) = status["control_api_error"].as_str() {
         line("Control API", printable(error));
     }
+    let control_plane = &status["control_plane"];
+    if let Some(summary) = control_plane["summary"].as_str() {
+        line("Proxy port", printable(summary));
+    }
     let mut section = |title: &str, header: &[&'static str], rows: Vec<Vec<String>>| {
         if rows.is_empty() {
             return;
@@ -187,6 +195,9 @@ pub(super) fn status_text(status: &Value) -> String {
     section("Warnings", &["Row", "Field", "Value", "Warning"], rows("warnings", &rejected));
     section("Conflicts", &["Object", "Port", "Reason"], rows("conflicts", &["object", "port", "reason"]));
     section("Waiting", &["Object", "Port", "On"], rows("waiting", &["object", "port", "on"]));
+    if !items(control_plane, "denied").is_empty() {
+        text.push_str(&format!("\n{ROWS_TO_ADD}:\n{}", pretty(&control_plane["rows"])));
+    }
     text
 }
 
@@ -246,13 +257,12 @@ fn macs_text(macs: &[Value]) -> String {
 }
 
 fn partitions_text(answer: &Value) -> String {
-    let mut table =
-        Table::new(&["Partition", "VRF", "Prefix", "VRF ready", "Ports ready", "Leak", "Remarks"]);
+    let header = ["Partition", "VRF", "Prefix", "VRF ready", "Ports ready", "Leak", "Isolation", "Remarks"];
+    let mut table = Table::new(&header);
     for partition in items(answer, "partitions") {
-        let leak = &partition["leak"];
-        let leak = match leak["detail"].as_str() {
-            Some(detail) => format!("{}: {}", field(&leak["state"]), printable(detail)),
-            None => field(&leak["state"]),
+        let state = |name: &str| match partition[name]["detail"].as_str() {
+            Some(detail) => format!("{}: {}", field(&partition[name]["state"]), printable(detail)),
+            None => field(&partition[name]["state"]),
         };
         let remark = if partition["error"].is_null() { "waiting_on" } else { "error" };
         table.row(vec![
@@ -261,7 +271,8 @@ fn partitions_text(answer: &Value) -> String {
             field(&partition["prefix"]),
             if partition["vrf_ready"] == true { "yes".to_owned() } else { "no".to_owned() },
             format!("{}/{}", field(&partition["ports_ready"]), field(&partition["ports"])),
-            leak,
+            state("leak"),
+            state("isolation"),
             field(&partition[remark]),
         ]);
     }

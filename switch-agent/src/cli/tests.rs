@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use serde_json::{Value, json};
+use switch_agent_core::control_plane::control_plane;
+use switch_agent_core::desired::Desired;
 use switch_agent_core::dhcp6::{MessageType, Refusal};
+use switch_agent_core::row::{ConfigDb, fields};
 use switch_agent_core::status::{Phase, Verdict};
 
 use super::*;
@@ -51,9 +54,9 @@ Ethernet4  Eth1/2  p1         VrfBoot-p1  waiting  unknown  2001:db8:0:2::/64   
     assert_eq!(
         ran.out,
         "\
-Partition  VRF         Prefix         VRF ready  Ports ready  Leak                    Remarks
----------  ----------  -------------  ---------  -----------  ----------------------  -------
-p1         VrfBoot-p1  2001:db8::/56  yes        1/2          pending: no router bgp
+Partition  VRF         Prefix         VRF ready  Ports ready  Leak                    Isolation  Remarks
+---------  ----------  -------------  ---------  -----------  ----------------------  ---------  -------
+p1         VrfBoot-p1  2001:db8::/56  yes        1/2          pending: no router bgp  active
 "
     );
     advertised(&rig.metrics);
@@ -187,9 +190,15 @@ async fn an_agent_that_does_not_run_is_named_by_its_socket() {
 }
 
 #[tokio::test]
-async fn a_dump_is_one_document_also_without_an_agent() {
+async fn a_dump_is_one_document_also_without_an_agent_and_has_no_secrets() {
     let rig = Rig::new(snapshot()).await;
     sightings(&rig.hub);
+    rig.decisions.record(
+        "apply-leak",
+        "FRR",
+        "failed",
+        Some("% Unknown command: neighbor x password=PRIVATE"),
+    );
     for (socket, outcome) in
         [(rig.socket.as_path(), Outcome::Ok), (Path::new("/nonexistent"), Outcome::Failed)]
     {
@@ -202,6 +211,14 @@ async fn a_dump_is_one_document_also_without_an_agent() {
             assert_eq!(document["timelines"]["Ethernet0"]["boots"][0]["number"], 1);
             assert_eq!(document["plan"]["plan"], json!({ "actions": [] }));
             assert!(document["metrics"].as_str().unwrap().ends_with("# EOF\n"));
+            assert_eq!(document["decisions"]["decisions"][0]["object"], "FRR");
+            let inputs = &document["inputs"];
+            assert_eq!(inputs["desired"]["partitions"]["p1"]["vrf"], "VrfBoot-p1");
+            assert_eq!(inputs["observed"]["state"]["unknown"], "connection refused");
+            // The rig has secrets in a command line, in a URL, in FRR's configuration and in a reason.
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains("PRIVATE"), "{text}");
+            assert!(text.contains("console=ttyS0") && text.contains("arch=amd64"), "{text}");
         } else {
             assert!(document["status"]["error"].as_str().unwrap().contains("/nonexistent"));
         }
@@ -262,4 +279,28 @@ fn command_lines_and_help() {
     DumpArgs::augment_args(Command::new("dump")).debug_assert();
     let help = ShowArgs::augment_args(Command::new("show")).render_long_help().to_string();
     assert!(help.contains("Exit codes:") && help.contains("Examples:"), "{help}");
+}
+
+#[tokio::test]
+async fn rows_for_the_control_plane_are_shown_where_they_are_missing() {
+    let mut config = ConfigDb::default();
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/56")]));
+    config.insert("ACL_TABLE", "SSH_ONLY", fields([("type", "CTRLPLANE"), ("services@", "SSH")]));
+    let rule = fields([("PRIORITY", "1"), ("PACKET_ACTION", "ACCEPT"), ("SRC_IP", "10.0.0.0/8")]);
+    config.insert("ACL_RULE", "SSH_ONLY|RULE_1", rule);
+    let mut snapshot = snapshot();
+    snapshot.status.control_plane = control_plane(&config, &Desired::from_config(&config));
+    let rig = Rig::new(snapshot).await;
+    let shown = show_with(&rig.socket, &["status"]).await.out;
+    let mut checked = Vec::new();
+    check::run(&config, false, &mut checked).unwrap();
+    for text in [shown, String::from_utf8(checked).unwrap()] {
+        let dropped = "packets from 2001:db8::/56, fe80::/10 to TCP port 18090 are dropped by control-plane ACLs (SSH_ONLY)";
+        assert!(text.contains(dropped), "{text}");
+        let from = text.find("(sudo config load FILE):\n").unwrap();
+        let rows: Value =
+            serde_json::Deserializer::from_str(&text[from + 25..]).into_iter().next().unwrap().unwrap();
+        assert_eq!(rows["ACL_RULE"]["BOOT_NETWORK_PROXY|RULE_2"]["SRC_IPV6"], "fe80::/10");
+        assert_eq!(rows["ACL_TABLE"]["BOOT_NETWORK_PROXY"]["services"][0], "EXTERNAL_CLIENT");
+    }
 }

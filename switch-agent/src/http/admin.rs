@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::reconciler::{DecisionLog, Inspector};
 
 mod events;
 mod routes;
@@ -61,6 +62,7 @@ impl Snapshot {
                 leak_method: None,
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
+                control_plane: None,
             },
             plan_json: String::new(),
             pass: None,
@@ -77,6 +79,8 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// The JWK set of `/.well-known/jwks.json`: public keys only.
     pub jwks: Arc<serde_json::Value>,
+    pub decisions: DecisionLog,
+    pub inspector: Inspector,
 }
 
 impl AdminState {

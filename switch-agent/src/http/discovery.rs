@@ -302,7 +302,7 @@ impl Discovery {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
         }));
         if ingress == Ingress::Watched {
-            tracing::warn!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
+            tracing::info!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
         }
         tracing::info!(%port, ?ingress, "discovery proxy opened");
         let mut ports = self.ports();

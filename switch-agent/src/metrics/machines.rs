@@ -1,20 +1,15 @@
 //! Machines.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use switch_agent_core::machines::{Counters, SightingSource};
 use switch_agent_core::name::PortName;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PortLabel {
-    port: String,
-}
+use super::port_gauge::PortGauge;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
@@ -28,9 +23,7 @@ struct KindLabel {
 
 #[derive(Debug)]
 pub struct MachineMetrics {
-    machines: Family<PortLabel, Gauge>,
-    /// Ports that `machines` has.
-    told: Mutex<BTreeSet<PortName>>,
+    machines: PortGauge,
     sightings: Family<SourceLabel, Counter>,
     moves: Counter,
     evictions: Family<KindLabel, Counter>,
@@ -40,14 +33,13 @@ pub struct MachineMetrics {
 impl MachineMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = MachineMetrics {
-            machines: Family::default(),
-            told: Mutex::default(),
+            machines: PortGauge::default(),
             sightings: Family::default(),
             moves: Counter::default(),
             evictions: Family::default(),
             events_dropped: Counter::default(),
         };
-        registry.register("machines", "Machines known on each boot port", metrics.machines.clone());
+        registry.register("machines", "Machines known on each boot port", metrics.machines.family());
         registry.register(
             "machine_sightings",
             "Sightings of machines, by what told of them",
@@ -67,19 +59,10 @@ impl MachineMetrics {
         metrics
     }
 
-    /// Sets the gauge of every boot port, and drops those that are none any more. Gauges that stay are never
-    /// away in between: two scrapes may run at once.
+    /// Sets the gauge of every boot port, and drops those that are none any more.
     pub fn set_machines(&self, by_port: &BTreeMap<PortName, usize>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = told.iter().filter(|port| !by_port.contains_key(port));
-        for port in gone {
-            self.machines.remove(&PortLabel { port: port.to_string() });
-        }
-        *told = by_port.keys().cloned().collect();
-        for (port, count) in by_port {
-            let label = PortLabel { port: port.to_string() };
-            self.machines.get_or_create(&label).set(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
+        let count = |count: &usize| i64::try_from(*count).unwrap_or(i64::MAX);
+        self.machines.set(by_port.iter().map(|(port, machines)| (port, count(machines))));
     }
 
     /// Adds what the table counted between two readings.

@@ -9,12 +9,16 @@ use prometheus_client::registry::Registry;
 
 pub mod advertise;
 mod advertise_port;
+pub mod boots;
 pub mod dhcp6;
 pub mod frr;
 pub mod machines;
 pub mod metal_stack_v2;
+mod port_gauge;
 pub mod proxy;
 pub mod reconcile;
+#[cfg(test)]
+mod series;
 
 /// All metrics of the process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +28,7 @@ pub struct Metrics(Arc<Inner>);
 pub struct Inner {
     registry: Registry,
     pub advertise: advertise::AdvertiseMetrics,
+    pub boots: boots::BootMetrics,
     pub dhcp6: dhcp6::Dhcp6Metrics,
     pub frr: frr::FrrMetrics,
     pub machines: machines::MachineMetrics,
@@ -44,6 +49,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("switch_agent");
         Metrics(Arc::new(Inner {
             advertise: advertise::AdvertiseMetrics::register(&mut registry),
+            boots: boots::BootMetrics::register(&mut registry),
             dhcp6: dhcp6::Dhcp6Metrics::register(&mut registry),
             frr: frr::FrrMetrics::register(&mut registry),
             machines: machines::MachineMetrics::register(&mut registry),

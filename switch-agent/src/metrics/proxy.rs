@@ -73,6 +73,8 @@ impl ProxyMetrics {
             upstream_retries: Counter::default(),
             certificate_expiry: Family::default(),
         };
+        // Nothing is wrong with what is not configured.
+        metrics.upstream_usable.set(1);
         registry.register(
             "proxy_requests",
             "Requests of machines that were answered, by route and status code",
@@ -169,8 +171,20 @@ impl ProxyMetrics {
         self.upstream_usable.set(i64::from(usable));
     }
 
+    /// No control API is configured any more.
+    pub fn upstream_gone(&self) {
+        self.upstream_usable.set(1);
+        self.upstream_suspended.set(0);
+        self.certificate_expiry("ca", None);
+        self.certificate_expiry("client", None);
+    }
+
     pub fn upstream_suspended(&self, suspended: bool) {
         self.upstream_suspended.set(i64::from(suspended));
+    }
+
+    pub fn is_upstream_suspended(&self) -> bool {
+        self.upstream_suspended.get() != 0
     }
 
     pub fn upstream_retried(&self) {

@@ -1,6 +1,7 @@
 //! Reconcile passes, objects, actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,7 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use switch_agent_core::status::{Phase, PortStatus, Verdict};
+use switch_agent_core::name::PortName;
+use switch_agent_core::status::{Phase, PortStatus, SOURCES, Status, Verdict};
+
+use super::unix_ms;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
@@ -32,6 +36,33 @@ struct ObjectLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+/// What else there is to know of a port, for queries to join with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct PortLabels {
+    port: String,
+    alias: String,
+    partition: String,
+    vrf: String,
+    phase: &'static str,
+}
+
+impl PortLabels {
+    fn new(status: &PortStatus) -> Self {
+        PortLabels {
+            port: status.port.to_string(),
+            alias: status.alias.clone(),
+            partition: status.partition.as_ref().map(ToString::to_string).unwrap_or_default(),
+            vrf: status.vrf.as_ref().map(ToString::to_string).unwrap_or_default(),
+            phase: status.phase.as_str(),
+        }
+    }
 }
 
 /// How one action ended.
@@ -60,6 +91,11 @@ pub struct ReconcileMetrics {
     objects: Family<ObjectLabels, Gauge>,
     actions: Family<ActionLabels, Counter>,
     ports: Family<PhaseLabel, Gauge>,
+    boot_port: Family<PortLabels, Gauge>,
+    /// Labels that `boot_port` has.
+    told: Mutex<BTreeSet<PortLabels>>,
+    source_readable: Family<SourceLabel, Gauge>,
+    config_read: Gauge,
 }
 
 impl ReconcileMetrics {
@@ -71,6 +107,10 @@ impl ReconcileMetrics {
             objects: Family::default(),
             actions: Family::default(),
             ports: Family::default(),
+            boot_port: Family::default(),
+            told: Mutex::default(),
+            source_readable: Family::default(),
+            config_read: Gauge::default(),
         };
         registry.register(
             "reconcile",
@@ -85,14 +125,40 @@ impl ReconcileMetrics {
         registry.register("objects", "Objects of the last pass, by kind and status", metrics.objects.clone());
         registry.register("actions", "Actions carried out, by kind and outcome", metrics.actions.clone());
         registry.register("ports", "Boot ports, by phase", metrics.ports.clone());
+        registry.register(
+            "boot_port",
+            "Boot ports with what they belong to and the phase they are in; always 1",
+            metrics.boot_port.clone(),
+        );
+        registry.register(
+            "source_readable",
+            "Whether the last pass could read the source; nothing is removed while one cannot be read",
+            metrics.source_readable.clone(),
+        );
+        registry.register(
+            "config_read_timestamp_seconds",
+            "When CONFIG_DB was last read, Unix time; 0 before the first time",
+            metrics.config_read.clone(),
+        );
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the agent", build);
         metrics
     }
 
-    /// A pass ended with this verdict, after this long.
-    pub fn pass_finished(&self, outcome: Verdict, duration: Duration) {
-        let outcome = match outcome {
+    /// A pass ended with this status, after this long.
+    pub fn pass_finished(&self, status: &Status, duration: Duration) {
+        for source in SOURCES {
+            let readable = !status.unknown.contains_key(source);
+            self.source_readable.get_or_create(&SourceLabel { source }).set(i64::from(readable));
+        }
+        if !status.unknown.contains_key("CONFIG_DB") {
+            self.config_read.set(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
+        }
+        self.set_ports(&status.ports);
+        self.set_objects("row", "rejected", status.rejected.len());
+        self.set_objects("object", "waiting", status.waiting.len());
+        self.set_objects("object", "conflict", status.conflicts.len());
+        let outcome = match status.verdict {
             Verdict::Converged => "converged",
             Verdict::Converging => "converging",
             Verdict::Degraded => "degraded",
@@ -106,16 +172,25 @@ impl ReconcileMetrics {
         self.actions.get_or_create(&ActionLabels { action, outcome: outcome.as_str() }).inc();
     }
 
-    /// How many objects of a kind (`partition`, `leak`, `row`) have a status now.
-    pub fn set_objects(&self, kind: &'static str, status: &'static str, count: usize) {
+    /// How many objects of a kind have a status now.
+    fn set_objects(&self, kind: &'static str, status: &'static str, count: usize) {
         self.objects.get_or_create(&ObjectLabels { kind, status }).set(saturate(count));
     }
 
     /// Counts ports by phase; phases that no port is in read 0.
-    pub fn set_ports_by_phase<'a>(&self, ports: impl IntoIterator<Item = &'a PortStatus>) {
+    fn set_ports(&self, ports: &BTreeMap<PortName, PortStatus>) {
         let mut counts: BTreeMap<Phase, usize> = Phase::ALL.iter().map(|phase| (*phase, 0)).collect();
-        for port in ports {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *told);
+        for port in ports.values() {
             *counts.entry(port.phase).or_default() += 1;
+            let labels = PortLabels::new(port);
+            gone.remove(&labels);
+            self.boot_port.get_or_create(&labels).set(1);
+            told.insert(labels);
+        }
+        for labels in gone {
+            self.boot_port.remove(&labels);
         }
         for (phase, count) in counts {
             self.ports.get_or_create(&PhaseLabel { phase: phase.as_str() }).set(saturate(count));
@@ -130,26 +205,66 @@ fn saturate(count: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::admin::tests::snapshot;
     use crate::metrics::Metrics;
+
+    fn has(metrics: &Metrics, line: &str) -> bool {
+        metrics.encode().lines().any(|l| l == line)
+    }
 
     #[test]
     fn exposition_has_the_documented_names() {
         let metrics = Metrics::default();
-        metrics.reconcile.pass_finished(Verdict::Converged, Duration::from_millis(3));
+        let status = Status { verdict: Verdict::Converged, ..snapshot().status };
+        metrics.reconcile.pass_finished(&status, Duration::from_millis(3));
         metrics.reconcile.action("bind-interface", ActionOutcome::Failed);
-        metrics.reconcile.set_objects("partition", "ready", 2);
-        metrics.reconcile.set_ports_by_phase([]);
-        let text = metrics.encode();
         for line in [
             "switch_agent_reconcile_total{outcome=\"converged\"} 1",
             "switch_agent_reconcile_duration_seconds_bucket{le=\"0.004\"} 1",
             "switch_agent_actions_total{action=\"bind-interface\",outcome=\"failed\"} 1",
-            "switch_agent_objects{kind=\"partition\",status=\"ready\"} 2",
-            "switch_agent_ports{phase=\"ready\"} 0",
+            "switch_agent_objects{kind=\"object\",status=\"waiting\"} 1",
+            "switch_agent_ports{phase=\"ready\"} 1",
+            "switch_agent_ports{phase=\"failed\"} 0",
             concat!("switch_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
-            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+            assert!(has(&metrics, line), "{line} not in\n{}", metrics.encode());
         }
-        assert!(text.ends_with("# EOF\n"));
+        assert!(metrics.encode().ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_port_has_one_series_and_it_follows_the_phase() {
+        let metrics = Metrics::default();
+        let mut status = snapshot().status;
+        let line = |phase: &str| {
+            format!(
+                "switch_agent_boot_port{{port=\"Ethernet0\",alias=\"Eth1/1\",partition=\"p1\",\
+                 vrf=\"VrfBoot-p1\",phase=\"{phase}\"}} 1"
+            )
+        };
+        metrics.reconcile.pass_finished(&status, Duration::ZERO);
+        assert!(has(&metrics, &line("ready")));
+        let port = status.ports.values_mut().next().unwrap();
+        port.phase = Phase::Foreign;
+        metrics.reconcile.pass_finished(&status, Duration::ZERO);
+        assert!(has(&metrics, &line("foreign")) && !has(&metrics, &line("ready")));
+        status.ports.clear();
+        metrics.reconcile.pass_finished(&status, Duration::ZERO);
+        assert!(!metrics.encode().contains("switch_agent_boot_port{"));
+    }
+
+    #[test]
+    fn an_unreadable_source_is_told_and_the_configuration_ages() {
+        let metrics = Metrics::default();
+        let mut status = snapshot().status;
+        status.unknown.insert("CONFIG_DB".to_owned(), "connection refused".to_owned());
+        metrics.reconcile.pass_finished(&status, Duration::ZERO);
+        assert!(has(&metrics, "switch_agent_source_readable{source=\"CONFIG_DB\"} 0"));
+        assert!(has(&metrics, "switch_agent_source_readable{source=\"FRR\"} 1"));
+        assert!(has(&metrics, "switch_agent_config_read_timestamp_seconds 0"));
+        status.unknown.clear();
+        metrics.reconcile.pass_finished(&status, Duration::ZERO);
+        assert!(has(&metrics, "switch_agent_source_readable{source=\"CONFIG_DB\"} 1"));
+        assert!(!has(&metrics, "switch_agent_config_read_timestamp_seconds 0"));
     }
 }

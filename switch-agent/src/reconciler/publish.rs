@@ -10,11 +10,14 @@ use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
 use switch_agent_core::row::{Fields, Table};
-use switch_agent_core::status::{Conflict, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting};
+use switch_agent_core::status::{
+    Conflict, IsolationStatus, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting,
+};
 use tracing::{debug, info, warn};
 
-use crate::backend::state_db::StatusRows;
+use crate::backend::state_db::{Readiness, StatusRows};
 use crate::hub::Hub;
+use crate::reconciler::DecisionLog;
 
 /// Since when each port has been in its phase.
 #[derive(Debug, Default)]
@@ -45,18 +48,21 @@ pub(super) struct Logged {
     conflicts: Vec<Conflict>,
     unknown: BTreeMap<String, String>,
     leak: Option<Choice>,
+    control_plane: Option<String>,
 }
 
 impl Logged {
     /// Logs what changed since the last pass.
-    pub(super) fn changes(&mut self, status: &Status) {
+    pub(super) fn changes(&mut self, status: &Status, decisions: &DecisionLog) {
         for (source, reason) in &status.unknown {
             if self.unknown.get(source) != Some(reason) {
                 info!(source, reason, "cannot be read; nothing is removed meanwhile");
+                decisions.record("source", source, "unreadable", Some(reason));
             }
         }
         for source in self.unknown.keys().filter(|source| !status.unknown.contains_key(*source)) {
             info!(source, "readable again");
+            decisions.record("source", source, "readable", None);
         }
         self.unknown.clone_from(&status.unknown);
         for (name, port) in &status.ports {
@@ -66,6 +72,7 @@ impl Logged {
                 continue;
             }
             let (phase, reason) = (port.phase.as_str(), now.1.as_deref());
+            decisions.record("port", name.as_str(), phase, reason);
             // On its way a port passes through one barrier after the other, each for milliseconds.
             let under_way = matches!(port.phase, Phase::Binding | Phase::Releasing);
             if under_way && before.is_some_and(|(before, _)| *before == port.phase) {
@@ -81,6 +88,11 @@ impl Logged {
         for message in rejected.iter().filter(|message| !self.rejected.contains(message)) {
             warn!(message, "row rejected");
         }
+        for rejected in
+            status.rejected.iter().filter(|rejected| !self.rejected.contains(&rejected.to_string()))
+        {
+            decisions.record("row", &rejected.row, "rejected", Some(&rejected.to_string()));
+        }
         self.rejected = rejected;
         // A port's own line has told of the conflict about it.
         let told =
@@ -89,9 +101,26 @@ impl Logged {
         for conflict in new.filter(|conflict| !told(conflict)) {
             info!(object = conflict.object, reason = conflict.reason, "yielding to a foreign object");
         }
+        for conflict in status.conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+            decisions.record("object", &conflict.object, "yielded", Some(&conflict.reason));
+        }
         self.conflicts.clone_from(&status.conflicts);
+        let control_plane = status.control_plane.as_ref().map(|found| found.summary.clone());
+        if self.control_plane != control_plane {
+            match &status.control_plane {
+                Some(found) if !found.denied.is_empty() => {
+                    warn!(
+                        reason = found.summary,
+                        "the discovery proxy is out of reach; `show status` has the rows to add"
+                    );
+                }
+                _ => info!(control_plane, "control-plane ACLs do not keep machines from the proxy"),
+            }
+            self.control_plane = control_plane;
+        }
         if self.verdict != Some(status.verdict) {
             info!(verdict = ?status.verdict, "status");
+            decisions.record("status", "switch", verdict_text(status.verdict), None);
             self.verdict = Some(status.verdict);
         }
     }
@@ -111,6 +140,17 @@ impl Logged {
         }
         self.leak = Some(choice.clone());
     }
+}
+
+/// Ready is who has once found everything as wanted; what comes later is for the status to tell.
+pub(super) fn readiness(converged_once: bool, status: &Status) -> Readiness {
+    if converged_once {
+        return Readiness::Ready;
+    }
+    let unknown = status.unknown.iter().map(|(source, reason)| format!("{source}: {reason}"));
+    let waiting = status.waiting.iter().map(|waiting| format!("{}: {}", waiting.object, waiting.on));
+    let reason = unknown.chain(waiting).next();
+    Readiness::NotReady(reason.unwrap_or_else(|| "ports are being set up".to_owned()))
 }
 
 /// The plan as `GET /v1/plan` shows it: the last pass's actions, and what waits.
@@ -170,6 +210,9 @@ pub(super) fn status_rows(
         let (state, detail) = leak_text(&partition.leak);
         set(&mut row, "leak", Some(state.to_owned()));
         set(&mut row, "leak_detail", detail);
+        let (state, detail) = isolation_text(&partition.isolation);
+        set(&mut row, "isolation", Some(state.to_owned()));
+        set(&mut row, "isolation_detail", detail);
         set(&mut row, "waiting_on", partition.waiting_on.clone());
         set(&mut row, "error", partition.error.clone());
         (partition.partition.to_string(), row)
@@ -184,6 +227,15 @@ pub(super) fn status_rows(
     if let Some(choice) = &status.leak_method {
         set(&mut global, "leak_method", choice.method.map(|method| method.as_str().to_owned()));
         set(&mut global, "leak_method_reason", Some(choice.reason.clone()));
+    }
+    if let Some(control_plane) = &status.control_plane {
+        let denied = !control_plane.denied.is_empty();
+        set(&mut global, "control_plane_acl", Some(if denied { "denies" } else { "permits" }.to_owned()));
+        set(
+            &mut global,
+            "control_plane_acl_rows",
+            serde_json::to_string(&control_plane.rows).ok().filter(|_| denied),
+        );
     }
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
     set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
@@ -230,6 +282,15 @@ fn leak_text(leak: &LeakStatus) -> (&'static str, Option<String>) {
         LeakStatus::Pending(detail) => ("pending", Some(detail.clone())),
         LeakStatus::Violation(detail) => ("violation", Some(detail.clone())),
         LeakStatus::Unknown(detail) => ("unknown", Some(detail.clone())),
+    }
+}
+
+fn isolation_text(isolation: &IsolationStatus) -> (&'static str, Option<String>) {
+    match isolation {
+        IsolationStatus::Off => ("off", None),
+        IsolationStatus::Active => ("active", None),
+        IsolationStatus::Pending(detail) => ("pending", Some(detail.clone())),
+        IsolationStatus::Unknown(detail) => ("unknown", Some(detail.clone())),
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Result, ensure};
 use crate::http::Request;
-use crate::lab::{API, API_PORT, CONVERGENCE, Lab, TENANT, WITNESS_PORT};
-use crate::leaf::{CONFIG_DB, Leaf};
+use crate::lab::{API, API_PORT, CONVERGENCE, Lab};
+use crate::leaf::CONFIG_DB;
 use crate::machine::Reach;
 use crate::ndp::Watch;
 use crate::wait;
@@ -15,25 +15,11 @@ const RA_GAP_MAX: Duration = Duration::from_millis(10_000 + 3_000);
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("faults",
-        180 s: redis_stops_and_starts,
-            config_db_is_flushed_and_reloaded,
-            frr_restarts,
-            swss_restarts;
+        180 s: redis_stops_and_starts;
         120 s: control_api_goes_down_and_up,
             drift_in_frr_is_repaired,
             rows_may_come_in_any_order;
     )
-}
-
-/// The status or readiness names one of these while the part is away.
-fn expect_waiting_on(leaf: &Leaf, words: &[&str]) -> Result<()> {
-    wait::until(wait::seconds(40), || {
-        let status = leaf.admin_json("/v1/status")?.to_string();
-        let ready = leaf.admin("/readyz")?.body;
-        let said = |word: &&str| status.contains(word) || ready.contains(word);
-        ensure!(words.iter().any(said), "nothing says {words:?}: {status} {ready}");
-        Ok(())
-    })
 }
 
 fn redis_stops_and_starts(lab: &Lab) -> Result<()> {
@@ -61,59 +47,6 @@ fn redis_stops_and_starts(lab: &Lab) -> Result<()> {
     watch.check_unbroken(RA_GAP_MAX)?;
     ensure!(leaf.rows(CONFIG_DB)? == before, "CONFIG_DB is not what it was");
     Ok(())
-}
-
-fn config_db_is_flushed_and_reloaded(lab: &Lab) -> Result<()> {
-    let leaf = &lab.leaves[1];
-    let machine = &lab.machines[2];
-    let before = leaf.rows(CONFIG_DB)?;
-    redis::cmd("FLUSHDB").exec(&mut leaf.redis(CONFIG_DB)?).context(|| "FLUSHDB".into())?;
-    std::thread::sleep(wait::seconds(2));
-    leaf.service("config", "load")?;
-    leaf.service("swss", "restart")?;
-    wait::until(CONVERGENCE, || leaf.converged())?;
-    let after = leaf.rows(CONFIG_DB)?;
-    // What the operator wrote is the file's again; everything else is the agent's to bring back.
-    let compared = before.keys().chain(after.keys()).filter(|key| !key.starts_with("BOOT_NETWORK"));
-    let changed: Vec<_> = compared.filter(|key| before.get(*key) != after.get(*key)).collect();
-    ensure!(changed.is_empty(), "these rows did not come back as they were: {changed:?}");
-    wait::until(wait::seconds(20), || machine.get("/v1/boot")?.expect(200))?;
-    machine.check_address_in(&machine.home)
-}
-
-fn frr_restarts(lab: &Lab) -> Result<()> {
-    let leaf = &lab.leaves[0];
-    let machine = &lab.machines[0];
-    leaf.service("frr", "stop")?;
-    let said = expect_waiting_on(leaf, &["FRR", "vtysh"]);
-    // Without FRR there is no leak, and no hole either.
-    let closed = machine.reach(TENANT, WITNESS_PORT);
-    let served = machine.get("/v1/boot").and_then(|reply| reply.expect(200));
-    leaf.service("frr", "start")?;
-    wait::until(CONVERGENCE, || leaf.converged())?;
-    wait::until(CONVERGENCE, || {
-        let outcome = machine.reach(API, API_PORT)?;
-        ensure!(outcome == Reach::Connected, "the leak is not back: {outcome:?}");
-        Ok(())
-    })?;
-    said?;
-    ensure!(closed? != Reach::Connected, "the tenant service was reached while FRR was away");
-    served.map(drop)
-}
-
-fn swss_restarts(lab: &Lab) -> Result<()> {
-    let leaf = &lab.leaves[1];
-    let machine = &lab.machines[3];
-    leaf.service("swss", "kill")?;
-    leaf.service("swss", "start")?;
-    std::thread::sleep(wait::seconds(1));
-    wait::until(CONVERGENCE, || leaf.converged())?;
-    wait::until(wait::seconds(30), || machine.get("/v1/boot")?.expect(200))?;
-    wait::until(wait::seconds(30), || {
-        let outcome = machine.reach(API, API_PORT)?;
-        ensure!(outcome == Reach::Connected, "the leak is not back: {outcome:?}");
-        Ok(())
-    })
 }
 
 fn control_api_goes_down_and_up(lab: &Lab) -> Result<()> {

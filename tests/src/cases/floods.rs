@@ -109,6 +109,13 @@ fn solicitations_from_4095_addresses(lab: &Lab) -> Result<()> {
     survive_flood(lab, Generator::start, 10_000)
 }
 
+/// Floods from a machine for so long, for people to look at.
+pub(crate) fn flood_for(machine: &Machine, span: Duration) -> Result<()> {
+    let _running = Generator::start(machine)?;
+    thread::sleep(span);
+    Ok(())
+}
+
 /// A generator of solicitations that runs; it ends with this.
 struct Generator {
     stop: Arc<AtomicBool>,
@@ -139,10 +146,10 @@ impl Drop for Generator {
 }
 
 /// A tool that runs; it ends with this.
-struct Tool(Child);
+pub(super) struct Tool(Child);
 
 impl Tool {
-    fn start(machine: &Machine, command: &[&str]) -> Result<Self> {
+    pub(super) fn start(machine: &Machine, command: &[&str]) -> Result<Self> {
         let (program, arguments) = command.split_first().context(|| "no command".into())?;
         let start = || {
             let mut command = Command::new(program);

@@ -5,22 +5,30 @@ use std::time::Duration;
 use crate::failure::Result;
 use crate::lab::Lab;
 
+mod acl;
 mod bad_rows;
 mod boot;
 mod cli;
 mod conformance;
 mod dhcp6;
+mod disc;
 mod docs;
 mod faults;
 mod floods;
 mod isolation;
 mod leak;
+mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
 mod moves;
 mod proxy;
 mod removal;
 mod restart;
+mod restart_bgp;
+mod restart_config;
+mod restart_reboot;
+mod restart_swss;
+mod restart_upgrade;
 mod scale;
 mod sessions;
 mod uefi;
@@ -56,6 +64,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 pub(crate) use boot::check_boot_document;
+pub(crate) use floods::flood_for;
 
 pub(crate) fn all() -> Vec<Case> {
     [
@@ -65,14 +74,21 @@ pub(crate) fn all() -> Vec<Case> {
         metal_stack_v2::cases(),
         dhcp6::cases(),
         docs::cases(),
+        logging::cases(),
         isolation::cases(),
         leak::cases(),
+        acl::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
         sessions::cases(),
         moves::cases(),
         removal::cases(),
         restart::cases(),
+        restart_swss::cases(),
+        restart_config::cases(),
+        restart_bgp::cases(),
+        restart_reboot::cases(),
+        restart_upgrade::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),
@@ -83,5 +99,5 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
 pub(crate) fn about_firmware() -> Vec<Case> {
-    uefi::cases()
+    [uefi::cases(), disc::cases()].concat()
 }

@@ -8,9 +8,12 @@ use redis::Commands;
 
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Result, ensure};
+use crate::http::Request;
 use crate::lab::{CONVERGENCE, Lab};
 use crate::leaf::{CONFIG_DB, Leaf};
+use crate::machine::Machine;
 use crate::ndp::Watch;
+use crate::sonic::RowEvents;
 use crate::wait;
 
 /// MaxRtrAdvInterval of the lab's partitions (the default), and what a busy one-CPU kernel may add.
@@ -58,6 +61,7 @@ fn writes(leaf: &Leaf) -> Result<u64> {
 fn restart_silently(lab: &Lab, signal: Signal) -> Result<()> {
     let leaf = &lab.leaves[0];
     leaf.converged()?;
+    let token = lab.machines[0].token()?;
     let before = observe(lab, leaf)?;
     let events = RowEvents::start(leaf)?;
     let watch = Watch::start(&lab.machines[0])?;
@@ -74,12 +78,23 @@ fn restart_silently(lab: &Lab, signal: Signal) -> Result<()> {
     ensure!(before.addresses == after.addresses, "addresses were lost: {:?}", after.addresses);
     ensure!(before.rows == after.rows, "CONFIG_DB differs after the restart");
     ensure!(before.frr == after.frr, "FRR differs after the restart:\n{}\n{}", before.frr, after.frr);
-    let rewritten = events.finish()?;
-    ensure!(rewritten.is_empty(), "rows were written again: {rewritten:?}");
+    events.expect_none()?;
     for machine in &lab.machines[..2] {
         machine.get("/v1/boot")?.expect(200)?;
     }
-    Ok(())
+    a_token_ends_with_the_process(&lab.machines[0], &token)
+}
+
+/// It lives in memory only: the machine is told so, and asks anew.
+fn a_token_ends_with_the_process(machine: &Machine, old: &str) -> Result<()> {
+    let call = |token: &str| {
+        let header = format!("Bearer {token}");
+        machine.send(&Request::get("/api/v1/whoami").header("authorization", header))
+    };
+    let refused = call(old)?.expect(401)?;
+    let code = refused.json()?["error"]["code"].clone();
+    ensure!(code == "token-revoked", "{}", refused.body);
+    call(&machine.token()?)?.expect(200).map(drop)
 }
 
 fn sigkill_and_start_change_nothing(lab: &Lab) -> Result<()> {
@@ -88,34 +103,6 @@ fn sigkill_and_start_change_nothing(lab: &Lab) -> Result<()> {
 
 fn a_clean_stop_and_start_change_nothing(lab: &Lab) -> Result<()> {
     restart_silently(lab, Signal::SIGTERM)
-}
-
-/// Every write to CONFIG_DB, as its keyspace events tell.
-struct RowEvents {
-    connection: redis::Connection,
-}
-
-impl RowEvents {
-    fn start(leaf: &Leaf) -> Result<Self> {
-        let mut connection = leaf.redis(CONFIG_DB)?;
-        connection
-            .send_packed_command(
-                &redis::cmd("PSUBSCRIBE").arg(format!("__keyspace@{CONFIG_DB}__:*")).get_packed_command(),
-            )
-            .context(|| "PSUBSCRIBE".into())?;
-        connection.recv_response().context(|| "PSUBSCRIBE".into())?;
-        Ok(Self { connection })
-    }
-
-    /// Keys that were written since the start.
-    fn finish(mut self) -> Result<Vec<String>> {
-        self.connection.set_read_timeout(Some(Duration::from_millis(200))).context(|| "timeout".into())?;
-        let mut seen = Vec::new();
-        while let Ok(message) = self.connection.recv_response() {
-            seen.push(format!("{message:?}"));
-        }
-        Ok(seen)
-    }
 }
 
 /// A partition comes back from nothing while the agent is killed again and again, later each time.
@@ -148,8 +135,7 @@ fn idle_passes_write_nothing(lab: &Lab) -> Result<()> {
     let events = RowEvents::start(leaf)?;
     let before = writes(leaf)?;
     thread::sleep(wait::seconds(35));
-    let written = events.finish()?;
-    ensure!(written.is_empty(), "idle passes wrote {written:?}");
+    events.expect_none()?;
     // The status in STATE_DB and the stand-in may refresh a few rows; a rewrite per pass would be dozens.
     let count = writes(leaf)? - before;
     ensure!(count < 40, "{count} writes in 35 s of rest");

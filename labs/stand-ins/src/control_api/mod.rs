@@ -3,7 +3,9 @@
 //! Shows what an API has to do with what a switch sends: verify `X-Boot-Identity` and the machine's token
 //! with the switch's JWKS, and refuse when the two do not speak of the same place.
 
+mod control;
 mod keys;
+mod machines;
 pub(crate) mod pki;
 mod requests;
 mod verify;
@@ -49,6 +51,9 @@ pub(crate) struct Args {
     /// Path prefix of the API
     #[arg(long, value_name = "PATH", default_value = "")]
     base: String,
+    /// Unix socket for those who own machines: allocate and free them, ask for the VRF of ports
+    #[arg(long, value_name = "SOCKET", requires = "listen")]
+    control: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -85,11 +90,17 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Io("start the runtime", error))?;
-    let answer = move |request| {
-        let api = api.clone();
-        async move { api.answer(request).await }
-    };
-    runtime.block_on(serve(listen, tls, answer))
+    runtime.block_on(async {
+        if let Some(path) = &args.control {
+            let listener = control::bind(path).map_err(|error| Error::Io("listen on --control", error))?;
+            tokio::spawn(control::serve(listener, api.clone()));
+        }
+        let answer = move |request| {
+            let api = api.clone();
+            async move { api.answer(request).await }
+        };
+        serve(listen, tls, answer).await
+    })
 }
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until the process ends.

@@ -1,8 +1,7 @@
 //! What the control API serves.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,30 +15,28 @@ use serde_json::{Value, json};
 use switch_agent_core::identity::{IdentityClaims, MachineClaims};
 
 use super::keys::JwksSource;
+use super::machines::{Machines, Place};
 use super::verify::{Refused, Verifier, unix_now};
 
 const BODY_LEN_MAX: usize = 1 << 20;
-/// Registrations kept.
-const MACHINES_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(200);
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub(crate) struct Api {
     verifier: Arc<Verifier>,
     base: String,
-    /// Registrations by MAC.
-    machines: Mutex<BTreeMap<String, Value>>,
+    pub(crate) machines: Machines,
 }
 
-fn json_reply(status: u16, value: &Value) -> Response<Body> {
+pub(crate) fn json_reply(status: u16, value: &Value) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{value}\n"))).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn refusal(refused: &Refused) -> Response<Body> {
+pub(crate) fn refusal(refused: &Refused) -> Response<Body> {
     json_reply(refused.status, &json!({ "error": { "reason": refused.reason } }))
 }
 
@@ -55,7 +52,7 @@ fn shown(headers: &HeaderMap) -> Value {
 impl Api {
     pub(crate) fn new(sources: Vec<JwksSource>, audience: String, base: String) -> Api {
         let verifier = Arc::new(Verifier::new(sources, audience));
-        Api { verifier, base, machines: Mutex::default() }
+        Api { verifier, base, machines: Machines::default() }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -100,10 +97,9 @@ impl Api {
             ("GET", "/v1/whoami") => json_reply(200, &whoami(&identity, &machine, request.headers())),
             ("GET" | "POST" | "PUT" | "PATCH" | "DELETE", "/v1/echo") => echo(request).await,
             ("POST", "/v1/machines") => self.register(request, &identity, &machine).await,
-            ("GET", "/v1/machines") => {
-                let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-                json_reply(200, &json!({ "machines": machines.values().collect::<Vec<_>>() }))
-            }
+            ("GET", "/v1/machines") => json_reply(200, &self.machines.shown()),
+            ("GET", "/v1/allocation") => replied(200, self.machines.allocation(&identity.mac.to_string())),
+            ("POST", "/v1/report") => self.report(request, &identity).await,
             ("GET", "/v1/stream") => stream(request.uri().query().unwrap_or("")),
             _ => refusal(&Refused { status: 404, reason: "no such path".to_owned() }),
         };
@@ -116,25 +112,41 @@ impl Api {
         identity: &IdentityClaims,
         machine: &MachineClaims,
     ) -> Response<Body> {
-        let inventory = match read(request).await.map(|body| serde_json::from_slice::<Value>(&body)) {
-            Ok(Ok(inventory)) => inventory,
-            Ok(Err(_)) => {
-                return refusal(&Refused { status: 400, reason: "the inventory is no JSON".to_owned() });
-            }
+        let inventory = match read_json(request).await {
+            Ok(inventory) => inventory,
             Err(refused) => return refusal(&refused),
         };
-        let entry = json!({
-            "switch": identity.iss, "port": identity.sub, "partition": identity.partition,
-            "mac": identity.mac, "machine_id": machine.machine_id, "inventory": inventory
-        });
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        let mac = identity.mac.to_string();
-        if machines.len() >= MACHINES_MAX && !machines.contains_key(&mac) {
-            return refusal(&Refused { status: 507, reason: "too many machines".to_owned() });
-        }
-        machines.insert(mac, entry.clone());
-        json_reply(201, &entry)
+        let place = Place {
+            switch: identity.iss.to_string(),
+            port: identity.sub.to_string(),
+            partition: identity.partition.to_string(),
+        };
+        let (mac, id) = (identity.mac.to_string(), machine.machine_id.as_ref().map(ToString::to_string));
+        replied(201, self.machines.register(mac, place, id, inventory))
     }
+
+    async fn report(&self, request: Request<Incoming>, identity: &IdentityClaims) -> Response<Body> {
+        let report = match read_json(request).await {
+            Ok(report) => report,
+            Err(refused) => return refusal(&refused),
+        };
+        let installed = report["installed"].as_str().unwrap_or_default();
+        let done = self.machines.report(&identity.mac.to_string(), installed);
+        replied(200, done.map(|()| json!({})))
+    }
+}
+
+fn replied(status: u16, result: Result<Value, Refused>) -> Response<Body> {
+    match result {
+        Ok(value) => json_reply(status, &value),
+        Err(refused) => refusal(&refused),
+    }
+}
+
+async fn read_json(request: Request<Incoming>) -> Result<Value, Refused> {
+    let body = read(request).await?;
+    let invalid = |_| Refused { status: 400, reason: "the body is no JSON".to_owned() };
+    serde_json::from_slice(&body).map_err(invalid)
 }
 
 fn whoami(identity: &IdentityClaims, machine: &MachineClaims, headers: &HeaderMap) -> Value {

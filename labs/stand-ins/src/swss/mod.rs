@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// fields; read again when it changes
     #[arg(long, value_name = "FILE")]
     lldp: Option<PathBuf>,
+    /// Start as in a warm restart: databases, VRFs and loopbacks are kept
+    #[arg(long)]
+    warm: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +72,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .build()
         .map_err(|source| Error::Io { step: "start the runtime", source })?;
     runtime.block_on(async {
+        // Once: after a crash it starts cold.
+        let mut warm = args.warm;
         loop {
-            let ended = match Swss::start(&args).await {
+            let ended = match Swss::start(&args, std::mem::take(&mut warm)).await {
                 Ok(mut swss) => swss.serve().await,
                 Err(error) => Err(error),
             };
@@ -102,7 +107,7 @@ struct Swss {
 }
 
 impl Swss {
-    async fn start(args: &Args) -> Result<Swss, Error> {
+    async fn start(args: &Args, warm: bool) -> Result<Swss, Error> {
         let (databases, events) = database::open(&args.database_config).await?;
         let hangup =
             signal(SignalKind::hangup()).map_err(|source| Error::Io { step: "listen for SIGHUP", source })?;
@@ -119,18 +124,25 @@ impl Swss {
             hangup,
         };
         swss.kernel.move_local_rules().await;
-        swss.cold_start().await?;
+        swss.begin(warm).await?;
         Ok(swss)
     }
 
-    /// What the swss service does when it starts: flush, then replay CONFIG_DB.
     async fn cold_start(&mut self) -> Result<(), Error> {
-        tracing::info!("cold start");
+        self.begin(false).await
+    }
+
+    /// What the swss service does when it starts: flush, unless it starts warm, then replay CONFIG_DB.
+    async fn begin(&mut self, warm: bool) -> Result<(), Error> {
+        tracing::info!(warm, "start");
         self.restart_due = None;
         self.orch_due = None;
-        self.databases.flush().await?;
+        if !warm {
+            self.databases.flush().await?;
+        }
         // The flush has already done what these effects ask for.
         drop(self.switch.config_reload(self.databases.config().await?));
+        self.switch.set_warm(warm);
         self.kernel.resync(&mut self.switch).await?;
         for daemon in Daemon::ALL {
             let effects = self.switch.step(&Step::Start(daemon));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::fields::{quoted, row_name};
 use super::{Desired, Global, Partition, Rejected, membership};
+use crate::control_plane::{ControlPlane, control_plane};
 use crate::name::{PartitionId, PortName, VrfName, router_interface_address};
 use crate::row::ConfigDb;
 
@@ -21,6 +22,8 @@ pub struct CheckReport {
     pub ports: Vec<CheckedPort>,
     pub rejected: Vec<Rejected>,
     pub warnings: Vec<Rejected>,
+    /// What control-plane ACLs mean for the proxy; `None` where there are none.
+    pub control_plane: Option<ControlPlane>,
 }
 
 /// A partition that holds.
@@ -69,8 +72,9 @@ pub fn check(config: &ConfigDb) -> CheckReport {
     });
     CheckReport {
         ok: desired.rejected.is_empty(),
+        control_plane: control_plane(config, &desired),
         ports: ports.collect(),
-        partitions: desired.partitions.values().map(checked_partition).collect(),
+        partitions: desired.partitions.values().map(|partition| checked_partition(partition)).collect(),
         global: desired.global,
         rejected: desired.rejected,
         warnings: desired.warnings,

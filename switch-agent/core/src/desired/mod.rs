@@ -8,6 +8,7 @@ mod dhcp6;
 mod fields;
 mod global;
 mod in_use;
+mod logger;
 mod metal_stack_v1;
 mod partition;
 mod port;
@@ -34,6 +35,7 @@ use crate::row::ConfigDb;
 pub use check::{CheckReport, CheckedPartition, CheckedPort, check};
 pub(crate) use fields::quoted;
 pub use global::PROXY_PORT_DEFAULT;
+pub use logger::{LogLevel, LogOutput, LogSetting, Logger};
 pub use metal_stack_v1::MetalStackV1Spec;
 pub use port::membership;
 pub use profile::{BootOnce, Profile};
@@ -182,7 +184,7 @@ pub struct DesiredPort {
     /// `BOOT_NETWORK_PORT` `admin_status`.
     pub admin_up: bool,
     /// The partition as this port sees it, where its row has router variables or boot profiles of its own.
-    pub own: Option<Box<Partition>>,
+    pub own: Option<Arc<Partition>>,
 }
 
 /// A row (or the whole of an object) that cannot be used, and why.
@@ -215,8 +217,10 @@ impl std::fmt::Display for Rejected {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Desired {
     pub global: Global,
-    pub partitions: BTreeMap<PartitionId, Partition>,
+    /// Shared with everything that serves a port of the partition.
+    pub partitions: BTreeMap<PartitionId, Arc<Partition>>,
     pub ports: BTreeMap<PortName, DesiredPort>,
+    pub logger: Logger,
     pub rejected: Vec<Rejected>,
     /// Legal but risky settings (`leak_prefix` of `::/0`), worded like [`Rejected`].
     pub warnings: Vec<Rejected>,
@@ -240,11 +244,14 @@ impl Desired {
         let profiles = profile::profiles(config, &mut findings);
         let partitions = partition::partitions(config, &profiles, &mut findings);
         let ports = port::ports(config, &partitions, &profiles, &mut findings);
-        Desired { global, partitions, ports, rejected: findings.rejected, warnings: findings.warnings }
+        let logger = logger::logger(config, &mut findings);
+        let partitions = partitions.into_iter().map(|(id, partition)| (id, Arc::new(partition))).collect();
+        let Findings { rejected, warnings } = findings;
+        Desired { global, partitions, ports, logger, rejected, warnings }
     }
 
     /// The partition of a desired port, as the port sees it. Present for every port in [`Desired::ports`].
-    pub fn partition_of<'a>(&'a self, port: &'a DesiredPort) -> Option<&'a Partition> {
-        port.own.as_deref().or_else(|| self.partitions.get(&port.partition))
+    pub fn partition_of<'a>(&'a self, port: &'a DesiredPort) -> Option<&'a Arc<Partition>> {
+        port.own.as_ref().or_else(|| self.partitions.get(&port.partition))
     }
 }

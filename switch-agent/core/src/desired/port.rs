@@ -1,6 +1,7 @@
 //! `BOOT_NETWORK_PORT`, joined with SONiC's own rows about the port.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 
@@ -114,7 +115,7 @@ fn read<'a>(
             .to_owned(),
         index: index.unwrap_or(number),
         admin_up,
-        own,
+        own: own.map(Arc::from),
     })
 }
 

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn the_document_has_the_agreed_shape() {
         let mut context = context("Ethernet4");
-        context.settings.boot_kernel_url = Some("http://c/k".to_owned());
+        context.settings_mut().boot_kernel_url = Some("http://c/k".to_owned());
         let machine = MachineFacts {
             mac: Some("52:54:00:00:00:01".parse().unwrap()),
             addresses: vec!["fe80::1".parse().unwrap()],

@@ -150,9 +150,9 @@ mod tests {
     #[test]
     fn the_default_script_boots_and_retries() {
         let mut port = port_context("Ethernet4");
-        port.settings.boot_kernel_url = Some("http://[2001:db8::2]/kernel".to_owned());
-        port.settings.boot_initrd_urls = vec!["http://c/a".to_owned(), "http://c/b".to_owned()];
-        port.settings.boot_cmdline = Some("console=ttyS1 ip=dhcp6".to_owned());
+        port.settings_mut().boot_kernel_url = Some("http://[2001:db8::2]/kernel".to_owned());
+        port.settings_mut().boot_initrd_urls = vec!["http://c/a".to_owned(), "http://c/b".to_owned()];
+        port.settings_mut().boot_cmdline = Some("console=ttyS1 ip=dhcp6".to_owned());
         let script =
             render(None, &port, Some("52:54:00:00:00:01".parse().unwrap()), Dialect::Generic).unwrap();
         let wanted = "#!ipxe
@@ -188,8 +188,8 @@ goto retry
     #[test]
     fn the_console_is_found_where_the_command_line_names_none() {
         let mut port = port_context("Ethernet4");
-        port.settings.boot_kernel_url = Some("http://c/k".to_owned());
-        port.settings.boot_profile = Some("hammer-1".to_owned());
+        port.settings_mut().boot_kernel_url = Some("http://c/k".to_owned());
+        port.settings_mut().boot_profile = Some("hammer-1".to_owned());
         let script = render(None, &port, None, Dialect::MetalStackV2).unwrap();
         assert!(
             script.contains("isset ${console} && goto console_known ||\nset console ttyS1\n"),
@@ -199,7 +199,7 @@ goto retry
         let url = " PIXIE_API_URL=http://[2001:db8:0:2::1]:18090/config/${uuid} || goto failed\n";
         assert!(script.contains(url), "{script}");
         assert!(script.contains(", partition p1, profile hammer-1\necho "), "{script}");
-        port.settings.boot_cmdline = Some("quiet console=ttyS3".to_owned());
+        port.settings_mut().boot_cmdline = Some("quiet console=ttyS3".to_owned());
         let script = render(None, &port, None, Dialect::MetalStackV1).unwrap();
         assert!(!script.contains("${console}"), "{script}");
         assert!(script.contains(" PIXIE_API_URL=http://[2001:db8:0:2::1]:18090/certs "), "{script}");
@@ -208,12 +208,12 @@ goto retry
     #[test]
     fn root_paths_are_data_with_a_kernel_and_targets_without() {
         let mut port = port_context("Ethernet4");
-        port.settings.boot_root_paths =
+        port.settings_mut().boot_root_paths =
             vec!["iscsi:[2001:db8::9]::::iqn.2026-11.example:m1".to_owned(), "iscsi:b::::iqn.b".to_owned()];
         let script = render(None, &port, None, Dialect::Generic).unwrap();
         let tries = "sanboot iscsi:[2001:db8::9]::::iqn.2026-11.example:m1 ||\nsanboot iscsi:b::::iqn.b ||\n\n:failed\n";
         assert!(script.contains(tries), "{script}");
-        port.settings.boot_kernel_url = Some("http://c/k".to_owned());
+        port.settings_mut().boot_kernel_url = Some("http://c/k".to_owned());
         let script = render(None, &port, None, Dialect::Generic).unwrap();
         assert!(!script.contains("sanboot"), "{script}");
         assert!(script.contains(" boot.root_path=iscsi:b::::iqn.b || goto failed"), "{script}");
@@ -237,7 +237,7 @@ goto retry
     #[test]
     fn a_value_cannot_smuggle_a_command() {
         let mut port = port_context("Ethernet4");
-        port.settings.boot_cmdline = Some("quiet\nshell".to_owned());
+        port.settings_mut().boot_cmdline = Some("quiet\nshell".to_owned());
         assert!(matches!(
             render(None, &port, None, Dialect::Generic),
             Err(IpxeError::ControlCharacter { field: "boot_cmdline" })

@@ -115,13 +115,14 @@ impl FrrDelta {
 }
 
 /// FRR as observed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FrrObserved {
     /// `false` with `--vtysh none`, and where there is no client: nothing is read or applied by vtysh.
     pub managed: bool,
     /// Daemon version, as the running configuration says it.
     pub version: Option<String>,
-    /// `show running-config`, whole.
+    /// `show running-config`, whole. Not serialized: it may have passwords of neighbours.
+    #[serde(skip)]
     pub running_config: String,
     /// AS number of the default BGP instance, if there is one.
     pub local_asn: Option<u32>,
@@ -134,7 +135,7 @@ pub struct FrrObserved {
     pub connected: BTreeMap<String, BTreeSet<Ipv6Net>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExportedRoute {
     pub interface: String,
     pub installed: bool,
@@ -143,7 +144,7 @@ pub struct ExportedRoute {
 }
 
 /// What one boot VRF's table holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VrfRoutes {
     /// Prefixes imported by BGP from another VRF, with whether they are installed.
     pub imported: BTreeMap<Ipv6Net, bool>,

@@ -250,12 +250,18 @@ fn settle(
     if !usable {
         return assessment.waiting(format!("portsyncd: STATE_DB PORT_TABLE|{port} state = \"ok\""));
     }
+    if interface.link.is_none() && (port.kind() != PortKind::Loopback || interface.state_vrf.is_some()) {
+        // swss has stopped, and its tables are of before: there is nothing to bind.
+        return assessment.waiting(format!("kernel device {port}"));
+    }
     let on = if interface.state_vrf.is_none() {
         format!("intfmgrd: STATE_DB INTERFACE_TABLE|{port}")
     } else {
         format!("kernel: {port} enslaved to {}", wanted.vrf)
     };
-    if !owned_base || !view.free(&object) {
+    // swss does not know of what the kernel alone has lost.
+    let due = if interface.state_vrf.is_none() { view.repairable(&object) } else { view.free(&object) };
+    if !owned_base || !due {
         return assessment.waiting(on);
     }
     let repair = Action::RepairBinding { port: port.clone(), vrf: wanted.vrf.clone() };
@@ -285,12 +291,14 @@ fn address(
         };
         assessment.waiting = Some(on);
         let overlap = overlapping(view, port, wanted.vrf, *address);
+        // What the kernel alone has lost, swss does not know of.
+        let due = view.free(&object) && (state || view.overdue.contains(&format!("{table}|{port}")));
         if let (false, Some(other)) = (row, overlap) {
             assessment.waiting = Some(format!("{other} gone: its prefix overlaps {address}"));
-        } else if view.free(&object) && row {
+        } else if row && due {
             let repair = Action::RepairAddress { port: port.clone(), address: *address };
             assessment.actions.push(repair);
-        } else if view.free(&object) && !state {
+        } else if view.free(&object) && !row && !state {
             assessment.actions.push(Action::AddAddress { port: port.clone(), address: *address });
         }
     }

@@ -1,6 +1,6 @@
 //! The role `isolate`: ACL rows around boot ports, there before a port is bound and gone after it left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv6Net;
 
@@ -8,12 +8,18 @@ use super::binding::{Assessment, Progress};
 use super::view::View;
 use super::wanted::WantedSet;
 use crate::action::Action;
-use crate::desired::Partition;
-use crate::isolate::{AclTable, acl_table, acl_table_vrf};
-use crate::name::{PortKind, PortName};
+use crate::desired::{Partition, quoted};
+use crate::isolate::{
+    ACL_TABLE_IPV4, ACL_TABLE_PREFIX, AclTable, acl_table, acl_table_ipv4, acl_table_name, acl_table_vrf,
+};
+use crate::name::{PartitionId, PortKind, PortName};
+use crate::observed::AclState;
 use crate::ownership::OwnedAcl;
-use crate::row::Fields;
-use crate::status::Waiting;
+use crate::row::{Fields, leaf_list};
+use crate::status::{Conflict, IsolationStatus, Waiting};
+
+/// What the plan found about the isolation of each partition.
+pub(super) type Isolation = BTreeMap<PartitionId, IsolationStatus>;
 
 pub(super) fn plan(
     view: &View<'_>,
@@ -21,8 +27,9 @@ pub(super) fn plan(
     assessments: &BTreeMap<PortName, Assessment>,
     actions: &mut Vec<Action>,
     waiting: &mut Vec<Waiting>,
-) {
-    let tables: BTreeMap<String, AclTable> = wanted
+    conflicts: &mut Vec<Conflict>,
+) -> Isolation {
+    let mut tables: BTreeMap<String, AclTable> = wanted
         .partitions
         .values()
         .filter(|partition| partition.isolate)
@@ -30,6 +37,11 @@ pub(super) fn plan(
         .filter(|table| !table.row["ports@"].is_empty())
         .map(|table| (table.name.clone(), table))
         .collect();
+    let ipv4 = acl_table_ipv4(&fenced(view, wanted, &tables));
+    if !ipv4.row["ports@"].is_empty() {
+        tables.insert(ipv4.name.clone(), ipv4);
+    }
+    conflicts.extend(foreign(view, &tables));
     for table in tables.values() {
         let row = || table.row.iter().map(|(field, value)| (field.as_str(), value.as_str()));
         set(view, "ACL_TABLE", table.name.clone(), row, actions, waiting);
@@ -50,6 +62,90 @@ pub(super) fn plan(
         if let (Some(owned), false) = (OwnedAcl::new(table, key), in_use(view, wanted, &tables, name)) {
             actions.push(Action::DeleteAcl(owned));
         }
+    }
+    let partitions = wanted.partitions.iter();
+    let of = |partition: &Partition| isolation(view, partition, &tables);
+    let isolation: Isolation = partitions.map(|(id, partition)| ((*id).clone(), of(partition))).collect();
+    for partition in wanted.partitions.values() {
+        if let (Some(IsolationStatus::Pending(on)), true) =
+            (isolation.get(&partition.id), tables.contains_key(&acl_table_name(&partition.vrf)))
+        {
+            let object = format!("ACL_TABLE|{}", acl_table_name(&partition.vrf));
+            waiting.push(Waiting { object, port: None, on: on.clone() });
+        }
+    }
+    isolation
+}
+
+/// Every port that some table of ours stands in front of: those of the wanted ones, and those of tables that
+/// stay because ports are on their way out.
+fn fenced(
+    view: &View<'_>,
+    wanted: &WantedSet<'_>,
+    tables: &BTreeMap<String, AclTable>,
+) -> BTreeSet<PortName> {
+    let staying = view.config.table("ACL_TABLE").filter(|(name, _)| in_use(view, wanted, tables, name));
+    let rows = tables.values().map(|table| &table.row).chain(staying.map(|(_, row)| row));
+    rows.flat_map(bound).filter_map(|port| port.parse().ok()).collect()
+}
+
+/// Names of the ports that a table is bound to.
+fn bound(row: &Fields) -> impl Iterator<Item = &str> {
+    row.get("ports@").into_iter().flat_map(|ports| leaf_list(ports))
+}
+
+/// Tables of somebody else on our ports. The ASIC looks up all of them, and how it settles differing answers
+/// is its own business: one that drops takes machines off, one that forwards may let them out.
+fn foreign(view: &View<'_>, tables: &BTreeMap<String, AclTable>) -> Vec<Conflict> {
+    let ours: BTreeSet<&str> = tables.values().flat_map(|table| bound(&table.row)).collect();
+    let filters = |row: &Fields| {
+        let is = |field: &str, wanted: &[&str]| {
+            row.get(field).is_some_and(|value| wanted.iter().any(|word| value.eq_ignore_ascii_case(word)))
+        };
+        is("type", &["L3", "L3V6", "L3V4V6"]) && !is("stage", &["egress"])
+    };
+    let others = view.config.table("ACL_TABLE").filter(|(name, _)| !name.starts_with(ACL_TABLE_PREFIX));
+    let conflict = |(name, row): (&str, &Fields)| {
+        let shared: Vec<&str> = bound(row).filter(|port| ours.contains(port)).collect();
+        let (first, more) = shared.split_first()?;
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more boot ports", more.len()) };
+        let reason = format!(
+            "is bound to {first}{more} at ingress, as the agent's own: the ASIC decides which of both counts"
+        );
+        Some(Conflict { object: format!("ACL_TABLE|{name}"), port: None, reason })
+    };
+    others.filter(|(_, row)| filters(row)).filter_map(conflict).collect()
+}
+
+/// Whether a partition's machines are fenced in, by what orchagent says.
+fn isolation(view: &View<'_>, partition: &Partition, tables: &BTreeMap<String, AclTable>) -> IsolationStatus {
+    if !partition.isolate {
+        return IsolationStatus::Off;
+    }
+    let Some(own) = tables.get(&acl_table_name(&partition.vrf)) else {
+        return IsolationStatus::Pending("a port in the boot VRF".to_owned());
+    };
+    let AclState { told, tables: told_tables, rules: told_rules } = &view.state.acl;
+    for table in [Some(own), tables.get(ACL_TABLE_IPV4)].into_iter().flatten() {
+        let rules = table.rules.keys().map(|rule| ("ACL_RULE", format!("{}|{rule}", table.name)));
+        for (kind, key) in std::iter::once(("ACL_TABLE", table.name.clone())).chain(rules) {
+            if view.config.row(kind, &key).is_none() {
+                return IsolationStatus::Pending(format!("CONFIG_DB {kind}|{key}"));
+            }
+            let status = if kind == "ACL_TABLE" { told_tables.get(&key) } else { told_rules.get(&key) };
+            if *told && status.is_none_or(|status| status != "Active") {
+                let says = status.map_or(String::new(), |status| format!(" (now {:?})", quoted(status)));
+                let on = format!("orchagent: STATE_DB {kind}_TABLE|{key} status Active{says}");
+                return IsolationStatus::Pending(on);
+            }
+        }
+    }
+    if *told {
+        IsolationStatus::Active
+    } else {
+        let why = "this release of SONiC does not tell what became of ACLs (STATE_DB ACL_TABLE_TABLE)";
+        IsolationStatus::Unknown(why.to_owned())
     }
 }
 

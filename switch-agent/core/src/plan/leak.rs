@@ -9,7 +9,7 @@ use super::wanted::WantedSet;
 use crate::desired::{Desired, LeakMethod, Rejected};
 use crate::frr::{BootVrfSpec, Choice, FrrObserved, FrrPlan, FrrSpec};
 use crate::name::{PortName, VrfName};
-use crate::observed::{Observed, Source};
+use crate::observed::Source;
 use crate::ownership::Ledger;
 use crate::row::Fields;
 use crate::status::LeakStatus;
@@ -59,14 +59,6 @@ pub(super) struct LeakPlan {
 }
 
 impl LeakPlan {
-    /// Nothing is planned, and nothing judged.
-    pub(super) fn frozen(view: &View<'_>, observed: &Observed) -> LeakPlan {
-        let metadata = view.config.row("DEVICE_METADATA", "localhost");
-        let (configured, method) = (view.desired.global.leak_method, view.ledger.leak_method);
-        let choice = crate::frr::choose(configured, metadata, &observed.frr, method);
-        LeakPlan { choice, frr: FrrPlan::default(), rows: RowsPlan::default(), method, warnings: Vec::new() }
-    }
-
     /// Something of ours is on its way out of FRR.
     pub(super) fn withdraws(&self) -> bool {
         !self.frr.withdraw.is_empty() || !self.rows.delete.is_empty()

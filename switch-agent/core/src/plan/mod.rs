@@ -4,6 +4,7 @@
 //! Convergence takes several passes by design: act, observe, act. The plan of a converged switch is empty.
 
 mod binding;
+mod hold;
 mod isolate;
 mod leak;
 mod leak_rows;
@@ -25,6 +26,7 @@ use crate::observed::Observed;
 use crate::ownership::Ledger;
 use crate::status::{Conflict, LeakStatus, Status, Waiting};
 use binding::{Assessment, Progress};
+use hold::Hold;
 pub use leak::full_frr_spec;
 use view::View;
 
@@ -50,10 +52,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let adopted = (origins != view.ledger.vrfs).then(|| Ledger { vrfs: origins, ..view.ledger.clone() });
     let ledger = adopted.as_ref().unwrap_or(view.ledger);
     let view = View { ledger, ..view };
-    if view.state.restart_in_progress {
-        let status = status::frozen(&view, observed, &wanted);
-        return Plan { actions: Vec::new(), status };
-    }
+    let hold = Hold::of(&view);
 
     let addressed: BTreeMap<&PortName, bool> = wanted
         .interfaces
@@ -86,7 +85,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     vrf::plan(&view, ledger, &wanted, &frr.lingering, &mut actions, &mut waiting);
     actions.extend(unreachable_defaults(&view, &wanted));
 
-    isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting);
+    let mut conflicts = Vec::new();
+    let isolation = isolate::plan(&view, &wanted, &assessments, &mut actions, &mut waiting, &mut conflicts);
 
     let mut complete: BTreeMap<PortName, bool> = BTreeMap::new();
     let global_rejected = desired.rejected.iter().any(|rejected| rejected.row == "BOOT_NETWORK|global");
@@ -124,7 +124,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         waiting.push(Waiting { object: "FRR".to_owned(), port: None, on: on.clone() });
     }
 
-    let mut conflicts = leak.rows.conflicts.clone();
+    conflicts.extend(leak.rows.conflicts.iter().cloned());
     let mut next = Ledger {
         vrfs: ledger.vrfs.clone(),
         ports: BTreeMap::new(),
@@ -154,9 +154,15 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     if observed.ledger.known() != Some(&next) {
         actions.push(Action::RecordLedger(next));
     }
+    actions.retain(|action| hold.is_none_or(|hold| hold.permits(action)));
     actions.sort_by_key(Action::rank);
 
-    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, leak: &leak };
+    let inputs =
+        status::Inputs { view: &view, observed, wanted: &wanted, leak: &leak, isolation: &isolation };
+    if let Some(hold @ Hold::Reboot(_)) = hold {
+        return Plan { actions, status: status::frozen(&inputs, hold) };
+    }
+    waiting.extend(hold.map(Hold::waiting));
     let status = status::build(&inputs, &assessments, &complete, waiting, conflicts, actions.len());
     Plan { actions, status }
 }

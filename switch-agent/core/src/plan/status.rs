@@ -3,19 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::binding::{Assessment, Progress};
+use super::hold::Hold;
+use super::isolate::Isolation;
 use super::leak::LeakPlan;
 use super::view::View;
 use super::wanted::WantedSet;
+use crate::control_plane::control_plane;
 use crate::desired::{Desired, Partition};
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
-use crate::status::{Conflict, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting};
+use crate::status::{
+    Conflict, IsolationStatus, LeakStatus, PartitionStatus, Phase, PortStatus, Status, Verdict, Waiting,
+};
 
 pub(super) struct Inputs<'a, 'b> {
     pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
     pub(super) wanted: &'a WantedSet<'b>,
     pub(super) leak: &'a LeakPlan,
+    pub(super) isolation: &'a Isolation,
 }
 
 /// Sources that could not be read.
@@ -72,20 +78,14 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
         warnings: desired.warnings.clone(),
         leak_method: None,
         unknown,
+        control_plane: observed.config.known().and_then(|config| control_plane(config, desired)),
         control_api_error: None,
     }
 }
 
-/// The status while a warm or fast reboot is under way: everything runs on, nothing is changed.
-pub(super) fn frozen<'a>(view: &View<'a>, observed: &Observed, wanted: &WantedSet<'a>) -> Status {
-    let leak = LeakPlan::frozen(view, observed);
-    let inputs = Inputs { view, observed, wanted, leak: &leak };
-    let waiting = vec![Waiting {
-        object: "all rows".to_owned(),
-        port: None,
-        on: "the warm or fast reboot to finish (STATE_DB WARM_RESTART_ENABLE_TABLE|system)".to_owned(),
-    }];
-    build(&inputs, &BTreeMap::new(), &BTreeMap::new(), waiting, Vec::new(), 0)
+/// The status while a warm or fast reboot is under way: what runs counts, not what STATE_DB shows of it.
+pub(super) fn frozen(inputs: &Inputs<'_, '_>, hold: Hold) -> Status {
+    build(inputs, &BTreeMap::new(), &BTreeMap::new(), vec![hold.waiting()], Vec::new(), 0)
 }
 
 pub(super) fn build(
@@ -114,7 +114,8 @@ pub(super) fn build(
     let vrfs_settled =
         inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
     let fenced = waiting.iter().all(|waiting| !waiting.object.starts_with("ACL_"));
-    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled && fenced;
+    let held = Hold::of(inputs.view).is_some();
+    let settled_below = leaks_settled && frr_settled && vrfs_ready && vrfs_settled && fenced && !held;
     let verdict = if !unknown.is_empty() {
         Verdict::Degraded
     } else if actions == 0 && ports.values().all(settled) && settled_below {
@@ -133,6 +134,7 @@ pub(super) fn build(
         warnings: desired.warnings.iter().chain(&inputs.leak.warnings).cloned().collect(),
         leak_method: Some(inputs.leak.choice.clone()),
         unknown,
+        control_plane: control_plane(inputs.view.config, desired),
         control_api_error: inputs.observed.runtime.upstream.as_ref().and_then(|state| state.error.clone()),
     }
 }
@@ -266,11 +268,13 @@ fn partitions(
         let of = || ports.values().filter(|port| port.partition.as_ref() == Some(&partition.id));
         let vrf_row = format!("VRF|{}", partition.vrf);
         let leak = inputs.leak.frr.leak.get(&partition.vrf).cloned();
+        let unread = IsolationStatus::Unknown("nothing is looked at during a reboot".to_owned());
         PartitionStatus {
             partition: partition.id.clone(),
             vrf: partition.vrf.clone(),
             prefix: partition.prefix,
             vrf_ready: inputs.view.vrf_ready(&partition.vrf),
+            isolation: inputs.isolation.get(&partition.id).cloned().unwrap_or(unread),
             leak: leak.unwrap_or_else(|| LeakStatus::Pending("the boot VRF".to_owned())),
             ports: of().count(),
             ports_ready: of().filter(|port| port.phase == Phase::Ready).count(),

@@ -1,5 +1,7 @@
 //! The plan against SimSwitch: goldens of one life, and properties over many.
 
+mod hold;
+mod isolation;
 mod life;
 mod properties;
 mod rig;

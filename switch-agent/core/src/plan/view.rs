@@ -24,6 +24,7 @@ pub(super) struct View<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) backing_off: &'a BTreeMap<String, String>,
     pub(super) cooling: &'a BTreeSet<String>,
+    pub(super) overdue: &'a BTreeSet<String>,
     /// Interfaces by the network of each address that intfmgrd has taken.
     pub(super) networks: BTreeMap<Ipv6Net, Vec<&'a (PortName, Ipv6Net)>>,
     /// What [`View::interface`] gathered so far.
@@ -60,6 +61,7 @@ impl<'a> View<'a> {
             runtime: &observed.runtime,
             backing_off: &observed.backing_off,
             cooling: &observed.cooling,
+            overdue: &observed.overdue,
             networks,
             interfaces: RefCell::default(),
         })
@@ -111,6 +113,11 @@ impl<'a> View<'a> {
     /// An action on the object may be emitted now: it neither failed nor ran a moment ago.
     pub(super) fn free(&self, object: &str) -> bool {
         !self.backing_off.contains_key(object) && !self.cooling.contains(object)
+    }
+
+    /// A row that swss has not taken may be written again: it had its time.
+    pub(super) fn repairable(&self, object: &str) -> bool {
+        self.free(object) && self.overdue.contains(object)
     }
 
     pub(super) fn vrf_device(&self, vrf: &VrfName) -> Option<&'a Link> {

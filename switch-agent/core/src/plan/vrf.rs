@@ -52,11 +52,19 @@ pub(super) fn plan(
 ) {
     for partition in wanted.partitions.values().filter(|partition| partition.manage_vrf) {
         let vrf = &partition.vrf;
-        match create(view, vrf) {
-            Step::Act(action) => actions.push(action),
-            Step::Wait(on) => waiting.push(Waiting { object: format!("VRF|{vrf}"), port: None, on }),
-            Step::Done => {}
-        }
+        let on = match create(view, vrf) {
+            Step::Act(action) => {
+                actions.push(action);
+                continue;
+            }
+            Step::Repair(action, on) => {
+                actions.push(action);
+                on
+            }
+            Step::Wait(on) => on,
+            Step::Done => continue,
+        };
+        waiting.push(Waiting { object: format!("VRF|{vrf}"), port: None, on });
     }
     let rows = view.config.table("VRF").filter_map(|(key, _)| key.parse::<VrfName>().ok());
     for vrf in rows.filter(|vrf| wanted.partitions.values().all(|partition| partition.vrf != *vrf)) {
@@ -80,6 +88,8 @@ pub(super) fn plan(
 enum Step {
     Done,
     Act(Action),
+    /// Goes on waiting, so that the next repair needs no new time.
+    Repair(Action, String),
     Wait(String),
 }
 
@@ -101,8 +111,8 @@ fn create(view: &View<'_>, vrf: &VrfName) -> Step {
     }
     match view.vrf_missing(vrf) {
         None => Step::Done,
-        Some(_) if !device && !table && !orch && view.free(&object) => {
-            Step::Act(Action::RepairVrf(vrf.clone()))
+        Some(on) if !device && !table && !orch && view.repairable(&object) => {
+            Step::Repair(Action::RepairVrf(vrf.clone()), on)
         }
         Some(on) => Step::Wait(on),
     }

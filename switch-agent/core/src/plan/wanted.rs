@@ -1,6 +1,7 @@
 //! Which interfaces should be bound where, and which are held as they are because a row is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 
@@ -11,7 +12,7 @@ use crate::ownership::SERVICE_LOOPBACKS;
 
 /// One interface that belongs into a boot VRF.
 pub(super) struct Wanted<'a> {
-    pub(super) partition: &'a Partition,
+    pub(super) partition: &'a Arc<Partition>,
     /// `None` for the loopback of service addresses.
     pub(super) port: Option<&'a DesiredPort>,
     pub(super) vrf: &'a VrfName,
@@ -20,7 +21,7 @@ pub(super) struct Wanted<'a> {
 
 pub(super) struct WantedSet<'a> {
     pub(super) interfaces: BTreeMap<PortName, Wanted<'a>>,
-    pub(super) partitions: BTreeMap<&'a PartitionId, &'a Partition>,
+    pub(super) partitions: BTreeMap<&'a PartitionId, &'a Arc<Partition>>,
     /// Ports whose own row (or whose partition's row) is broken: left exactly as they are.
     pub(super) held: BTreeSet<PortName>,
     /// A partition row is broken: no VRF is removed meanwhile, it may be that partition's.
@@ -35,7 +36,7 @@ pub(super) fn wanted<'a>(view: &View<'a>) -> WantedSet<'a> {
         if let Some(partition) = partitions.get(&port.partition) {
             let addresses = vec![router_interface_address(port.prefix)];
             // Everything but router variables is the same in both.
-            let partition = port.own.as_deref().unwrap_or(partition);
+            let partition = port.own.as_ref().unwrap_or(partition);
             let wanted = Wanted { partition, port: Some(port), vrf: &partition.vrf, addresses };
             interfaces.insert(name.clone(), wanted);
         }
@@ -62,7 +63,16 @@ fn service_loopback(
     let numbered = |number: u32| -> Option<PortName> { format!("Loopback{number}").parse::<PortName>().ok() };
     let candidates = || SERVICE_LOOPBACKS.filter_map(numbered);
     let kept = candidates().find(|name| {
-        let ours = view.ledger.ports.get(name).is_some_and(|entry| entry.vrf == partition.vrf);
+        let ours = match view.ledger.ports.get(name) {
+            Some(entry) => entry.vrf == partition.vrf,
+            // A lost ledger: the row tells, in a VRF that is ours by its name.
+            None => {
+                let row = view.config.row("LOOPBACK_INTERFACE", name.as_str());
+                let vrf = row.and_then(|row| row.get("vrf_name"));
+                vrf.is_some_and(|vrf| *vrf == *partition.vrf.as_str())
+                    && view.ledger.owned_vrf(&partition.vrf).is_some()
+            }
+        };
         ours && !taken.contains(name)
     });
     let chosen = kept.or_else(|| {

@@ -10,6 +10,7 @@ use super::effect::{ApplTable, Daemon, Effect};
 use super::kernel::{LinkKind, SimLink};
 use super::orchagent::Orchagent;
 use crate::name::MacAddr;
+use crate::observed::Reboot;
 use crate::row::ConfigDb;
 
 /// Tables of STATE_DB that a cold start of swss deletes.
@@ -32,6 +33,7 @@ impl SimSwitch {
             self.stop(daemon);
         }
         self.orchagent = Orchagent::default();
+        self.warm = false;
         let world = &mut self.world;
         let state = std::mem::take(&mut world.state);
         for (table, rows) in &state.tables {
@@ -73,6 +75,22 @@ impl SimSwitch {
         self.swss_restart()
     }
 
+    /// Whether daemons that start from now on start warm: kernel VRFs and loopbacks are kept, with whatever is
+    /// in them, and CONFIG_DB is replayed over them.
+    pub fn set_warm(&mut self, warm: bool) {
+        self.warm = warm;
+    }
+
+    /// A warm restart of swss in a STATE_DB that a warm reboot has pruned: netdevs and APPL_DB stay.
+    pub fn swss_warm_restart(&mut self) {
+        for daemon in Daemon::ALL {
+            self.stop(daemon);
+        }
+        self.orchagent = Orchagent::default();
+        self.warm = true;
+        self.world.state = ConfigDb::default();
+    }
+
     /// One daemon stops and is started again by a later step, its databases kept. Meant for the cfgmgr
     /// daemons: orchagent never restarts alone on a switch.
     pub fn restart(&mut self, daemon: Daemon) {
@@ -95,9 +113,9 @@ impl SimSwitch {
         self.world.generation += 1;
     }
 
-    /// Sets the flags of a warm or fast reboot in STATE_DB.
-    pub fn set_restart_in_progress(&mut self, in_progress: bool) {
-        self.restart_in_progress = in_progress;
+    /// Sets or takes back the flag of a warm or fast reboot in STATE_DB.
+    pub fn set_reboot(&mut self, reboot: Option<Reboot>) {
+        self.reboot = reboot;
     }
 
     /// A reference that orchagent's routes hold on a VRF, so that it cannot go (`false`: let go).

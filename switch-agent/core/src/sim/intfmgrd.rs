@@ -23,8 +23,8 @@ fn is_loopback(name: &str) -> bool {
 }
 
 impl Intfmgrd {
-    /// A cold start removes the loopback devices; they come back with their rows.
-    pub(super) fn start(world: &mut World) -> Intfmgrd {
+    /// A cold start removes the loopback devices; they come back with their rows. A warm one keeps them.
+    pub(super) fn start(world: &mut World, warm: bool) -> Intfmgrd {
         let dummies: Vec<String> = world
             .kernel
             .links
@@ -32,6 +32,9 @@ impl Intfmgrd {
             .filter(|(name, link)| link.kind == LinkKind::Dummy && is_loopback(name))
             .map(|(name, _)| name.clone())
             .collect();
+        if warm {
+            return Intfmgrd { loopbacks: dummies.into_iter().collect(), ..Intfmgrd::default() };
+        }
         for name in dummies {
             world.kernel.remove(&name);
             world.effect(Effect::DummyDel { name });

@@ -1,23 +1,25 @@
 //! The model as the agent's observer would read it.
 
+use std::collections::BTreeMap;
+
 use ipnet::Ipv6Net;
 
 use super::effect::ApplTable;
 use super::queue::Produced;
 use super::world::World;
-use crate::observed::{ApplDb, PortState, StateDb};
+use crate::observed::{AclState, ApplDb, PortState, Reboot, StateDb};
 use crate::row::Fields;
 
 fn state_ok(row: &Fields) -> bool {
     row.get("state").is_some_and(|state| state == "ok")
 }
 
-pub(super) fn state_db(world: &World, restart_in_progress: bool) -> StateDb {
+pub(super) fn state_db(world: &World, reboot: Option<Reboot>) -> StateDb {
     let names = |table| world.state.table(table).map(|(key, _)| key.to_owned()).collect();
     let mut observed = StateDb {
         vrf_table: names("VRF_TABLE"),
         vrf_object_table: names("VRF_OBJECT_TABLE"),
-        restart_in_progress,
+        reboot,
         ..StateDb::default()
     };
     for (key, row) in world.state.table("INTERFACE_TABLE") {
@@ -43,12 +45,22 @@ pub(super) fn state_db(world: &World, restart_in_progress: bool) -> StateDb {
             }
         }
     }
+    observed.acl = acl(world);
     observed.vlan_members = world
         .state
         .table("VLAN_MEMBER_TABLE")
         .filter_map(|(key, _)| key.split_once('|')?.1.parse().ok())
         .collect();
     observed
+}
+
+/// aclorch, which the model does not have, with an ASIC that has room for everything.
+fn acl(world: &World) -> AclState {
+    let active = |table: &str| -> BTreeMap<String, String> {
+        world.config.table(table).map(|(key, _)| (key.to_owned(), "Active".to_owned())).collect()
+    };
+    let (tables, rules) = (active("ACL_TABLE"), active("ACL_RULE"));
+    AclState { told: !tables.is_empty(), tables, rules }
 }
 
 pub(super) fn appl_db(world: &World) -> ApplDb {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{ApplTable, Daemon};
+use super::kernel::LinkKind;
 use super::queue::{Op, Outcome, Tasks};
 use super::world::World;
 use crate::row::{Fields, fields};
@@ -22,8 +23,17 @@ pub(super) struct Vrfmgrd {
 }
 
 impl Vrfmgrd {
-    /// A cold start deletes every VRF of the kernel except `mgmt`, its own or not.
-    pub(super) fn start(world: &mut World) -> Vrfmgrd {
+    /// A cold start deletes every VRF of the kernel except `mgmt`, its own or not; a warm one takes them
+    /// over with their tables.
+    pub(super) fn start(world: &mut World, warm: bool) -> Vrfmgrd {
+        if warm {
+            let links = world.kernel.links.iter();
+            let tables = links.filter_map(|(name, link)| match link.kind {
+                LinkKind::Vrf { table } if name != MGMT_VRF => Some((name.clone(), table)),
+                _ => None,
+            });
+            return Vrfmgrd { tables: tables.collect(), ..Vrfmgrd::default() };
+        }
         for name in world.kernel.vrfs() {
             if name != MGMT_VRF {
                 world.vrf_del(&name);

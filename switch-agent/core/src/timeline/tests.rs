@@ -137,6 +137,44 @@ fn when_a_new_boot_starts() {
 }
 
 #[test]
+fn what_counts_as_a_boot_in_flight() {
+    const MINUTE: u64 = 60_000;
+    let plugged = [(0, down()), (1000, up()), (1001, ra())];
+    let config = || proxy(ProxyStep::Config);
+    type Events<'a> = &'a [(u64, MachineEvent)];
+    let cases: [(&str, Events<'_>, u64, bool); 14] = [
+        ("firmware has not spoken yet", &[], 4 * MINUTE, true),
+        ("nobody is there", &[], 6 * MINUTE, false),
+        ("a machine speaks", &[(2000, rs())], 29 * MINUTE, true),
+        ("and hangs", &[(2000, rs())], 31 * MINUTE, false),
+        ("and goes on", &[(2000, rs()), (20 * MINUTE, config())], 40 * MINUTE, true),
+        ("our own advertisements are no sign", &[(2000, rs()), (20 * MINUTE, ra())], 31 * MINUTE, false),
+        ("it has a token", &[(2000, rs()), (3000, token())], 4000, false),
+        ("it posted an event", &[(2000, rs()), (3000, posted("up"))], 4000, false),
+        ("the port was released", &[(2000, rs()), (3000, released())], 4000, false),
+        ("the cable is out", &[(2000, rs()), (3000, down())], 13_000, false),
+        ("the driver takes the card over", &[(2000, rs()), (3000, down())], 12_000, true),
+        ("it starts again", &[(2000, token()), (3000, down()), (5000, up())], 6000, true),
+        ("the link flaps", &[(2000, token()), (3000, down()), (3001, up())], 6000, false),
+        ("a released port is taken again", &[(2000, released()), (3000, config())], 4000, true),
+    ];
+    let in_flight = |events: &mut dyn Iterator<Item = &(u64, MachineEvent)>, at: u64| {
+        let mut timelines = Timelines::default();
+        for (now, event) in events {
+            timelines.fold(event, Duration::from_millis(*now), UNIX);
+        }
+        timelines.in_flight(&port(), Duration::from_millis(at))
+    };
+    for (what, events, at, wanted) in cases {
+        assert_eq!(in_flight(&mut plugged.iter().chain(events), at), wanted, "{what}");
+    }
+    // The agent started beside machines that ran already.
+    for event in [neighbor(), proxy(ProxyStep::Api { status: 200 })] {
+        assert!(!in_flight(&mut [(0, up()), (10, event)].iter(), 20));
+    }
+}
+
+#[test]
 fn adoption_begins_with_the_first_sign_of_life() {
     assert!(boots(&[(0, up()), (10, ra())]).is_empty());
     assert_eq!(boots(&[(0, up()), (10, neighbor()), (20, token())]), ["neighbor@0 token@10"]);

@@ -27,7 +27,7 @@ impl Entry {
         self.counters.send_failed(errno);
         if !std::mem::replace(&mut self.failing, true) {
             let error = Errno::from_raw(errno);
-            tracing::warn!(port = %self.port, error = %error, "cannot send advertisements, trying again");
+            tracing::info!(port = %self.port, error = %error, "cannot send advertisements, trying again");
         }
     }
 

@@ -246,6 +246,7 @@ mod tests {
         assert_eq!(routes.imported, BTreeMap::from([("2001:db8:a91::/64".parse().unwrap(), true)]));
         assert!(routes.deny_installed);
         assert!(routes.connected.contains(&exported[0]));
+        assert_eq!(observed.connected["default"], ["2001:db8:f::11/128".parse().unwrap()].into());
         assert_eq!(
             observed.exported[&exported[0]],
             ExportedRoute { interface: "Ethernet0".to_owned(), installed: true, advertised: true }
@@ -257,7 +258,7 @@ mod tests {
         let vrfs = vrfs();
         let survey = Survey::new(&vrfs, &[]);
         let warning = r#"{"warning":"View/Vrf is unknown"}"#;
-        let text = output(format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n"));
+        let text = output(format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n{{}}\n"));
         let (config, answers) = split_answers(&text, &survey.requests()).unwrap();
         let observed = survey.evaluate(config, &answers);
         assert_eq!(observed.routes.values().collect::<Vec<_>>(), [&VrfRoutes::default()]);

@@ -88,6 +88,9 @@ impl StatusWriter {
 }
 
 /// One transaction that turns `current` into `wanted`, and how many rows it touches.
+///
+/// The last command on a row that stays is an HSET: SONiC's gNMI server takes `hdel` of a field for the end
+/// of the row, and reads a row anew at `hset`.
 fn difference(
     current: &BTreeMap<String, Fields>,
     wanted: &BTreeMap<String, Fields>,
@@ -120,4 +123,27 @@ fn difference(
         command.ignore();
     }
     (pipeline, changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Arg;
+    use switch_agent_core::row::fields;
+
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_a_row_is_its_content() {
+        let rows = |row: Fields| BTreeMap::from([("BOOT_NETWORK_PORT_TABLE|Ethernet0".to_owned(), row)]);
+        let (before, after) = (fields([("phase", "ready"), ("mac", "m")]), fields([("phase", "ready")]));
+        let (pipeline, changed) = difference(&rows(before), &rows(after));
+        let name = |command: &redis::Cmd| match command.args_iter().next() {
+            Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+            _ => panic!("a command without a name"),
+        };
+        assert_eq!(
+            (pipeline.cmd_iter().map(name).collect::<Vec<_>>(), changed),
+            (vec!["HDEL".to_owned(), "HSET".to_owned()], 1)
+        );
+    }
 }

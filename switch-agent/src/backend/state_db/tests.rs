@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::Value;
+use switch_agent_core::observed::AclState;
 use switch_agent_core::row::{Table, fields};
 
 use super::*;
@@ -37,6 +38,10 @@ async fn state_db_is_read_as_swss_writes_it() {
         ["HSET", "VLAN_MEMBER_TABLE|Vlan100|Ethernet8", "state", "ok"],
         ["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "false"],
         ["HSET", "TRANSCEIVER_INFO|Ethernet0", "type", "QSFP"],
+        ["HSET", "ACL_TABLE_TABLE|DATAACL", "status", "Active"],
+        ["HSET", "ACL_RULE_TABLE|DATAACL|RULE_1", "status", "Inactive"],
+        ["HSET", "ACL_TABLE_TABLE|BOOTNET_IPV4", "status", "Pending creation"],
+        ["HSET", "ACL_RULE_TABLE|BOOTNET_IPV4|DEFAULT_RULE", "status", "Inactive"],
     ] {
         run(&db, &row).await;
     }
@@ -55,11 +60,28 @@ async fn state_db_is_read_as_swss_writes_it() {
             (port("PortChannel1"), up),
         ]),
         vlan_members: ports(&["Ethernet8"]),
-        restart_in_progress: false,
+        reboot: None,
+        acl: AclState {
+            told: true,
+            tables: [("BOOTNET_IPV4".to_owned(), "Pending creation".to_owned())].into(),
+            rules: [("BOOTNET_IPV4|DEFAULT_RULE".to_owned(), "Inactive".to_owned())].into(),
+        },
     };
     assert_eq!(store.read_state().await.unwrap(), expected);
-    run(&db, &["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"]).await;
-    assert!(store.read_state().await.unwrap().restart_in_progress);
+    let reboot = async || store.read_state().await.unwrap().reboot;
+    for (flag, expected) in [
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|swss", "enable", "true"], None),
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "true"], Some(Reboot::Warm)),
+        (["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "true"], Some(Reboot::Fast)),
+        (["HSET", "WARM_RESTART_ENABLE_TABLE|system", "enable", "false"], Some(Reboot::Fast)),
+        (["HSET", "FAST_RESTART_ENABLE_TABLE|system", "enable", "false"], None),
+    ] {
+        run(&db, &flag).await;
+        assert_eq!(reboot().await, expected, "{flag:?}");
+    }
+    // Up to release 202211.
+    run(&db, &["SET", "FAST_REBOOT|system", "1", "EX", "180"]).await;
+    assert_eq!(reboot().await, Some(Reboot::Fast));
 }
 
 #[tokio::test]

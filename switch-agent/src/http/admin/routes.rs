@@ -23,7 +23,7 @@ use crate::http::page;
 
 /// Every path, as in `openapi.json`.
 #[cfg(test)]
-pub(super) const ROUTES: [&str; 15] = [
+pub(super) const ROUTES: [&str; 17] = [
     "/",
     "/v1/ports",
     "/v1/ports/{port}",
@@ -33,6 +33,8 @@ pub(super) const ROUTES: [&str; 15] = [
     "/v1/partitions",
     "/v1/status",
     "/v1/plan",
+    "/v1/decisions",
+    "/v1/inputs",
     "/v1/events",
     "/.well-known/jwks.json",
     "/openapi.json",
@@ -98,7 +100,18 @@ impl Router {
     }
 
     /// The answer to a request. Bodies of requests are not read: nothing here takes one.
-    pub(super) fn answer<B>(&self, request: &Request<B>, cancel: &CancellationToken) -> Answer {
+    pub(super) async fn answer<B>(&self, request: &Request<B>, cancel: &CancellationToken) -> Answer {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/v1/inputs") => match self.state.inspector.inputs().await {
+                Ok(inputs) => answer(StatusCode::OK, JSON, inputs),
+                Err(failure) => error(StatusCode::SERVICE_UNAVAILABLE, "no-answer", &failure.to_string()),
+            },
+            _ => self.answer_at_once(request, cancel),
+        }
+    }
+
+    /// Every answer that needs no pass of the reconciler.
+    fn answer_at_once<B>(&self, request: &Request<B>, cancel: &CancellationToken) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "only GET and HEAD");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -141,6 +154,9 @@ impl Router {
             ["partitions"] => ok_json(&view::partitions(snapshot)),
             ["status"] => ok_json(&view::status(snapshot, &self.state)),
             ["plan"] => ok_json(&view::plan(snapshot)),
+            ["decisions"] => ok_json(&json!({ "decisions": self.state.decisions.all() })),
+            // Only a GET waits for a pass.
+            ["inputs"] => answer(StatusCode::OK, JSON, ""),
             _ => not_found("there is no such path; see /openapi.json"),
         }
     }
@@ -164,7 +180,9 @@ impl Router {
 
     fn metrics(&self, snapshot: &Snapshot) -> Answer {
         // Known per boot port only here, where the boot ports are known.
-        self.state.metrics.machines.set_machines(&view::machines_by_port(snapshot, &self.state.hub));
+        let AdminState { metrics, hub, .. } = &self.state;
+        metrics.machines.set_machines(&view::machines_by_port(snapshot, hub));
+        metrics.boots.set_in_flight(&hub.in_flight(snapshot.status.ports.keys()));
         answer(StatusCode::OK, OPENMETRICS, self.state.metrics.encode())
     }
 

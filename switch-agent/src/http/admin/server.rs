@@ -202,8 +202,8 @@ async fn connection<I>(
     let service = {
         let cancel = cancel.clone();
         service_fn(move |request| {
-            let answer = router.answer(&request, &cancel);
-            async move { Ok::<_, std::convert::Infallible>(answer) }
+            let (router, cancel) = (router.clone(), cancel.clone());
+            async move { Ok::<_, std::convert::Infallible>(router.answer(&request, &cancel).await) }
         })
     };
     let served = http1::Builder::new()

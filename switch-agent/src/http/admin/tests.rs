@@ -9,9 +9,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use switch_agent_core::desired::Desired;
 use switch_agent_core::dhcp6::{AnswerType, MessageType, Refusal};
+use switch_agent_core::frr::FrrObserved;
 use switch_agent_core::machines::{LldpNeighbor, MachineEvent, ProxyStep};
-use switch_agent_core::status::{LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting};
+use switch_agent_core::observed::{ApplDb, Kernel, Observed, Runtime, Source};
+use switch_agent_core::ownership::Ledger;
+use switch_agent_core::row::{ConfigDb, fields};
+use switch_agent_core::status::{
+    IsolationStatus, LeakStatus, PartitionStatus, Phase, PortStatus, Verdict, Waiting,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -20,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cli::AdminClient;
+use crate::reconciler::inspection;
+use crate::wake::Waker;
 
 mod limits;
 
@@ -32,6 +41,9 @@ pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     cancel: CancellationToken,
     server: JoinHandle<()>,
+    /// The loop's end; the rig answers in its place.
+    reconciler: JoinHandle<()>,
+    pub(crate) decisions: DecisionLog,
     directory: PathBuf,
 }
 
@@ -39,6 +51,7 @@ impl Drop for Rig {
     fn drop(&mut self) {
         self.cancel.cancel();
         self.server.abort();
+        self.reconciler.abort();
         std::fs::remove_dir_all(&self.directory).ok();
     }
 }
@@ -67,14 +80,31 @@ impl Rig {
         let metrics = Metrics::default();
         let hub = Hub::new(metrics.clone(), switch_agent_core::machines::Limits::default());
         let jwks = Arc::new(json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }] }));
-        let state = AdminState { snapshots: receiver, hub: hub.clone(), metrics: metrics.clone(), jwks };
+        let decisions = DecisionLog::default();
+        let waker = Waker::default();
+        let (inspector, mut inspections) = inspection(waker.clone());
+        let state = AdminState {
+            snapshots: receiver,
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+            jwks,
+            decisions: decisions.clone(),
+            inspector,
+        };
+        let reconciler = tokio::spawn(async move {
+            loop {
+                waker.woken().await;
+                let (desired, observed) = inputs();
+                inspections.answer(&desired, &observed);
+            }
+        });
         let socket = directory.join("admin.sock");
         let listen = AdminListen { socket: Some(socket.clone()), address: Some(loopback()) };
         let server = AdminServer::bind(&listen, limits, state).await.unwrap();
         let address = server.local_addr().unwrap();
         let cancel = CancellationToken::new();
         let server = tokio::spawn(server.run(cancel.clone()));
-        Rig { socket, snapshots, hub, metrics, address, cancel, server, directory }
+        Rig { socket, snapshots, hub, metrics, address, cancel, server, reconciler, decisions, directory }
     }
 
     fn client(&self) -> AdminClient {
@@ -97,6 +127,35 @@ impl Rig {
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
+}
+
+/// What a pass plans from on a switch whose operator put secrets where none belong.
+fn inputs() -> (Desired, Observed) {
+    let mut config = ConfigDb::default();
+    let partition = [
+        ("prefix", "2001:db8::/56"),
+        ("boot_kernel_url", "https://images.example.com/kernel?X-Amz-Signature=PRIVATE&arch=amd64"),
+        ("boot_cmdline", "quiet root_password=PRIVATE console=ttyS0"),
+    ];
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields(partition));
+    let desired = Desired::from_config(&config);
+    let frr = FrrObserved {
+        running_config: "router bgp 65000\n neighbor 2001:db8::2 password PRIVATE\n".to_owned(),
+        ..FrrObserved::default()
+    };
+    let observed = Observed {
+        config: Source::Known(config),
+        state: Source::Unknown("connection refused".to_owned()),
+        appl: Source::Known(ApplDb::default()),
+        kernel: Source::Known(Kernel::default()),
+        frr: Source::Known(frr),
+        ledger: Source::Known(Ledger::default()),
+        runtime: Runtime::default(),
+        backing_off: BTreeMap::new(),
+        cooling: BTreeSet::new(),
+        overdue: BTreeSet::new(),
+    };
+    (desired, observed)
 }
 
 fn port_status(name: &str, phase: Phase) -> PortStatus {
@@ -158,6 +217,7 @@ pub(crate) fn snapshot() -> Snapshot {
         prefix: "2001:db8::/56".parse().unwrap(),
         vrf_ready: true,
         leak: LeakStatus::Pending("no router bgp".to_owned()),
+        isolation: IsolationStatus::Active,
         ports: 2,
         ports_ready: 1,
         waiting_on: None,
@@ -224,6 +284,19 @@ fn ready_port() -> Value {
             "mac": "52:54:00:00:00:01" },
         "ra": null, "dhcp6": null, "waiting_on": null, "error": null,
     })
+}
+
+#[tokio::test]
+async fn a_control_api_that_is_not_reached_is_told() {
+    let rig = Rig::new(snapshot()).await;
+    let told = async || rig.client().get("/v1/status").await.unwrap()["control_api_error"].take();
+    assert_eq!(told().await, Value::Null);
+    rig.metrics.proxy.upstream_suspended(true);
+    assert!(told().await.as_str().unwrap().starts_with("not reached"));
+    // What is wrong with the files comes first.
+    rig.snapshots
+        .send_modify(|snapshot| Arc::make_mut(snapshot).status.control_api_error = Some("no CA".to_owned()));
+    assert_eq!(told().await, "no CA");
 }
 
 #[tokio::test]
@@ -388,6 +461,8 @@ async fn the_document_and_the_routes_are_the_same() {
     let status = rig.client().get("/v1/status").await.unwrap();
     let partition = rig.client().get("/v1/partitions").await.unwrap()["partitions"][0].clone();
     let timeline = rig.client().get("/v1/ports/Ethernet0/timeline").await.unwrap();
+    rig.decisions.record("port", "Ethernet0", "ready", None);
+    let decision = rig.client().get("/v1/decisions").await.unwrap()["decisions"][0].clone();
     for (schema, value) in [
         ("Port", &port),
         ("Machine", &port["machines"][0]),
@@ -395,6 +470,7 @@ async fn the_document_and_the_routes_are_the_same() {
         ("Status", &status),
         ("Partition", &partition),
         ("Timeline", &timeline),
+        ("Decision", &decision),
     ] {
         let documented: BTreeSet<&String> =
             schemas[schema]["properties"].as_object().unwrap().keys().collect();

@@ -170,7 +170,8 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
             "ports": state.metrics.advertise.states(),
         },
         "leak_method": status.leak_method,
-        "control_api_error": status.control_api_error,
+        "control_api_error": status.control_api_error.as_deref().or_else(|| unreached(state)),
+        "control_plane": status.control_plane,
         "waiting": status.waiting,
         "conflicts": status.conflicts,
         "rejected": status.rejected,
@@ -194,6 +195,12 @@ pub(crate) fn unready(snapshot: &Snapshot) -> Vec<String> {
         reasons.push("degraded".to_owned());
     }
     reasons
+}
+
+/// The files of the control API may be good, and nobody there.
+fn unreached(state: &AdminState) -> Option<&'static str> {
+    let told = "not reached several times in a row; tried again with pauses";
+    state.metrics.proxy.is_upstream_suspended().then_some(told)
 }
 
 /// Machines on each boot port.

@@ -187,7 +187,10 @@ fn refusal_of(
 pub(super) fn unanswered(incomer: &Incomer<'_>, error: &UpstreamError, request_id: &str) -> Refusal {
     incomer.port.shared.metrics.proxy.upstream_error(error.code());
     tracing::warn!(port = %incomer.port.listener.port, request_id, error = %error, "control API did not answer");
-    refusal(error)
+    let refusal = refusal(error);
+    // The machine's boot comes to a halt here: its timeline says so.
+    incomer.report(None, ProxyStep::Api { status: refusal.status.as_u16() });
+    refusal
 }
 
 /// What a machine is told of a control API that gave no answer.

@@ -43,8 +43,12 @@ impl Discovery {
         }
         let made = self.start_upstream(spec, Upstream::new).await;
         let mut current = shared.upstream.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = made.is_none();
         if let Some((_, cancel)) = std::mem::replace(&mut *current, made) {
             cancel.cancel();
+        }
+        if gone {
+            shared.metrics.proxy.upstream_gone();
         }
     }
 

@@ -203,7 +203,7 @@ async fn script(incomer: &Incomer<'_>) -> Outcome {
         && port.shared.once.is_due(&port.listener.port, once).await
     {
         let mut context = PortContext::clone(&context);
-        once.profile.apply(&mut context.settings);
+        once.profile.apply(context.settings_mut());
         let made = rendered(port, &context, mac).await?;
         // Used up only now: a template that cannot be rendered leaves it for the next try.
         if port.shared.once.take(&port.listener.port, once).await {

@@ -256,7 +256,7 @@ fn a_port_overrides_router_variables_and_nothing_else() {
     let of_partition = of_partition.clone();
     let (ra, adv_prefix, dhcp6) =
         (of_partition.ra.clone(), of_partition.adv_prefix, of_partition.dhcp6.clone());
-    assert_eq!(Partition { ra, adv_prefix, dhcp6, ..of_port.clone() }, of_partition);
+    assert_eq!(Partition { ra, adv_prefix, dhcp6, ..Partition::clone(of_port) }, *of_partition);
     assert_eq!(desired.ports[&"Ethernet0".parse().unwrap()].own, None);
 }
 

@@ -54,6 +54,7 @@ fn nothing_configured_means_nothing_to_do() {
             },
             partitions: BTreeMap::new(),
             ports: BTreeMap::new(),
+            logger: Logger::default(),
             rejected: Vec::new(),
             warnings: Vec::new(),
         }
@@ -68,7 +69,7 @@ fn defaults_are_those_of_the_tables() {
     assert_eq!(desired.global.chassis_mac, "52:54:00:aa:00:01".parse().ok());
     let id: PartitionId = "p1".parse().unwrap();
     assert_eq!(
-        desired.partitions[&id],
+        *desired.partitions[&id],
         Partition {
             id: id.clone(),
             prefix: "2001:db8::/56".parse().unwrap(),

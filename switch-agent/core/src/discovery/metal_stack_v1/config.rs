@@ -96,7 +96,7 @@ mod tests {
             })
         );
         let mut plain = context("Ethernet4");
-        plain.settings.ntp_servers.clear();
+        plain.settings_mut().ntp_servers.clear();
         let value = serde_json::to_value(super::document(&plain, issued(), &Map::new())).unwrap();
         assert_eq!(value["debug"], false);
         assert!(value.get("logging").is_none() && value.get("ntp_servers").is_none());

@@ -92,7 +92,7 @@ impl PartitionFacts {
 
     /// The port's context as machines are told of it: what the partition's row leaves out is the API's.
     pub fn complete(&self, mut context: PortContext) -> PortContext {
-        let settings = &mut context.settings;
+        let settings = context.settings_mut();
         let rows_own = settings.boot_profile.is_some()
             || !settings.boot_root_paths.is_empty()
             || settings.boot_kernel_url.is_some()
@@ -144,8 +144,8 @@ mod tests {
     fn facts_fill_what_the_row_leaves_out() {
         let facts = answer(&|_| {}).unwrap();
         let mut bare = context("Ethernet4");
-        bare.settings.ntp_servers.clear();
-        bare.settings.ra.rdnss.clear();
+        bare.settings_mut().ntp_servers.clear();
+        bare.settings_mut().ra.rdnss.clear();
         let full = facts.complete(bare.clone()).settings;
         assert_eq!(full.boot_kernel_url.as_deref(), Some("https://i/kernel"));
         assert_eq!(full.boot_initrd_urls, ["https://i/initrd"]);
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(full.ra.rdnss, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
 
         let mut own = context("Ethernet4");
-        own.settings.boot_kernel_url = Some("http://c/k".to_owned());
+        own.settings_mut().boot_kernel_url = Some("http://c/k".to_owned());
         let kept = facts.complete(own.clone()).settings;
         assert_eq!(kept, own.settings, "the row's own are not mixed with the API's");
     }

@@ -206,6 +206,27 @@ fn nothing_is_planned_while_a_source_is_unknown() {
     }
 }
 
+/// Whoever counts sources goes by the list.
+#[test]
+fn unknown_sources_are_those_of_the_list() {
+    use crate::observed::Source;
+    use crate::status::SOURCES;
+    let mut rig = one_port();
+    rig.converge();
+    let desired = crate::desired::Desired::from_config(&rig.config());
+    let mut observed = rig.observe();
+    let unknown = || "down".to_owned();
+    observed.config = Source::Unknown(unknown());
+    observed.state = Source::Unknown(unknown());
+    observed.appl = Source::Unknown(unknown());
+    observed.kernel = Source::Unknown(unknown());
+    observed.frr = Source::Unknown(unknown());
+    observed.ledger = Source::Unknown(unknown());
+    let status = crate::plan::plan(&desired, &observed).status;
+    let told: std::collections::BTreeSet<&str> = status.unknown.keys().map(String::as_str).collect();
+    assert_eq!(told, SOURCES.into());
+}
+
 #[test]
 fn service_addresses_live_on_a_loopback_of_ours() {
     let mut rig = one_port();

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::rig::{Rig, port};
+use crate::observed::Reboot;
 use crate::row::fields;
 use crate::sim::Daemon;
 use crate::status::{Phase, Verdict};
@@ -70,6 +71,10 @@ enum Event {
     SwssRestart,
     /// Critical daemons restart swss as a whole; vrfmgrd alone is the exception that was observed to matter.
     VrfmgrdRestart,
+    /// The flag alone; what a reboot does besides are restarts of swss and of the agent.
+    Reboot {
+        under_way: bool,
+    },
     Pass {
         crash_after: Option<usize>,
     },
@@ -85,7 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (ports.clone(), partitions.clone()).prop_map(|(port, partition)| Event::BootPort { port, partition }),
         2 => ports.clone().prop_map(|port| Event::NoBootPort { port }),
-        4 => (partitions.clone(), 0..7u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
+        4 => (partitions.clone(), 0..8u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
         1 => partitions.prop_map(|partition| Event::NoPartition { partition }),
         1 => any::<bool>().prop_map(|up| Event::AdminStatus { up }),
         2 => ports.clone().prop_map(|port| Event::ForeignBind { port }),
@@ -97,6 +102,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..FOREIGN_ROUTES.len(), any::<bool>()).prop_map(|(route, present)| Event::ForeignRoute { route, present }),
         1 => Just(Event::SwssRestart),
         1 => Just(Event::VrfmgrdRestart),
+        1 => any::<bool>().prop_map(|under_way| Event::Reboot { under_way }),
         10 => proptest::option::weighted(0.3, 0..6usize).prop_map(|crash_after| Event::Pass { crash_after }),
         10 => (1..40usize, any::<u64>()).prop_map(|(count, seed)| Event::Steps { count, seed }),
     ]
@@ -118,6 +124,7 @@ fn apply(rig: &mut Rig, event: &Event) {
                 6 => {
                     &[("leak_prefix@", "2001:db8:a92::/64,2001:db8:a93::/64,::/0"), ("leak_vrf", "VrfTenant")]
                 }
+                7 => &[("isolate", "disabled")],
                 _ => &[],
             };
             rig.partition(PARTITIONS[partition], &prefix, extra);
@@ -168,6 +175,7 @@ fn apply(rig: &mut Rig, event: &Event) {
             rig.switch.swss_restart();
         }
         Event::VrfmgrdRestart => rig.switch.restart(Daemon::Vrfmgrd),
+        Event::Reboot { under_way } => rig.switch.set_reboot(under_way.then_some(Reboot::Warm)),
         Event::Pass { crash_after } => {
             rig.pass(crash_after);
         }
@@ -197,6 +205,7 @@ fn assert_settled(rig: &Rig) {
     rig.assert_foreign_untouched();
     let plan = rig.plan();
     assert!(plan.actions.is_empty(), "not idle: {:?}", plan.actions);
+    rig.assert_fences_fit();
     for status in plan.status.ports.values() {
         let name = status.port.as_str();
         match status.phase {
@@ -248,6 +257,7 @@ proptest! {
             }
         }
         apply(&mut rig, &Event::AdminStatus { up: true });
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         assert_settled(&rig);
         let status = rig.plan().status;
@@ -282,6 +292,7 @@ proptest! {
         for id in PARTITIONS {
             rig.switch.config_del("BOOT_NETWORK_PARTITION", id);
         }
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         prop_assert!(rig.written.is_empty(), "left behind: {:?}", rig.written);
     }
@@ -293,6 +304,7 @@ proptest! {
         for event in &events {
             apply(&mut rig, event);
         }
+        apply(&mut rig, &Event::Reboot { under_way: false });
         rig.converge();
         assert_settled(&rig);
     }

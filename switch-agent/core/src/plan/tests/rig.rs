@@ -6,16 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::Action;
 use crate::desired::Desired;
 use crate::frr::FrrObserved;
-use crate::name::{PortName, VrfName};
+use crate::isolate::{ACL_TABLE_IPV4, acl_table_name};
+use crate::name::{PortKind, PortName, VrfName};
 use crate::observed::{AdvertiserState, Observed, Runtime, Source};
 use crate::ownership::Ledger;
 use crate::plan::{Plan, plan};
-use crate::row::{CONFIG_TABLES, ConfigDb, Fields, fields, without_placeholder};
+use crate::row::{CONFIG_TABLES, ConfigDb, Fields, fields, leaf_list, without_placeholder};
 use crate::service::UpstreamState;
 use crate::sim::SimSwitch;
+use crate::status::{ALL_ROWS, Status};
 
 /// Passes that a written object is left alone for; stands in for the reconciler's clock.
 const COOLING_PASSES: u32 = 4;
+/// Passes after which an object that waits for the same thing is overdue.
+const PATIENCE_PASSES: u32 = 3;
 
 pub(super) struct Rig {
     pub(super) switch: SimSwitch,
@@ -26,6 +30,8 @@ pub(super) struct Rig {
     /// Every zero-lifetime burst, by port.
     pub(super) finals: Vec<PortName>,
     cooling: BTreeMap<String, u32>,
+    /// Passes that objects have waited for what they wait for.
+    waits: BTreeMap<(String, String), u32>,
     /// Rows that somebody else wrote into SONiC's tables.
     foreign: BTreeMap<(String, String), Fields>,
 }
@@ -52,6 +58,7 @@ impl Rig {
             written: BTreeSet::new(),
             finals: Vec::new(),
             cooling: BTreeMap::new(),
+            waits: BTreeMap::new(),
             foreign: BTreeMap::new(),
         }
     }
@@ -103,6 +110,24 @@ impl Rig {
             runtime: self.runtime.clone(),
             backing_off: BTreeMap::new(),
             cooling: self.cooling.keys().cloned().collect(),
+            overdue: self.overdue(),
+        }
+    }
+
+    fn overdue(&self) -> BTreeSet<String> {
+        let overdue = self.waits.iter().filter(|(_, passes)| **passes >= PATIENCE_PASSES);
+        overdue.map(|((object, _), _)| object.clone()).collect()
+    }
+
+    fn note_waits(&mut self, status: &Status) {
+        let mut before = std::mem::take(&mut self.waits);
+        if status.waiting.iter().any(|waiting| waiting.object == ALL_ROWS) {
+            return;
+        }
+        for waiting in &status.waiting {
+            let entry = (waiting.object.clone(), waiting.on.clone());
+            let passes = before.remove(&entry).map_or(0, |passes| (passes + 1).min(PATIENCE_PASSES));
+            self.waits.insert(entry, passes);
         }
     }
 
@@ -119,7 +144,8 @@ impl Rig {
         }
         self.cooling.retain(|_, waits| *waits > 0);
         self.runtime.advertisers.retain(|_, state| *state != AdvertiserState::Ceasing);
-        let actions = self.plan().actions;
+        let Plan { actions, status } = self.plan();
+        self.note_waits(&status);
         let count = crash_after.unwrap_or(usize::MAX).min(actions.len());
         for action in &actions[..count] {
             self.carry_out(action);
@@ -127,6 +153,7 @@ impl Rig {
         if crash_after.is_some() {
             self.runtime = Runtime::default();
             self.cooling.clear();
+            self.waits.clear();
         }
         actions[..count].iter().map(Action::kind).collect()
     }
@@ -137,7 +164,8 @@ impl Rig {
             self.switch.settle(10_000);
             assert!(self.switch.is_idle(), "the switch does not come to rest");
             let acted = self.pass(None);
-            if acted.is_empty() && self.cooling.is_empty() && self.switch.is_idle() {
+            let patient = self.waits.values().any(|passes| *passes < PATIENCE_PASSES);
+            if acted.is_empty() && self.cooling.is_empty() && !patient && self.switch.is_idle() {
                 return;
             }
         }
@@ -222,6 +250,7 @@ impl Rig {
     }
 
     fn write(&mut self, table: &str, key: &str, row: Fields) {
+        self.check_gates();
         let id = format!("{table}|{key}");
         assert!(!self.foreign.contains_key(&(table.to_owned(), key.to_owned())), "{id} is foreign");
         self.written.insert(id);
@@ -229,9 +258,17 @@ impl Rig {
     }
 
     fn delete(&mut self, table: &str, key: &str) {
+        self.check_gates();
         let id = format!("{table}|{key}");
         assert!(self.written.remove(&id), "{id} was not written by the agent");
         self.switch.config_del(table, key);
+    }
+
+    /// swss has its ports, and no reboot carries CONFIG_DB over.
+    fn check_gates(&self) {
+        let (state, appl, _) = self.switch.observe();
+        assert!(appl.port_init_done, "a row before PortInitDone");
+        assert_eq!(state.reboot, None, "a row in a reboot");
     }
 
     /// The preconditions that `Action` documents, read from the switch and not from the plan's own view.
@@ -258,6 +295,15 @@ impl Rig {
                 assert!(!state.interface_table.contains_key(port), "{port}: an earlier binding lives");
                 assert!(!appl.intf_table.contains(port) && !appl.intf_key_set.contains(port));
                 assert_eq!(master(port), None);
+                let isolated = |partition: &&std::sync::Arc<crate::desired::Partition>| {
+                    partition.vrf == *vrf && partition.isolate
+                };
+                let on_a_cable = port.kind() != PortKind::Loopback;
+                if on_a_cable && Desired::from_config(&config).partitions.values().find(isolated).is_some() {
+                    for table in [acl_table_name(vrf).as_str(), ACL_TABLE_IPV4] {
+                        assert!(self.fenced_by(table).contains(port), "{port} is bound before {table}");
+                    }
+                }
             }
             Action::AddAddress { port, .. } => {
                 let vrf = row(port).and_then(|row| row.get("vrf_name")).unwrap();
@@ -321,6 +367,35 @@ impl Rig {
         if let Some((field, name)) = gone {
             let left = routes().find(|(_, row)| row.get(field) == Some(&name));
             assert_eq!(left, None, "{action:?}");
+        }
+    }
+
+    /// Ports that one of our ACL tables is bound to, where it denies by default.
+    fn fenced_by(&self, table: &str) -> BTreeSet<PortName> {
+        let config = self.config();
+        let denies = config.row("ACL_RULE", &format!("{table}|DEFAULT_RULE")).is_some();
+        let row = config.row("ACL_TABLE", table).filter(|_| denies);
+        let ports = row.and_then(|row| row.get("ports@")).cloned().unwrap_or_default();
+        leaf_list(&ports).map(port).collect()
+    }
+
+    /// At rest, IPv4 is dropped on exactly the ports that are isolated, and those are all that are in the VRF
+    /// of a partition with the role.
+    pub(super) fn assert_fences_fit(&self) {
+        let config = self.config();
+        let tables = config.table("ACL_TABLE").map(|(name, _)| name);
+        let v6: BTreeSet<PortName> =
+            tables.filter(|name| *name != ACL_TABLE_IPV4).flat_map(|name| self.fenced_by(name)).collect();
+        assert_eq!(self.fenced_by(ACL_TABLE_IPV4), v6);
+        let desired = Desired::from_config(&config);
+        for port in desired.ports.values() {
+            let Some(partition) = desired.partition_of(port).filter(|partition| partition.isolate) else {
+                continue;
+            };
+            let row = config.row(port.name.kind().interface_table(), port.name.as_str());
+            let bound =
+                row.and_then(|row| row.get("vrf_name")).is_some_and(|vrf| vrf == partition.vrf.as_str());
+            assert!(!bound || v6.contains(&port.name), "{} is not isolated", port.name);
         }
     }
 

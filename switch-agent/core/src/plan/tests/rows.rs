@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::rig::Rig;
-use crate::row::{Fields, fields};
+use crate::control_plane::control_plane;
+use crate::desired::Desired;
+use crate::row::{ConfigDb, Fields, fields};
 
 /// `sonic-package/yang/check` judges this file by SONiC's models.
 const JUDGED: &str = include_str!("../../../../../sonic-package/yang/cases/agent-rows.json");
@@ -51,10 +53,26 @@ fn rows_written_are_those_that_yang_judges() {
     for vrf in ["VrfBoot-p1", "VrfBoot-wdwtl4l"] {
         frrcfgd[format!("VRF|{vrf}")] = json!({});
     }
+    let proposed = proposed();
     let written = json!({"accepted": [
         {"case": "what the agent writes for two partitions", "rows": bgpcfgd},
         {"case": "their leak by leak_method frr-mgmt", "rows": frrcfgd},
+        {"case": "what the agent proposes beside control-plane ACLs", "rows": proposed},
     ]});
     let judged: Value = serde_json::from_str(JUDGED).unwrap();
     assert!(judged == written, "sonic-package/yang/cases/agent-rows.json should be:\n{written:#}");
+}
+
+/// Beside an operator's table that arms caclmgrd's DROP.
+fn proposed() -> BTreeMap<String, Fields> {
+    let mut config = ConfigDb::default();
+    config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8:0:100::/56")]));
+    let ssh = fields([("type", "CTRLPLANE"), ("services@", "SSH"), ("stage", "ingress")]);
+    config.insert("ACL_TABLE", "SSH_ONLY", ssh);
+    let rule = fields([("PRIORITY", "9999"), ("PACKET_ACTION", "ACCEPT"), ("SRC_IP", "10.0.0.0/8")]);
+    config.insert("ACL_RULE", "SSH_ONLY|RULE_1", rule);
+    let found = control_plane(&config, &Desired::from_config(&config)).unwrap();
+    let rows = found.rows_in_config_db().into_iter();
+    rows.flat_map(|(table, rows)| rows.into_iter().map(move |(key, row)| (format!("{table}|{key}"), row)))
+        .collect()
 }

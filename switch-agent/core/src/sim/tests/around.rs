@@ -54,6 +54,30 @@ fn restarting_swss_brings_everything_back_with_new_indexes() {
 }
 
 #[test]
+fn a_warm_restart_of_swss_keeps_the_kernel_and_writes_state_anew() {
+    let mut switch = bound();
+    let before = switch.observe();
+    switch.swss_warm_restart();
+    assert_eq!(switch.observe().0, StateDb::default());
+    let effects = settle(&mut switch);
+    let kernel = |effect: &&Effect| {
+        matches!(
+            effect,
+            Effect::VrfAdd { .. } | Effect::VrfDel { .. } | Effect::SetMaster { .. } | Effect::AddrAdd { .. }
+        )
+    };
+    assert_eq!(effects.iter().find(kernel), None);
+    assert_eq!(switch.observe(), before);
+    // A VRF that was there is still vrfmgrd's to take away.
+    switch.config_del("INTERFACE", &address_key("Ethernet0"));
+    switch.config_del("INTERFACE", "Ethernet0");
+    settle(&mut switch);
+    switch.config_del("VRF", "Vrf1");
+    settle(&mut switch);
+    assert!(switch.link("Vrf1").is_none());
+}
+
+#[test]
 fn reloading_the_configuration_replaces_it_without_notifications() {
     let mut switch = bound();
     let mut config = switch.config().clone();

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::reconciler::DecisionLog;
 
 #[tokio::test]
 async fn followers_and_connections_are_bounded() {
@@ -76,7 +77,15 @@ async fn a_stop_ends_followers_and_removes_the_socket() {
 
 fn state() -> AdminState {
     let (_, snapshots) = watch::channel(Arc::new(Snapshot::starting()));
-    AdminState { snapshots, hub: Hub::default(), metrics: Metrics::default(), jwks: Arc::new(json!({})) }
+    let (inspector, _) = inspection(Waker::default());
+    AdminState {
+        snapshots,
+        hub: Hub::default(),
+        metrics: Metrics::default(),
+        jwks: Arc::new(json!({})),
+        decisions: DecisionLog::default(),
+        inspector,
+    }
 }
 
 async fn bind(socket: Option<&Path>, address: Option<&str>) -> Result<AdminServer, AdminError> {

@@ -174,7 +174,8 @@ async fn path_rules_are_kept() {
     let port = proxy
         .open("Ethernet8", |service| {
             let rules = ["!GET /v1/secrets/**", "GET /v1/**"];
-            service.context.settings.api_allow = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+            service.context.settings_mut().api_allow =
+                rules.iter().map(|rule| rule.parse().unwrap()).collect();
         })
         .await;
     let bearer = bearer(&token(port).await);

@@ -154,8 +154,8 @@ async fn a_machine_that_never_reads_is_cut() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), cut).await.expect("the proxy must cut it");
-    // Not before it was given its time.
-    assert!(moved.elapsed() > Duration::from_millis(300), "{:?}", moved.elapsed());
+    // Not before it was given its time, some of which a busy machine may have spent between two writes.
+    assert!(moved.elapsed() > Duration::from_millis(100), "{:?}", moved.elapsed());
 }
 
 #[tokio::test]

@@ -13,7 +13,9 @@ async fn boot_document_follows_the_context() {
     let proxy = Proxy::new();
     let config = proxy.directory.write("config.json", r#"{"image": "debian"}"#);
     let port = proxy
-        .open("Ethernet0", |service| service.context.settings.machine_config_file = Some(config.clone()))
+        .open("Ethernet0", |service| {
+            service.context.settings_mut().machine_config_file = Some(config.clone())
+        })
         .await;
     let reply = ask(port, "GET /v1/boot", "", "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -52,7 +54,9 @@ async fn an_unknown_machine_gets_facts_but_no_token() {
 async fn ipxe_scripts_of_the_own_partition_only() {
     let proxy = Proxy::new();
     let port = proxy
-        .open("Ethernet0", |service| service.context.settings.boot_kernel_url = Some("http://c/k".to_owned()))
+        .open("Ethernet0", |service| {
+            service.context.settings_mut().boot_kernel_url = Some("http://c/k".to_owned())
+        })
         .await;
     for path in ["GET /boot.ipxe", "GET /p1/boot.ipxe"] {
         let reply = ask(port, path, "", "").await;
@@ -212,12 +216,12 @@ async fn the_control_api_is_refused_in_the_prefixes_of_open_ports() {
     proxy.open("Ethernet0", |_| {}).await;
     proxy.open("Ethernet4", |_| {}).await;
     assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
-    proxy.open("Ethernet8", |service| service.context.settings.prefix = other).await;
+    proxy.open("Ethernet8", |service| service.context.settings_mut().prefix = other).await;
     assert!(refused("2001:db8::5") && refused("2001:db8:7::5"));
     // The partition of the last port that had it gets another prefix.
     let (services, _) = proxy.discovery.observed();
     let mut moved = services.into_values().find(|service| service.context.settings.prefix == other).unwrap();
-    moved.context.settings.prefix = "2001:db8::/56".parse().unwrap();
+    moved.context.settings_mut().prefix = "2001:db8::/56".parse().unwrap();
     proxy.discovery.set(moved).await.unwrap();
     assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
 }

@@ -276,7 +276,7 @@ async fn what_is_not_allowed_is_not_forwarded() {
     let port = proxy
         .open("Ethernet8", |service| {
             let rules = ["!POST /api.v1.BootService/SuperUserPassword", "POST|GET /**"];
-            service.context.settings.api_allow = rules.map(|rule| rule.parse().unwrap()).to_vec();
+            service.context.settings_mut().api_allow = rules.map(|rule| rule.parse().unwrap()).to_vec();
         })
         .await;
     let machine = Machine::boot(port).await;

@@ -65,7 +65,9 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     let (proxy, ca) = (Proxy::with(limits), Ca::new());
     let config = proxy.directory.write("config.json", "{}");
     let port = proxy
-        .open("Ethernet0", |service| service.context.settings.machine_config_file = Some(config.clone()))
+        .open("Ethernet0", |service| {
+            service.context.settings_mut().machine_config_file = Some(config.clone())
+        })
         .await;
     let bearer = bearer(&token(port).await);
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -83,6 +85,9 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     let after: u64 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&after), "{after}");
     assert!(proxy.metric("switch_agent_proxy_upstream_suspended 1"));
+    let boots = proxy.discovery.shared.hub.boots(&"Ethernet0".parse().unwrap());
+    let api = boots[0].entries.iter().find(|entry| entry.stage.kind() == "api").unwrap();
+    assert_eq!((api.count, api.detail.as_deref()), (4, Some("503")), "the timeline says where it stopped");
     // What needs no control API is served all the same.
     for line in ["GET /v1/boot", "GET /boot.ipxe", "GET /healthz"] {
         assert_eq!(ask(port, line, "", "").await.status, 200, "{line}");
@@ -105,6 +110,30 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(proxy.metric("switch_agent_proxy_upstream_suspended 0"));
+}
+
+/// What is not configured any more raises no alarm.
+#[tokio::test]
+async fn an_api_that_is_configured_no_more_leaves_no_figures() {
+    let (proxy, ca) = (Proxy::with(fast()), Ca::new());
+    let api = Api::start(&ca, &["127.0.0.1"], true).await;
+    assert!(proxy.metric("switch_agent_proxy_upstream_usable 1"));
+    let expiry = "switch_agent_proxy_certificate_expiry_timestamp_seconds{";
+    for file in [proxy.directory.write("ca.pem", &ca.pem), proxy.directory.write("broken.pem", "-----")] {
+        proxy.discovery.set_upstream(Some(api.spec("127.0.0.1", &file))).await;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let told = || match file.contains("broken") {
+            true => proxy.metric("switch_agent_proxy_upstream_usable 0"),
+            false => proxy.metrics.encode().contains(expiry),
+        };
+        while !told() {
+            assert!(Instant::now() < deadline, "{file}: {}", proxy.metrics.encode());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    proxy.discovery.set_upstream(None).await;
+    assert!(proxy.metric("switch_agent_proxy_upstream_usable 1"));
+    assert!(!proxy.metrics.encode().contains(expiry));
 }
 
 /// A slow or failing path of one machine must not shut out the others.
@@ -152,7 +181,7 @@ async fn a_stream_survives_every_reload() {
     flows().await;
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 200, "the old client stays");
     let mut service = proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context.settings.ntp_servers.clear();
+    service.context.settings_mut().ntp_servers.clear();
     service.context.alias = "new".to_owned();
     proxy.discovery.set(service).await.unwrap();
     proxy.discovery.set_upstream(Some(api.spec("localhost", "/nonexistent"))).await;

@@ -207,7 +207,7 @@ pub(super) fn unplugged() -> LinkEvent {
 }
 
 /// A partition as its row describes it, defaults and all.
-fn partition() -> Partition {
+fn partition() -> Arc<Partition> {
     let mut config = ConfigDb::default();
     config.insert("BOOT_NETWORK_PARTITION", "p1", fields([("prefix", "2001:db8::/56")]));
     Desired::from_config(&config).partitions.into_values().next().unwrap()

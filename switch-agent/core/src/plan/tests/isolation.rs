@@ -1,0 +1,119 @@
+//! Isolation: which rows, and what is claimed of them.
+
+use super::rig::Rig;
+use crate::desired::Desired;
+use crate::observed::{Observed, Source, StateDb};
+use crate::plan::plan;
+use crate::row::fields;
+use crate::status::{IsolationStatus, Status, Verdict};
+
+const VRF_TABLE: &str = "BOOTNET_VrfBoot-p1";
+
+fn converged() -> Rig {
+    let mut rig = Rig::new(&["Ethernet0", "Ethernet4", "Ethernet8"]);
+    rig.partition("p1", "2001:db8::/56", &[]);
+    rig.boot_port("Ethernet0", "p1");
+    rig.converge();
+    rig
+}
+
+fn ipv4_ports(rig: &Rig) -> Option<String> {
+    Some(rig.config().row("ACL_TABLE", "BOOTNET_IPV4")?["ports@"].clone())
+}
+
+/// The status where orchagent says something else of the ACLs.
+fn told(rig: &Rig, tell: impl Fn(&mut StateDb)) -> Status {
+    let mut observed: Observed = rig.observe();
+    if let Source::Known(state) = &mut observed.state {
+        tell(state);
+    }
+    plan(&Desired::from_config(&rig.config()), &observed).status
+}
+
+fn isolation(status: &Status) -> &IsolationStatus {
+    &status.partitions.values().next().unwrap().isolation
+}
+
+#[test]
+fn one_table_drops_ipv4_on_the_isolated_ports_of_all_partitions() {
+    let mut rig = converged();
+    assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet0"));
+    rig.partition("p2", "2001:db8:0:100::/56", &[]);
+    rig.boot_port("Ethernet4", "p2");
+    rig.partition("p3", "2001:db8:0:200::/56", &[("isolate", "disabled")]);
+    rig.boot_port("Ethernet8", "p3");
+    rig.converge();
+    assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet0,Ethernet4"));
+    assert_eq!(rig.config().table("ACL_TABLE").count(), 3);
+    // A partition that is removed keeps its ports fenced until they are out, and takes them along.
+    rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
+    rig.pass(None);
+    assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet0,Ethernet4"));
+    rig.converge();
+    assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet4"));
+    rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet4");
+    rig.converge();
+    assert_eq!(rig.config().table("ACL_TABLE").chain(rig.config().table("ACL_RULE")).count(), 0);
+}
+
+#[test]
+fn isolation_is_claimed_when_orchagent_says_so() {
+    let rig = converged();
+    let status = rig.plan().status;
+    assert_eq!((isolation(&status), status.verdict), (&IsolationStatus::Active, Verdict::Converged));
+    for (table, key) in [(true, VRF_TABLE), (true, "BOOTNET_IPV4"), (false, "BOOTNET_IPV4|DEFAULT_RULE")] {
+        for says in [Some("Inactive"), Some("Pending creation"), None] {
+            let status = told(&rig, |state| {
+                let rows = if table { &mut state.acl.tables } else { &mut state.acl.rules };
+                match says {
+                    Some(says) => _ = rows.insert(key.to_owned(), says.to_owned()),
+                    None => _ = rows.remove(key),
+                }
+            });
+            assert_eq!(status.verdict, Verdict::Converging, "{key} {says:?}");
+            let IsolationStatus::Pending(on) = isolation(&status) else { panic!("{:?}", isolation(&status)) };
+            assert!(on.contains(key) && says.is_none_or(|says| on.contains(says)), "{on}");
+            assert!(status.waiting.iter().any(|waiting| waiting.on == *on), "{:?}", status.waiting);
+        }
+    }
+}
+
+#[test]
+fn a_release_that_does_not_tell_is_not_waited_for() {
+    let rig = converged();
+    let status = told(&rig, |state| state.acl = crate::observed::AclState::default());
+    assert!(matches!(isolation(&status), IsolationStatus::Unknown(_)), "{:?}", isolation(&status));
+    assert_eq!(status.verdict, Verdict::Converged);
+}
+
+#[test]
+fn a_partition_without_ports_or_without_the_role_claims_nothing() {
+    let mut rig = converged();
+    rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
+    rig.converge();
+    let status = rig.plan().status;
+    assert!(matches!(isolation(&status), IsolationStatus::Pending(_)));
+    assert_eq!(status.verdict, Verdict::Converged);
+    rig.switch.config_set("BOOT_NETWORK_PARTITION", "p1", fields([("isolate", "disabled")]));
+    rig.converge();
+    assert_eq!(isolation(&rig.plan().status), &IsolationStatus::Off);
+}
+
+#[test]
+fn tables_of_others_on_a_boot_port_are_told_and_left_alone() {
+    let mut rig = converged();
+    let table = |kind: &'static str, stage: &'static str, ports: &'static str| {
+        fields([("type", kind), ("stage", stage), ("ports@", ports)])
+    };
+    rig.foreign_set("ACL_TABLE", "DATAACLV6", table("l3v6", "ingress", "Ethernet0,Ethernet8"));
+    rig.foreign_set("ACL_TABLE", "OUT", table("L3", "egress", "Ethernet0"));
+    rig.foreign_set("ACL_TABLE", "EVERFLOW", table("MIRROR", "ingress", "Ethernet0"));
+    rig.foreign_set("ACL_TABLE", "SSH_ONLY", fields([("type", "CTRLPLANE"), ("services@", "SSH")]));
+    rig.foreign_set("ACL_TABLE", "ELSEWHERE", table("L3", "ingress", "Ethernet8"));
+    rig.converge();
+    let conflicts = rig.plan().status.conflicts;
+    let objects: Vec<&str> = conflicts.iter().map(|conflict| conflict.object.as_str()).collect();
+    assert_eq!(objects, ["ACL_TABLE|DATAACLV6"]);
+    assert!(conflicts[0].reason.contains("Ethernet0 "), "{}", conflicts[0].reason);
+    rig.assert_foreign_untouched();
+}
