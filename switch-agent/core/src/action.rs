@@ -72,6 +72,9 @@ pub enum Action {
     /// Starts or reconfigures the port's advertiser. Precondition: binding, address, link-local observed;
     /// where the proxy role is on, its listener is open.
     SetAdvertiser(Box<AdvertiserSpec>),
+    /// Deletes a row of the leak that is as wanted but not in FRR, so that it can be written anew: the daemon
+    /// that reads it believes it done. Precondition: FRR was read some time after the row was written.
+    RenewLeakRow { row: OwnedLeakRow, wanted: Fields },
     /// Brings FRR's running configuration to the wanted set. Precondition: addresses observed.
     ApplyLeak(FrrDelta),
     /// Writes a row of the leak. Precondition: the rows before it are in effect, addresses observed.
@@ -84,7 +87,7 @@ impl Action {
         match self {
             Action::RecordLedger(_) => 0,
             // Planned in their order, and sorting is stable.
-            Action::WithdrawLeak(_) | Action::DeleteLeakRow(_) => 1,
+            Action::WithdrawLeak(_) | Action::DeleteLeakRow(_) | Action::RenewLeakRow { .. } => 1,
             Action::CeaseAdvertiser { .. } => 2,
             Action::CloseService { .. } => 3,
             Action::RemoveConvenienceLinkLocal { .. } => 4,
@@ -128,6 +131,10 @@ impl Action {
             Action::BindInterface { port, .. } | Action::RepairBinding { port, .. } => base_row(port),
             Action::DeleteVrf(owned) => format!("VRF|{}", owned.name()),
             Action::DeleteAcl(owned) => format!("{}|{}", owned.table(), owned.key()),
+            // That of the row to be written, so that each time takes longer.
+            Action::RenewLeakRow { row, wanted } => {
+                format!("{}|{} {:08x}", row.table(), row.key(), digest(wanted))
+            }
             Action::DeleteLeakRow(owned) => format!("{}|{}", owned.table(), owned.key()),
             // With what it says: a row that has to change is not held up by having been written a moment ago.
             Action::SetAcl { table, key, row } | Action::SetLeakRow { table, key, row } => {
@@ -172,6 +179,7 @@ impl Action {
             Action::ApplyLeak(_) => "apply-leak",
             Action::SetLeakRow { .. } => "set-leak-row",
             Action::DeleteLeakRow(_) => "delete-leak-row",
+            Action::RenewLeakRow { .. } => "renew-leak-row",
         }
     }
 }

@@ -23,6 +23,7 @@ impl Daemon for Frrcfgd {
         "BGP_GLOBALS_AF_NETWORK",
         "STATIC_ROUTE",
     ];
+    const SEES_EVERY_DELETION: bool = false;
 
     fn row(&mut self, table: &str, key: &str, row: Option<&Fields>) -> Vec<Vec<String>> {
         let id = (table.to_owned(), key.to_owned());

@@ -33,6 +33,9 @@ pub(super) trait Daemon {
     /// Tables that it follows, in the order in which it reads them when it starts.
     const TABLES: &'static [&'static str];
 
+    /// Whether a deletion counts as such though the row is back when it is looked at.
+    const SEES_EVERY_DELETION: bool;
+
     /// Configuration lines for a row as it is now; `None`: it is gone. One batch of lines is one `vtysh`.
     fn row(&mut self, table: &str, key: &str, row: Option<&Fields>) -> Vec<Vec<String>>;
 }
@@ -83,7 +86,7 @@ fn serve<D: Daemon>(args: &Args, mut daemon: D) -> Result<(), Error> {
     for table in D::TABLES {
         let keys: Vec<String> = redis.keys(format!("{table}{separator}*"))?;
         for name in keys {
-            change(&mut daemon, &mut redis, &separator, &name, &args.pathspace)?;
+            change(&mut daemon, &mut redis, &separator, &name, false, &args.pathspace)?;
         }
     }
     loop {
@@ -93,7 +96,8 @@ fn serve<D: Daemon>(args: &Args, mut daemon: D) -> Result<(), Error> {
             continue;
         }
         let name = event.get_channel_name().strip_prefix(&channel).unwrap_or_default().to_owned();
-        change(&mut daemon, &mut redis, &separator, &name, &args.pathspace)?;
+        let deleted = D::SEES_EVERY_DELETION && kind == "del";
+        change(&mut daemon, &mut redis, &separator, &name, deleted, &args.pathspace)?;
     }
 }
 
@@ -102,13 +106,14 @@ fn change<D: Daemon>(
     redis: &mut redis::Connection,
     separator: &str,
     name: &str,
+    deleted: bool,
     pathspace: &str,
 ) -> Result<(), Error> {
     let Some((table, key)) = name.split_once(separator).filter(|(table, _)| D::TABLES.contains(table)) else {
         return Ok(());
     };
     let row: BTreeMap<String, String> = redis.hgetall(name)?;
-    let row = Some(without_placeholder(row.clone())).filter(|_| !row.is_empty());
+    let row = Some(without_placeholder(row.clone())).filter(|_| !row.is_empty() && !deleted);
     for lines in daemon.row(table, key, row.as_ref()) {
         vtysh(pathspace, &lines)?;
     }

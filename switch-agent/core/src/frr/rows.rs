@@ -29,7 +29,7 @@ use std::fmt;
 use ipnet::Ipv6Net;
 
 use super::wanted::export_routes;
-use super::{BootVrfSpec, FrrSpec, OBJECT_PREFIX, object_vrf, prefix_list_name, route_map_name};
+use super::{BootVrfSpec, FrrSpec, OBJECT_PREFIX, Running, object_vrf, prefix_list_name, route_map_name};
 use crate::name::{PortName, VrfName};
 use crate::row::{ConfigDb, Fields, fields};
 
@@ -303,6 +303,27 @@ pub(crate) fn same(present: &Fields, wanted: &Fields) -> bool {
 pub(crate) fn must_be_renewed(kind: Kind, present: &Fields, wanted: &Fields) -> bool {
     matches!(kind, Kind::Import | Kind::Instance)
         && wanted.iter().any(|(field, value)| present.get(field).is_some_and(|present| present != value))
+}
+
+/// Whether FRR's running configuration has what `wanted` stands for; `None` where that is no route and no
+/// announcement.
+pub(crate) fn in_running(running: &Running, wanted: &WantedRow) -> Option<bool> {
+    let mut parts = wanted.id.key.split('|');
+    let table = parts.next().unwrap_or_default();
+    let prefix = parts.next_back().unwrap_or_default();
+    let by = ["nexthop", "ifname"].iter().find_map(|name| wanted.row.get(*name)).map_or("blackhole", |by| by);
+    let begins = format!("{prefix} {by} ");
+    match wanted.kind {
+        Kind::Network => {
+            let instance = running.bgp.get(table)?;
+            Some(instance.has_network(prefix.parse().ok()?))
+        }
+        Kind::Out | Kind::In | Kind::Deny => {
+            let routes = running.routes.get(table);
+            Some(routes.is_some_and(|routes| routes.iter().any(|text| text.starts_with(&begins))))
+        }
+        _ => None,
+    }
 }
 
 /// Leak prefixes of `boot` that a static route cannot express, with the reason.

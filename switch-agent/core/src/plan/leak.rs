@@ -216,12 +216,12 @@ fn unknown(wanted: &WantedSet<'_>, why: &str) -> FrrPlan {
 /// with a tag: FRR would take the one for the other.
 fn lines_of_rows(frr: &FrrObserved, spec: &FrrSpec) -> Option<String> {
     let running = crate::frr::Running::parse(&frr.running_config);
-    let tagged = |vrf: &VrfName, text: &String| {
-        let mut words = text.split_ascii_whitespace();
-        text.ends_with(&format!(" nexthop-vrf {vrf}")) && words.any(|word| word == "tag")
+    let tagged = |text: &String| text.split_ascii_whitespace().any(|word| word == "tag");
+    let about = |vrf: &VrfName, table: &str, text: &String| {
+        tagged(text) && (table == vrf.as_str() || text.ends_with(&format!(" nexthop-vrf {vrf}")))
     };
-    let left =
-        spec.vrfs.keys().find(|vrf| running.routes.values().flatten().any(|text| tagged(vrf, text)))?;
+    let routes = || running.routes.iter().flat_map(|(table, routes)| routes.iter().map(move |r| (table, r)));
+    let left = spec.vrfs.keys().find(|vrf| routes().any(|(table, text)| about(vrf, table, text)))?;
     Some(format!("bgpcfgd: routes of VRF {left} withdrawn"))
 }
 

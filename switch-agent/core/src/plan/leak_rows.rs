@@ -21,7 +21,7 @@ use crate::status::Conflict;
 pub(super) struct RowsPlan {
     /// In order.
     pub(super) delete: Vec<OwnedLeakRow>,
-    /// In order: the actions, all of them rows to write.
+    /// In order: the actions, all of them rows to write, or to take away for a moment.
     pub(super) set: Vec<Action>,
     /// Rows of ours that stay or come, with their boot VRF, for the ledger.
     pub(super) ours: BTreeMap<String, VrfName>,
@@ -221,7 +221,7 @@ impl<'a> Rows<'a, '_, '_> {
         let WantedRow { id, row, vrf, .. } = wanted;
         let present = self.view.config.row(id.table, &id.key);
         if present.is_some_and(|present| rows::same(present, row)) && !going.contains(&id.to_string()) {
-            return;
+            return self.renew(wanted, plan);
         }
         let mut wait = |on: String| {
             plan.waiting.entry(vrf.clone()).or_insert(on);
@@ -245,6 +245,25 @@ impl<'a> Rows<'a, '_, '_> {
             plan.ours.insert(id.to_string(), vrf.clone());
         } else {
             wait(format!("the next try to write {id}"));
+        }
+    }
+}
+
+impl Rows<'_, '_, '_> {
+    /// A row that is as wanted and yet not in FRR: its daemon could not carry it out, or somebody else took
+    /// the line away, and it will not look at the row again.
+    fn renew(&self, wanted: &WantedRow, plan: &mut RowsPlan) {
+        let Some(observed) = self.observed else { return };
+        let Some(present) = self.present().iter().find(|row| row.is(&wanted.id)) else { return };
+        let action = Action::RenewLeakRow { row: present.owned.clone(), wanted: wanted.row.clone() };
+        let lost = observed.routes.contains_key(&wanted.vrf)
+            && rows::in_running(&Running::parse(&observed.running_config), wanted) == Some(false);
+        if !lost {
+            return;
+        }
+        plan.waiting.entry(wanted.vrf.clone()).or_insert_with(|| format!("{} in FRR", wanted.id));
+        if self.view.free(&action.object()) {
+            plan.set.push(action);
         }
     }
 }

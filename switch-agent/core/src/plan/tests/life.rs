@@ -327,3 +327,49 @@ fn a_port_whose_listener_does_not_open_is_not_advertised_on() {
     let waiting = plan.status.ports[&port("Ethernet0")].waiting_on.clone().unwrap();
     assert!(waiting.contains("listener Ethernet0"), "{waiting}");
 }
+
+#[test]
+fn a_row_that_frr_lost_is_written_anew() {
+    use crate::frr::{FrrObserved, VrfRoutes};
+    use crate::observed::Source;
+    let mut rig = one_port();
+    rig.partition("p1", "2001:db8::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "static-route")]));
+    rig.converge();
+    let vrf: crate::name::VrfName = "VrfBoot-p1".parse().unwrap();
+    let lines = [
+        "frr version 10.3",
+        "ipv6 route 2001:db8:0:1::/64 Ethernet0 tag 1 nexthop-vrf VrfBoot-p1",
+        "ipv6 route 2001:db8:0:1::1/128 VrfBoot-p1 tag 2 nexthop-vrf VrfBoot-p1",
+        "vrf VrfBoot-p1",
+        " ipv6 route ::/0 blackhole tag 2 254",
+        " ipv6 route 2001:db8:a91::/65 2001:db8:a91:: tag 2 nexthop-vrf default",
+        " ipv6 route 2001:db8:a91:0:8000::/65 2001:db8:a91:0:8000:: tag 2 nexthop-vrf default",
+        "exit-vrf",
+    ];
+    let routes = VrfRoutes { deny_installed: true, ..VrfRoutes::default() };
+    let plan_with = |missing: Option<usize>| {
+        let text: Vec<&str> =
+            lines.iter().enumerate().filter(|(at, _)| Some(*at) != missing).map(|(_, line)| *line).collect();
+        let frr = FrrObserved {
+            managed: true,
+            running_config: text.join("\n"),
+            routes: std::collections::BTreeMap::from([(vrf.clone(), routes.clone())]),
+            ..FrrObserved::default()
+        };
+        let observed = crate::observed::Observed { frr: Source::Known(frr), ..rig.observe() };
+        let plan = crate::plan::plan(&crate::desired::Desired::from_config(&rig.config()), &observed);
+        plan.actions.iter().map(|action| format!("{} {}", action.kind(), action.object())).collect::<Vec<_>>()
+    };
+    assert!(plan_with(None).is_empty(), "{:?}", plan_with(None));
+    for (line, row) in [
+        (1, "STATIC_ROUTE|default|2001:db8:0:1::/64 "),
+        (4, "STATIC_ROUTE|VrfBoot-p1|::/0 "),
+        (5, "STATIC_ROUTE|VrfBoot-p1|2001:db8:a91::/65 "),
+    ] {
+        let renewed: Vec<String> =
+            plan_with(Some(line)).into_iter().filter(|action| action.starts_with("renew-leak-row")).collect();
+        assert_eq!(renewed.len(), 1, "{line}: {renewed:?}");
+        assert!(renewed[0].starts_with(&format!("renew-leak-row {row}")), "{renewed:?}");
+    }
+}

@@ -199,6 +199,7 @@ impl Rig {
             Action::DeleteAcl(owned) => self.delete(owned.table(), owned.key()),
             Action::SetLeakRow { table, key, row } => self.write(table, key, row.clone()),
             Action::DeleteLeakRow(owned) => self.delete(owned.table(), owned.key()),
+            Action::RenewLeakRow { row, .. } => self.delete(row.table(), row.key()),
             Action::CeaseAdvertiser { port, cease } => {
                 if *cease == crate::ra::Cease::Final {
                     self.finals.push(port.clone());
