@@ -16,12 +16,26 @@ def models:
     LOOPBACK_INTERFACE: {module: "sonic-loopback-interface", keys: ["name"], prefix: "ip-prefix"},
     ACL_TABLE: {module: "sonic-acl", keys: ["ACL_TABLE_NAME"]},
     ACL_RULE: {module: "sonic-acl", keys: ["ACL_TABLE_NAME", "RULE_NAME"]},
+    STATIC_ROUTE: {module: "sonic-static-route", keys: ["vrf_name", "prefix"]},
+    BGP_GLOBALS: {module: "sonic-bgp-global", keys: ["vrf_name"]},
+    BGP_GLOBALS_AF: {module: "sonic-bgp-global", keys: ["vrf_name", "afi_safi"]},
+    BGP_GLOBALS_AF_NETWORK: {module: "sonic-bgp-global", keys: ["vrf_name", "afi_safi", "ip_prefix"]},
+    ROUTE_MAP_SET: {module: "sonic-route-map", keys: ["name"]},
+    ROUTE_MAP: {module: "sonic-route-map", keys: ["name", "stmt_name"]},
+    PREFIX_SET: {module: "sonic-routing-policy-sets", keys: ["name"]},
+    PREFIX: {
+      module: "sonic-routing-policy-sets",
+      keys: ["name", "sequence_number", "ip_prefix", "masklength_range"]
+    },
     DEVICE_METADATA: {module: "sonic-device_metadata", container: true},
     BOOT_NETWORK: {module: "sonic-boot-network", container: true},
     BOOT_NETWORK_PARTITION: {module: "sonic-boot-network", keys: ["id"]},
     BOOT_NETWORK_PORT: {module: "sonic-boot-network", keys: ["port"]},
     BOOT_NETWORK_PROFILE: {module: "sonic-boot-network", keys: ["name"]}
   };
+
+# Modules whose namespace has another name.
+def namespaces: {"sonic-routing-policy-sets": "sonic-routing-policy-lists"};
 
 # A line end inside a value would end the document's line.
 def text: tostring | @html | gsub("\n"; "&#10;") | gsub("\r"; "&#13;");
@@ -61,7 +75,7 @@ def document:
   | map(.key as $table | .value | table($table))
   | group_by(.module)
   | map(.[0].module as $name
-      | "<\($name) xmlns=\"http://github.com/sonic-net/\($name)\">\(map(.xml) | add)</\($name)>")
+      | "<\($name) xmlns=\"http://github.com/sonic-net/\(namespaces[$name] // $name)\">\(map(.xml) | add)</\($name)>")
   | add // "";
 
 .[] | document

@@ -23,7 +23,7 @@ use crate::backend::keys::Signer;
 use crate::backend::memory;
 use crate::backend::redis::{DatabaseConfig, Databases};
 use crate::backend::state_db::{FeatureWriter, StateStore, StatusWriter, follow_lldp};
-use crate::backend::state_dir::{LoadedLedger, StateDir};
+use crate::backend::state_dir::{LEDGER_FILE, LoadedLedger, StateDir};
 use crate::cli::check;
 use crate::cli::render::{self, RenderArgs};
 use crate::executor::Executor;
@@ -177,7 +177,11 @@ fn ledger(state_dir: &StateDir) -> Result<Ledger, StartError> {
         LoadedLedger::Loaded(ledger) => ledger,
         LoadedLedger::Absent => Ledger::default(),
         LoadedLedger::Broken(reason) => {
-            warn!(reason, "the ledger was broken and is set aside; rows are recognised by name");
+            warn!(
+                reason,
+                file = LEDGER_FILE,
+                "not of this version, and set aside as .broken; rows are recognised by name"
+            );
             Ledger::default()
         }
     })

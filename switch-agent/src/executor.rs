@@ -61,6 +61,12 @@ impl Executor {
                 recorded = ledger_ok.then(|| ledger.clone());
             }
             let (done, left) = rest.split_at(taken);
+            if done
+                .iter()
+                .any(|action| matches!(action.kind(), "set-leak-row" | "delete-leak-row" | "renew-leak-row"))
+            {
+                self.leak.look();
+            }
             outcomes.extend(done.iter().map(|action| Outcome {
                 object: action.object(),
                 kind: action.kind(),
@@ -140,6 +146,9 @@ fn row_change(action: &Action) -> Option<RowChange> {
         Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => set("VRF", vrf.to_string(), fields([])),
         Action::SetAcl { table, key, row } => set(table, key.clone(), row.clone()),
         Action::DeleteAcl(owned) => delete(owned.table(), owned.key().to_owned()),
+        Action::SetLeakRow { table, key, row } => set(table, key.clone(), row.clone()),
+        Action::DeleteLeakRow(owned) => delete(owned.table(), owned.key().to_owned()),
+        Action::RenewLeakRow { row, .. } => delete(row.table(), row.key().to_owned()),
         Action::DeleteVrf(owned) => delete("VRF", owned.name().to_string()),
         Action::BindInterface { port, vrf } | Action::RepairBinding { port, vrf } => {
             set(table(port), port.to_string(), fields([("vrf_name", vrf.as_str())]))

@@ -156,6 +156,11 @@ impl Leak {
         }
     }
 
+    /// FRR is about to change, by rows of CONFIG_DB: it is read again soon.
+    pub fn look(&self) {
+        self.0.changed.notify_one();
+    }
+
     /// Hands a delta over. The caller made sure that FRR is not busy.
     pub fn apply(&self, delta: FrrDelta) {
         self.with(|state| state.pending = Some(delta));

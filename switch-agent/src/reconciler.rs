@@ -175,7 +175,7 @@ impl Reconciler {
         }
         state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
-        self.render(state, &observed).await;
+        self.render(state, &observed, &status).await;
         self.forget_released(&actions);
         let passed = Passed {
             acted: outcomes.iter().any(|outcome| outcome.result.is_ok()),
@@ -245,8 +245,8 @@ impl Reconciler {
     }
 
     /// `render-only`: the wanted configuration as a file, for whoever owns frr.conf to merge.
-    async fn render(&self, state: &State, observed: &Observed) {
-        if state.desired.global.leak_method != LeakMethod::RenderOnly {
+    async fn render(&self, state: &State, observed: &Observed, status: &Status) {
+        if status.leak_method.as_ref().and_then(|choice| choice.method) != Some(LeakMethod::RenderOnly) {
             return;
         }
         let Some(text) = publish::rendered(&state.desired, observed, &self.templates) else { return };

@@ -87,6 +87,11 @@ impl Leaf {
         for (key, fields) in
             before.iter().filter(|(key, fields)| in_tables(key) && now.get(*key) != Some(fields))
         {
+            let extra =
+                now.get(key).into_iter().flat_map(BTreeMap::keys).filter(|name| !fields.contains_key(*name));
+            for name in extra {
+                let _: () = self.redis(CONFIG_DB)?.hdel(key, name).context(|| format!("{name} of {key}"))?;
+            }
             let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             self.configure(key, &fields)?;
         }

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::Result;
+use crate::failure::{Context, Result};
 use crate::lab::Lab;
 
 #[derive(Parser)]
@@ -76,6 +76,13 @@ enum Command {
         /// An argument on the command line of user-mode Linux.
         mark: String,
     },
+    /// Flood solicitations from a machine, as many as it can send.
+    Flood {
+        /// m1 to m4.
+        machine: String,
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+    },
     /// Serve as the services that machines must not reach.
     Witnesses,
     /// Run a command with both ends of a piece of wire (outside the lab).
@@ -102,10 +109,18 @@ fn main() -> ExitCode {
         Command::BenchRa(arguments) => bench::run(&arguments).map(|()| true),
         Command::BenchProxy(arguments) => bench_proxy::run(&arguments).map(|()| true),
         Command::HostCpu { directory, mark } => bench::serve_host_cpu(&directory, &mark).map(|()| true),
+        Command::Flood { machine, seconds } => flood(&machine, seconds),
         Command::Witnesses => witnesses::serve().map(|()| true),
         Command::Cable { command } => cable::run(&command),
     };
     exit_code(outcome)
+}
+
+fn flood(machine: &str, seconds: u64) -> Result<bool> {
+    let lab = Lab::from_environment()?;
+    let machine = lab.machines.iter().find(|known| known.ns.0 == machine);
+    let machine = machine.context(|| "the machines are m1 to m4".into())?;
+    cases::flood_for(machine, std::time::Duration::from_secs(seconds)).map(|()| true)
 }
 
 fn exit_code(outcome: Result<bool>) -> ExitCode {

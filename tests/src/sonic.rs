@@ -19,8 +19,8 @@ const INITIALIZED: &str = "CONFIG_DB_INITIALIZED";
 const STATE_KEPT: [&str; 4] =
     ["FDB_TABLE|", "WARM_RESTART_TABLE|", "WARM_RESTART_ENABLE_TABLE|", "FAST_RESTART_ENABLE_TABLE|"];
 const APPL_DB: i64 = 0;
-/// Written when all ports are there.
-const PORT_INIT_DONE: &str = "PORT_TABLE:PortInitDone";
+/// A key of the lab's own in APPL_DB, which goes with everything else there.
+const OLD_TABLES: &str = "LAB_OLD_TABLES";
 /// The flag of a warm reboot.
 const WARM_FLAG: &str = "WARM_RESTART_ENABLE_TABLE|system";
 
@@ -119,15 +119,19 @@ impl Leaf {
 
     /// It empties its tables, and then makes the ports.
     pub(crate) fn start_swss(&self) -> Result<()> {
-        self.service("swss", "start")?;
-        self.await_empty_appl_db()?;
+        self.begin_swss("start")?;
         self.create_ports(false)
     }
 
-    fn await_empty_appl_db(&self) -> Result<()> {
+    /// Starts or restarts swss, and waits until it has emptied its tables: what the agent says before that is
+    /// of the time before.
+    pub(crate) fn begin_swss(&self, action: &str) -> Result<()> {
+        let mut connection = self.redis(APPL_DB)?;
+        let () = connection.set(OLD_TABLES, "1").context(|| "APPL_DB".into())?;
+        self.service("swss", action)?;
         wait::until(wait::seconds(20), || {
-            let done: bool = self.redis(APPL_DB)?.exists(PORT_INIT_DONE).context(|| "APPL_DB".into())?;
-            ensure!(!done, "swss has not begun");
+            let old: bool = connection.exists(OLD_TABLES).context(|| "APPL_DB".into())?;
+            ensure!(!old, "swss has not begun");
             Ok(())
         })
     }

@@ -9,6 +9,10 @@ LAB_OUT=${LAB_OUT:-$LAB_REPO/target/lab}
 LAB_RUN=/run/lab
 LAB_BIN=${LAB_BIN:-${CARGO_TARGET_DIR:-$LAB_REPO/target}/release}
 
+# Programs of another FRR than the installed one (lib/frr10.sh), before those on PATH.
+LAB_FRR=${LAB_FRR:-}
+[[ -z $LAB_FRR ]] || PATH=$LAB_FRR:$PATH
+
 LEAVES=(leaf1 leaf2)
 MACHINES=(m1 m2 m3 m4)
 # shellcheck disable=SC2034 # used by those who source this
@@ -19,7 +23,7 @@ API_PORT=8443
 METAL_APISERVER_PORT=8444
 TENANT_ADDRESS=2001:db8:7e7::10
 
-export LAB_REPO LAB_LOCAL LAB_OUT LAB_RUN LAB_BIN API_ADDRESS API_PORT METAL_APISERVER_PORT TENANT_ADDRESS
+export LAB_FRR LAB_REPO LAB_LOCAL LAB_OUT LAB_RUN LAB_BIN API_ADDRESS API_PORT METAL_APISERVER_PORT TENANT_ADDRESS
 
 # Seconds since the lab (or this script) began, for progress lines.
 : "${LAB_T0:=$EPOCHREALTIME}"

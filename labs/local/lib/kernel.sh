@@ -34,7 +34,7 @@ run_in_kernel() {
 write_job() {
   {
     printf '#!/bin/bash\n'
-    printf 'export LAB_OUT=%q LAB_BIN=%q LAB_T0=%q TERM=%q\n' "$LAB_OUT" "$LAB_BIN" "$LAB_T0" "${TERM:-dumb}"
+    printf 'export LAB_OUT=%q LAB_BIN=%q LAB_FRR=%q LAB_T0=%q TERM=%q\n' "$LAB_OUT" "$LAB_BIN" "${LAB_FRR:-}" "$LAB_T0" "${TERM:-dumb}"
     printf 'cd %q\n' "$LAB_REPO"
     printf '%q ' "$@"
     printf '\n'

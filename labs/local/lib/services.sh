@@ -66,24 +66,50 @@ start_swss() {
   spawn "$1" swss "$LAB_BIN/stand-ins" swss --database-config "$LAB_RUN/$1/database_config.json" "${@:2}"
 }
 
+# What configures FRR out of CONFIG_DB; started by whoever needs it: the lab's FRR is configured by files.
+start_frr_config() {
+  spawn "$1" "$2" "$LAB_BIN/stand-ins" "$2" --database-config "$LAB_RUN/$1/database_config.json" --pathspace "$1"
+}
+
+# The switch's configuration by metal-core; LAB_RUN/NODE/metal-core.json says what it is to be.
+start_metal_core() {
+  local dir=$LAB_RUN/$1
+  spawn "$1" metal-core "$LAB_BIN/stand-ins" metal-core --database-config "$dir/database_config.json" \
+    --pathspace "$1" --desired "$dir/metal-core.json" --template "$LAB_LOCAL/config/frr/$1-metal-core.conf" \
+    --frr-conf "$dir/frr.conf" --report "$dir/metal-core-report.json"
+}
+
 start_frr() {
-  local node=$1 daemon
+  local node=$1 daemon daemons=(zebra staticd bgpd)
   mkdir -p "/etc/frr/$node" "/run/frr/$node"
   # FRR's pathspace (-N) keeps the sockets and files of the routers apart.
-  cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
+  [[ -n $LAB_FRR ]] || cp "$LAB_LOCAL/config/frr/$node"/*.conf "/etc/frr/$node/"
   : >"/etc/frr/$node/vtysh.conf"
+  : >"/etc/frr/$node/staticd.conf"
   chown -R frr:frr "/etc/frr/$node" "/run/frr/$node"
-  for daemon in zebra staticd bgpd; do
-    local options=(-N "$node" -f "/etc/frr/$node/$daemon.conf" --log stdout --log-level warning -P 0)
+  [[ -z $LAB_FRR ]] || daemons=(mgmtd "${daemons[@]}")
+  for daemon in "${daemons[@]}"; do
+    local options=(-N "$node" --log stdout --log-level warning -P 0)
+    # Since FRR 10 not every daemon reads a file of its own: its configuration is loaded when all are there.
+    [[ -n $LAB_FRR ]] || options+=(-f "/etc/frr/$node/$daemon.conf")
     [[ $daemon != zebra ]] || options+=(-s 1048576)
-    [[ $daemon != staticd ]] || : >"/etc/frr/$node/staticd.conf"
-    spawn "$node" "$daemon" "/usr/lib/frr/$daemon" "${options[@]}"
+    spawn "$node" "$daemon" "${LAB_FRR:-/usr/lib/frr}/$daemon" "${options[@]}"
   done
+  [[ -z $LAB_FRR ]] || load_frr "$node"
+}
+
+load_frr() {
+  local node=$1 daemon
+  for daemon in mgmtd zebra staticd bgpd; do
+    wait_until 30 "$daemon of $node answers" test -S "/run/frr/$node/$daemon.vty"
+  done
+  cat "$LAB_LOCAL/config/frr/$node"/{zebra,bgpd}.conf >"/etc/frr/$node/lab.conf"
+  wait_until 30 "FRR of $node takes its configuration" vtysh -N "$node" -f "/etc/frr/$node/lab.conf"
 }
 
 stop_frr() {
   local daemon
-  for daemon in bgpd staticd zebra; do stop "$1" "$daemon" "$2"; done
+  for daemon in bgpd staticd zebra mgmtd; do stop "$1" "$daemon" "$2"; done
 }
 
 # /sys shows the interfaces of the namespace it was mounted in: the agent needs the leaf's own.

@@ -10,7 +10,7 @@ use ipnet::Ipv6Net;
 use crate::desired::UpstreamSpec;
 use crate::frr::FrrDelta;
 use crate::name::{PortName, VrfName};
-use crate::ownership::{Ledger, OwnedAcl, OwnedAddress, OwnedInterface, OwnedVrf};
+use crate::ownership::{Ledger, OwnedAcl, OwnedAddress, OwnedInterface, OwnedLeakRow, OwnedVrf};
 use crate::ra::{AdvertiserSpec, Cease};
 use crate::row::Fields;
 use crate::service::PortService;
@@ -23,6 +23,8 @@ pub enum Action {
     /// Takes routes of ports and VRFs that leave out of FRR. Precondition: the lines are in its running
     /// configuration.
     WithdrawLeak(FrrDelta),
+    /// Deletes a row of the leak, in the order in which it has to go. Precondition: it exists.
+    DeleteLeakRow(OwnedLeakRow),
     /// Ends an advertiser. Precondition: it runs.
     CeaseAdvertiser { port: PortName, cease: Cease },
     /// Closes the port's listener, its connections and its tokens. Precondition: it is open.
@@ -70,8 +72,13 @@ pub enum Action {
     /// Starts or reconfigures the port's advertiser. Precondition: binding, address, link-local observed;
     /// where the proxy role is on, its listener is open.
     SetAdvertiser(Box<AdvertiserSpec>),
+    /// Deletes a row of the leak that is as wanted but not in FRR, so that it can be written anew: the daemon
+    /// that reads it believes it done. Precondition: FRR was read some time after the row was written.
+    RenewLeakRow { row: OwnedLeakRow, wanted: Fields },
     /// Brings FRR's running configuration to the wanted set. Precondition: addresses observed.
     ApplyLeak(FrrDelta),
+    /// Writes a row of the leak. Precondition: the rows before it are in effect, addresses observed.
+    SetLeakRow { table: &'static str, key: String, row: Fields },
 }
 
 impl Action {
@@ -79,7 +86,8 @@ impl Action {
     pub fn rank(&self) -> u8 {
         match self {
             Action::RecordLedger(_) => 0,
-            Action::WithdrawLeak(_) => 1,
+            // Planned in their order, and sorting is stable.
+            Action::WithdrawLeak(_) | Action::DeleteLeakRow(_) | Action::RenewLeakRow { .. } => 1,
             Action::CeaseAdvertiser { .. } => 2,
             Action::CloseService { .. } => 3,
             Action::RemoveConvenienceLinkLocal { .. } => 4,
@@ -100,7 +108,7 @@ impl Action {
             Action::SetUpstream(_) => 18,
             Action::SetService(_) => 19,
             Action::SetAdvertiser(_) => 20,
-            Action::ApplyLeak(_) => 21,
+            Action::ApplyLeak(_) | Action::SetLeakRow { .. } => 21,
         }
     }
 
@@ -123,8 +131,15 @@ impl Action {
             Action::BindInterface { port, .. } | Action::RepairBinding { port, .. } => base_row(port),
             Action::DeleteVrf(owned) => format!("VRF|{}", owned.name()),
             Action::DeleteAcl(owned) => format!("{}|{}", owned.table(), owned.key()),
+            // That of the row to be written, so that each time takes longer.
+            Action::RenewLeakRow { row, wanted } => {
+                format!("{}|{} {:08x}", row.table(), row.key(), digest(wanted))
+            }
+            Action::DeleteLeakRow(owned) => format!("{}|{}", owned.table(), owned.key()),
             // With what it says: a row that has to change is not held up by having been written a moment ago.
-            Action::SetAcl { table, key, row } => format!("{table}|{key} {:08x}", digest(row)),
+            Action::SetAcl { table, key, row } | Action::SetLeakRow { table, key, row } => {
+                format!("{table}|{key} {:08x}", digest(row))
+            }
             Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => format!("VRF|{vrf}"),
             Action::AddUnreachableDefault { vrf, .. } | Action::RemoveUnreachableDefault { vrf, .. } => {
                 format!("unreachable default of {vrf}")
@@ -162,6 +177,9 @@ impl Action {
             Action::SetService(_) => "set-service",
             Action::SetAdvertiser(_) => "set-advertiser",
             Action::ApplyLeak(_) => "apply-leak",
+            Action::SetLeakRow { .. } => "set-leak-row",
+            Action::DeleteLeakRow(_) => "delete-leak-row",
+            Action::RenewLeakRow { .. } => "renew-leak-row",
         }
     }
 }

@@ -69,10 +69,10 @@ pub struct StateDb {
     pub port_table: BTreeMap<PortName, PortState>,
     /// `VLAN_MEMBER_TABLE|<vlan>|<port>` exists: ports that vlanmgrd still holds.
     pub vlan_members: BTreeSet<PortName>,
-    /// What orchagent made of data-plane ACLs.
-    pub acl: AclState,
     /// A warm or fast reboot that is under way.
     pub reboot: Option<Reboot>,
+    /// What orchagent made of data-plane ACLs.
+    pub acl: AclState,
 }
 
 /// A reboot that keeps the data plane. Its flag is set before anything stops, is carried over to the new

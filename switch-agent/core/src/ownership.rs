@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
+use crate::desired::LeakMethod;
+use crate::frr::rows::{Kind, NETWORK_TABLE, classify};
 use crate::isolate::ACL_TABLE_PREFIX;
 use crate::name::{BOOT_VRF_PREFIX, PortName, VrfName};
+use crate::row::{ConfigDb, Fields};
 
 /// Numbers of the loopbacks that carry service addresses: `Loopback900` to `Loopback999`. SONiC knows 0 to
 /// 999, and operators use low ones.
@@ -45,6 +48,13 @@ pub struct Ledger {
     pub vrfs: BTreeMap<VrfName, VrfOrigin>,
     #[serde(default)]
     pub ports: BTreeMap<PortName, LedgerPort>,
+    /// Rows of the leak, as `TABLE|key`, with their boot VRF: in one that somebody else manages names do not
+    /// tell, and an announcement has no content that could.
+    #[serde(default)]
+    pub leak_rows: BTreeMap<String, VrfName>,
+    /// The method whose objects may be in FRR or CONFIG_DB.
+    #[serde(default)]
+    pub leak_method: Option<LeakMethod>,
 }
 
 /// A `VRF` row that the agent may delete.
@@ -72,6 +82,23 @@ impl OwnedAcl {
     }
 
     /// `ACL_TABLE` or `ACL_RULE`.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// A row of the leak (`STATIC_ROUTE`, `BGP_GLOBALS`, ...) that the agent may delete.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OwnedLeakRow {
+    table: &'static str,
+    key: String,
+}
+
+impl OwnedLeakRow {
     pub fn table(&self) -> &'static str {
         self.table
     }
@@ -109,6 +136,26 @@ impl Ledger {
             None => name.as_str().starts_with(BOOT_VRF_PREFIX),
         };
         ours.then(|| OwnedVrf(name.clone()))
+    }
+
+    /// A row of one of the leak's tables as one of ours, with the boot VRF it names and what it is for.
+    ///
+    /// Ours means: exactly what the agent writes at that key; and the ledger knows the row, or its boot VRF
+    /// (or its own name) is one of ours.
+    pub(crate) fn owned_leak_row(
+        &self,
+        config: &ConfigDb,
+        table: &'static str,
+        key: &str,
+        row: &Fields,
+    ) -> Option<(OwnedLeakRow, VrfName, Kind)> {
+        let known = self.leak_rows.get(&format!("{table}|{key}"));
+        let network = || known.filter(|_| table == NETWORK_TABLE && row.is_empty());
+        let (vrf, kind) = classify(config, table, key, row)
+            .or_else(|| network().map(|vrf| (vrf.clone(), Kind::Network)))?;
+        let named = self.owned_vrf(&vrf).is_some() || kind >= Kind::RouteMap;
+        let ours = named || known.is_some();
+        ours.then(|| (OwnedLeakRow { table, key: key.to_owned() }, vrf, kind))
     }
 
     /// The base row of `port`, given the VRF it names, as one of ours.

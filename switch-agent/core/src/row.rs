@@ -19,7 +19,7 @@ pub struct ConfigDb {
 }
 
 /// Tables of CONFIG_DB that the agent reads, each with a reason to be read. Nothing else is fetched.
-pub const CONFIG_TABLES: [&str; 21] = [
+pub const CONFIG_TABLES: [&str; 28] = [
     "ACL_RULE",
     "ACL_TABLE",
     "BOOT_NETWORK",
@@ -27,6 +27,8 @@ pub const CONFIG_TABLES: [&str; 21] = [
     "BOOT_NETWORK_PORT",
     "BOOT_NETWORK_PROFILE",
     "BGP_GLOBALS",
+    "BGP_GLOBALS_AF",
+    "BGP_GLOBALS_AF_NETWORK",
     "DEVICE_METADATA",
     "FEATURE",
     "INTERFACE",
@@ -37,6 +39,11 @@ pub const CONFIG_TABLES: [&str; 21] = [
     "PORTCHANNEL",
     "PORTCHANNEL_INTERFACE",
     "PORTCHANNEL_MEMBER",
+    "PREFIX",
+    "PREFIX_SET",
+    "ROUTE_MAP",
+    "ROUTE_MAP_SET",
+    "STATIC_ROUTE",
     "VLAN_INTERFACE",
     "VLAN_MEMBER",
     "VLAN_SUB_INTERFACE",

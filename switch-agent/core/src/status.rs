@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
 use crate::desired::Rejected;
+use crate::frr::Choice;
 use crate::name::{PartitionId, PortName, VrfName};
 
 /// Where a port stands.
@@ -159,6 +160,8 @@ pub struct Status {
     pub conflicts: Vec<Conflict>,
     pub rejected: Vec<Rejected>,
     pub warnings: Vec<Rejected>,
+    /// How the leak is carried out, and why so; `None` while CONFIG_DB cannot be read.
+    pub leak_method: Option<Choice>,
     /// Those of [`SOURCES`] that could not be read, with the reason.
     pub unknown: BTreeMap<String, String>,
     /// What control-plane ACLs mean for the proxy; `None` where there are none.

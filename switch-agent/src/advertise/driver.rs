@@ -215,6 +215,10 @@ impl<W: Wire> Driver<W> {
         }
         entry.link = state;
         entry.advertiser.handle_link(now, change.carrier);
+        if entry.advertiser.is_done() {
+            // It was ceasing, and whoever waits for the end of that has to be told.
+            return self.settle(slot);
+        }
         entry.show_state();
         self.schedule.set(slot, entry.advertiser.next_deadline());
     }

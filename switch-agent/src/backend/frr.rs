@@ -52,6 +52,8 @@ pub enum FrrError {
     #[error("no vtysh answers (tried {tried})")]
     Unavailable {
         tried: String,
+        /// None of these commands exists.
+        absent: bool,
         #[source]
         source: Box<FrrError>,
     },
@@ -151,7 +153,8 @@ impl Vtysh {
 
     /// Reads what the plan needs: one process while the leak is complete, two while routes are missing.
     ///
-    /// `vrfs` are the boot VRFs with the VRF each leaks to, `exported` the /64s that go out.
+    /// `vrfs` are the boot VRFs with the VRF each leaks to, `exported` the /64s that go out. Where `auto` finds
+    /// no client at all, FRR is not managed, as with `none`.
     ///
     /// # Errors
     /// No client answers, or a daemon does not; nothing partial is returned.
@@ -165,7 +168,10 @@ impl Vtysh {
         }
         let survey = show::Survey::new(vrfs, exported);
         let requests = survey.requests();
-        let output = self.run(&requests).await?;
+        let output = match self.run(&requests).await {
+            Err(error) if self.absent(&error) => return Ok(FrrObserved::default()),
+            output => output?,
+        };
         let (running_config, answers) = show::split_answers(&output, &requests)?;
         self.memory().read(running_config, Instant::now());
         let mut observed = survey.evaluate(running_config, &answers);
@@ -278,7 +284,7 @@ impl Vtysh {
     async fn run(&self, requests: &[String]) -> Result<Output, FrrError> {
         let arguments: Vec<&str> = requests.iter().flat_map(|request| ["-c", request]).collect();
         let known = self.memory().candidate;
-        let mut first_error = None;
+        let (mut first_error, mut absent) = (None, true);
         for (index, command) in self.candidates.0.iter().enumerate() {
             if known.is_some_and(|known| known != index) {
                 continue;
@@ -289,6 +295,7 @@ impl Vtysh {
                     return Ok(output);
                 }
                 Err(source) => {
+                    absent &= source.is_absent();
                     let error = FrrError::Process { command: command.join(" "), source };
                     first_error.get_or_insert(error);
                 }
@@ -301,7 +308,13 @@ impl Vtysh {
             return Err(error);
         }
         let tried = self.candidates.0.iter().map(|command| command.join(" ")).collect::<Vec<_>>().join(", ");
-        Err(FrrError::Unavailable { tried, source: Box::new(error) })
+        Err(FrrError::Unavailable { tried, absent, source: Box::new(error) })
+    }
+
+    /// Whether no client is there to answer, now or later: the search for one, not a setting, found none,
+    /// and none ever answered.
+    fn absent(&self, error: &FrrError) -> bool {
+        matches!(error, FrrError::Unavailable { absent: true, .. }) && self.memory().seen.is_none()
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

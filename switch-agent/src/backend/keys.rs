@@ -19,6 +19,8 @@ use switch_agent_core::identity::jws::{assemble, signing_input};
 use switch_agent_core::identity::{InvalidJws, Jws, JwsKind};
 use zeroize::Zeroizing;
 
+use super::state_dir::BROKEN;
+
 const FILE_NAME: &str = "identity.p8";
 /// A PKCS#8 key of an elliptic curve is some 100 bytes; anything much longer is another file.
 const FILE_LEN_MAX: u64 = 4096;
@@ -71,7 +73,17 @@ impl Signer {
         let make = || Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random);
         let der = load_or_make(state_dir, FILE_NAME, || Ok(make()?.as_ref().to_vec()))?;
         let path = state_dir.join(FILE_NAME);
-        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|reason| KeyError::Key { path, reason })?;
+        let pair = match Ed25519KeyPair::from_pkcs8(&der) {
+            Ok(pair) => pair,
+            Err(reason) => {
+                // Without a key there is no boot network, and whoever verifies asks for the key set.
+                let aside = state_dir.join(format!("{FILE_NAME}{BROKEN}"));
+                tracing::warn!(%reason, file = FILE_NAME, "no key of this version, and set aside as .broken; a new one is made");
+                fs::rename(&path, aside).map_err(file("set aside", &path))?;
+                let der = load_or_make(state_dir, FILE_NAME, || Ok(make()?.as_ref().to_vec()))?;
+                Ed25519KeyPair::from_pkcs8(&der).map_err(|reason| KeyError::Key { path, reason })?
+            }
+        };
         let kid = thumbprint(pair.public_key().as_ref());
         Ok(Signer { pair, kid })
     }
@@ -191,6 +203,19 @@ mod tests {
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::set_permissions(dir.join(FILE_NAME), fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(Signer::load_or_create(&dir), Err(KeyError::Mode { mode: 0o644, .. })));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_key_of_another_version_is_kept_and_does_not_keep_the_agent_from_starting() {
+        let dir = directory("newer");
+        let first = Signer::load_or_create(&dir).unwrap();
+        let newer = b"a key of a kind that is not known yet";
+        fs::write(dir.join(FILE_NAME), newer).unwrap();
+        let second = Signer::load_or_create(&dir).unwrap();
+        assert_ne!(first.kid(), second.kid());
+        assert_eq!(fs::read(dir.join("identity.p8.broken")).unwrap(), newer);
+        assert_eq!(Signer::load_or_create(&dir).unwrap().kid(), second.kid());
         fs::remove_dir_all(dir).unwrap();
     }
 

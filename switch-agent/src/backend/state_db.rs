@@ -165,8 +165,8 @@ fn fold_key(state: &mut StateDb, table: &str, row: &str) {
         ("VRF_TABLE", None) => _ = state.vrf_table.insert(row.to_owned()),
         ("VRF_OBJECT_TABLE", None) => _ = state.vrf_object_table.insert(row.to_owned()),
         ("VLAN_MEMBER_TABLE", Some((_, port))) => state.vlan_members.extend(port.parse::<PortName>()),
-        ("ACL_TABLE_TABLE", _) => state.acl.told = true,
         (LEGACY_FAST_REBOOT_TABLE, None) if row == "system" => state.reboot = Some(Reboot::Fast),
+        ("ACL_TABLE_TABLE", _) => state.acl.told = true,
         ("INTERFACE_TABLE", Some((port, prefix))) => {
             // IPv4 rows of foreign interfaces do not parse, and do not matter here.
             if let (Ok(port), Ok(prefix)) = (port.parse(), prefix.parse()) {

@@ -9,8 +9,8 @@ use switch_agent_core::ownership::Ledger;
 
 /// Name of the file with the agent's record of the rows it owns.
 pub const LEDGER_FILE: &str = "ledger.json";
-/// What a ledger that cannot be understood is renamed to.
-pub const BROKEN_LEDGER_FILE: &str = "ledger.json.broken";
+/// What is appended to the name of a file that cannot be understood.
+pub const BROKEN: &str = ".broken";
 
 /// Largest file that is read: beyond any that the agent writes.
 const FILE_SIZE_MAX: u64 = 16 << 20;
@@ -43,7 +43,7 @@ pub enum LoadedLedger {
     /// No file: the first start, or a lost state directory.
     Absent,
     Loaded(Ledger),
-    /// The file was no ledger. It lies in [`BROKEN_LEDGER_FILE`] now; the reason is for the log.
+    /// The file was no ledger of this version. It was set aside; the reason is for the log.
     Broken(String),
 }
 
@@ -125,7 +125,17 @@ impl StateDir {
         directory.sync_all().map_err(failed("sync", &self.path))
     }
 
-    /// The ledger. A file that is none is moved aside: names still tell most of what is ours.
+    /// Sets a file aside that cannot be understood: a later version may have written it, and be back.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, name: &str) -> Result<(), StateDirError> {
+        let path = self.file(name)?;
+        std::fs::rename(&path, self.path.join(format!("{name}{BROKEN}")))
+            .map_err(|source| StateDirError::Io { action: "set aside", path, source })
+    }
+
+    /// The ledger. A file that is none is set aside: names still tell most of what is ours.
     ///
     /// # Errors
     /// The file exists and cannot be read or moved.
@@ -136,9 +146,7 @@ impl StateDir {
         match serde_json::from_slice(&bytes) {
             Ok(ledger) => Ok(LoadedLedger::Loaded(ledger)),
             Err(error) => {
-                let path = self.path.join(LEDGER_FILE);
-                std::fs::rename(&path, self.path.join(BROKEN_LEDGER_FILE))
-                    .map_err(|source| StateDirError::Io { action: "move aside", path, source })?;
+                self.set_aside(LEDGER_FILE)?;
                 Ok(LoadedLedger::Broken(error.to_string()))
             }
         }
@@ -207,7 +215,7 @@ mod tests {
         dir.store(LEDGER_FILE, b"{\"vrfs\": {\"nonsense name\": \"created\"}}").unwrap();
         assert!(matches!(dir.load_ledger().unwrap(), LoadedLedger::Broken(_)));
         assert_eq!(dir.load_ledger().unwrap(), LoadedLedger::Absent);
-        assert!(temp.path().join(BROKEN_LEDGER_FILE).exists());
+        assert!(temp.path().join("ledger.json.broken").exists());
     }
 
     #[test]

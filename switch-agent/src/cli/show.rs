@@ -167,6 +167,10 @@ pub(super) fn status_text(status: &Value) -> String {
     line("Machines", field(&status["machines"]));
     line("RA socket", ra::mode_text(&status["router_discovery"]));
     line("Advertisers", ra::states_text(&status["router_discovery"]["ports"]));
+    let leak = &status["leak_method"];
+    if let Some(reason) = leak["reason"].as_str() {
+        line("Leak", format!("{} ({})", leak["method"].as_str().unwrap_or("none"), printable(reason)));
+    }
     if let Some(error) = status["control_api_error"].as_str() {
         line("Control API", printable(error));
     }

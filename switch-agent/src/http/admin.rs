@@ -59,6 +59,7 @@ impl Snapshot {
                 conflicts: Vec::new(),
                 rejected: Vec::new(),
                 warnings: Vec::new(),
+                leak_method: None,
                 unknown: std::collections::BTreeMap::new(),
                 control_api_error: None,
                 control_plane: None,

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const FAILURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// First wait after a row was written, and the longest.
 const SETTLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// The same for rows of the leak: FRR has to be read again before anybody can tell.
+const SETTLE_LEAK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// More for each row that is settling already: swss works through them one by one.
 const SETTLE_PER_ROW: Duration = Duration::from_millis(100);
 /// After this long without a write the count starts anew.
@@ -46,6 +48,8 @@ fn settles(kind: &str) -> bool {
         "create-vrf"
             | "repair-vrf"
             | "set-acl"
+            | "set-leak-row"
+            | "renew-leak-row"
             | "bind-interface"
             | "repair-binding"
             | "add-address"
@@ -62,6 +66,7 @@ fn ends(kind: &str) -> bool {
         kind,
         "delete-vrf"
             | "delete-acl"
+            | "delete-leak-row"
             | "remove-unreachable-default"
             | "delete-interface"
             | "delete-address"
@@ -85,7 +90,8 @@ impl Pacing {
             let settling = self.entries.iter().filter(|(_, entry)| entry.settles_at(now));
             let ahead = settling.filter(|(other, _)| *other != object).count();
             let queue = SETTLE_PER_ROW.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
-            self.wait(object, (SETTLE.0 + queue, SETTLE.1), None, now);
+            let settle = if kind == "set-leak-row" { SETTLE_LEAK } else { SETTLE };
+            self.wait(object, (settle.0 + queue, settle.1), None, now);
         } else if self.entries.get(object).is_some_and(|entry| entry.failure.is_some()) {
             self.entries.remove(object);
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use switch_agent_core::action::Action;
-use switch_agent_core::desired::Desired;
-use switch_agent_core::frr::{Templates, render};
+use switch_agent_core::desired::{Desired, LeakMethod};
+use switch_agent_core::frr::{Choice, Templates, render};
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
@@ -47,6 +47,7 @@ pub(super) struct Logged {
     rejected: Vec<String>,
     conflicts: Vec<Conflict>,
     unknown: BTreeMap<String, String>,
+    leak: Option<Choice>,
     control_plane: Option<String>,
 }
 
@@ -82,6 +83,7 @@ impl Logged {
             self.ports.insert(name.clone(), now);
         }
         self.ports.retain(|name, _| status.ports.contains_key(name));
+        self.leak(status.leak_method.as_ref());
         let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
         for message in rejected.iter().filter(|message| !self.rejected.contains(message)) {
             warn!(message, "row rejected");
@@ -121,6 +123,22 @@ impl Logged {
             decisions.record("status", "switch", verdict_text(status.verdict), None);
             self.verdict = Some(status.verdict);
         }
+    }
+}
+
+impl Logged {
+    fn leak(&mut self, choice: Option<&Choice>) {
+        let Some(choice) = choice.filter(|choice| self.leak.as_ref() != Some(*choice)) else {
+            return;
+        };
+        let method = choice.method.map_or("none", LeakMethod::as_str);
+        if self.leak.as_ref().is_none_or(|before| before.method != choice.method) {
+            info!(configured = choice.configured.as_str(), method, reason = choice.reason, "leak method");
+        }
+        if let Some(warning) = &choice.warning {
+            warn!(method, warning, "leak method");
+        }
+        self.leak = Some(choice.clone());
     }
 }
 
@@ -206,6 +224,10 @@ pub(super) fn status_rows(
     set(&mut global, "last_pass", Some((unix_s - unix_s % LAST_PASS_STEP_S).to_string()));
     set(&mut global, "config_generation", Some(generation.to_string()));
     set(&mut global, "router_discovery", Some(nd_mode.to_owned()));
+    if let Some(choice) = &status.leak_method {
+        set(&mut global, "leak_method", choice.method.map(|method| method.as_str().to_owned()));
+        set(&mut global, "leak_method_reason", Some(choice.reason.clone()));
+    }
     if let Some(control_plane) = &status.control_plane {
         let denied = !control_plane.denied.is_empty();
         set(&mut global, "control_plane_acl", Some(if denied { "denies" } else { "permits" }.to_owned()));

@@ -8,3 +8,4 @@ mod commands;
 mod configuration;
 mod interfaces;
 mod markdown;
+mod restarts;

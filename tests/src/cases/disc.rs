@@ -35,7 +35,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) fn cases() -> Vec<Case> {
     cases!("disc",
         420 s: a_machine_is_installed_from_a_disc_released_and_installed_again;
-        180 s: a_disc_of_ipxe_boots_what_the_leaf_says;
+        180 s: a_disc_of_ipxe_boots_what_the_leaf_says,
+            the_bmc_has_it_boot_over_http_once;
     )
 }
 
@@ -98,6 +99,14 @@ impl<'a> Server<'a> {
 
     fn start(&self, number: usize) -> PathBuf {
         self.out.join("machine").join(format!("boot-{number}"))
+    }
+
+    /// The number of the start that comes next.
+    fn next_start(&self) -> Result<usize> {
+        let machine = self.out.join("machine");
+        let entries = fs::read_dir(&machine).context(|| machine.display().to_string())?;
+        let starts = entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with("boot-"));
+        Ok(starts.count() + 1)
     }
 
     fn console(&self, number: usize) -> String {
@@ -362,9 +371,7 @@ fn a_disc_of_ipxe_boots_what_the_leaf_says(lab: &Lab) -> Result<()> {
     })?;
     thread::sleep(NEW_BOOT);
     let mut story = Story::begin();
-    let before = fs::read_dir(server.out.join("machine")).context(|| "machine".into())?;
-    let before = before.flatten().filter(|it| it.file_name().to_string_lossy().starts_with("boot-")).count();
-    let number = before + 1;
+    let number = server.next_start()?;
     server.order("ipxe", &["reset ForceOff", "eject", "insert ipxe.iso", "once Cd", "reset On"])?;
     AT.set_carrier(true)?;
     story.tell("Redfish: disc with iPXE inserted, next start from it, power on");
@@ -381,5 +388,38 @@ fn a_disc_of_ipxe_boots_what_the_leaf_says(lab: &Lab) -> Result<()> {
     story.print();
     AT.set_carrier(false)?;
     server.order("ipxe-end", &["reset ForceOff", "eject"])?;
+    told
+}
+
+/// No disc at all: the firmware fetches its program itself, though there is a system on the disk.
+fn the_bmc_has_it_boot_over_http_once(lab: &Lab) -> Result<()> {
+    let server = Server::of(lab)?;
+    let leaf = server.leaf();
+    leaf.configure(&format!("BOOT_NETWORK_PARTITION|{}", AT.partition), &[("dhcp6", "enabled")])?;
+    wait::until(CONVERGENCE, || leaf.converged())?;
+    thread::sleep(NEW_BOOT);
+    let mut story = Story::begin();
+    let number = server.next_start()?;
+    server.order("http", &["reset ForceOff", "eject", "once UefiHttp", "reset On"])?;
+    AT.set_carrier(true)?;
+    story.tell("Redfish: next start by UEFI HTTP, power on");
+    let told = (|| {
+        server.says(number, &server.words("x64.words")?)?;
+        story.tell("the program that DHCPv6 of the leaf names runs");
+        wait::until(START_MAX, || {
+            let note = server.note(number)?;
+            ensure!(note["ended"] == "guest-shutdown", "the start was {note}");
+            ensure!(note["source"] == "UefiHttp", "the start was {note}");
+            Ok(())
+        })?;
+        let events = server.events(number)?;
+        let get = Message::HttpRequest("GET /x64.efi HTTP/1.1".into());
+        let get = events.iter().find(|event| event.message == get);
+        let get = get.context(|| "nobody asked for /x64.efi".into())?;
+        ensure!(get.destination == API && AT.prefix().contains(&get.source), "{} asked", get.source);
+        Ok(())
+    })();
+    story.print();
+    AT.set_carrier(false)?;
     told
 }

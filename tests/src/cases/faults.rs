@@ -40,9 +40,15 @@ fn redis_stops_and_starts(lab: &Lab) -> Result<()> {
     let served = lab.machines[0].get("/v1/boot").and_then(|reply| reply.expect(200));
     leaf.service("redis", "start")?;
     wait::until(wait::seconds(10), || leaf.redis(CONFIG_DB).map(drop))?;
-    leaf.service("swss", "restart")?;
+    leaf.begin_swss("restart")?;
+    // Until it has looked, what the agent says is of before.
+    let looked = wait::until(wait::seconds(10), || {
+        ensure!(leaf.converged().is_err(), "the agent has not noticed that swss restarted");
+        Ok(())
+    });
     wait::until(CONVERGENCE, || leaf.converged())?;
     said?;
+    looked?;
     served?;
     watch.check_unbroken(RA_GAP_MAX)?;
     ensure!(leaf.rows(CONFIG_DB)? == before, "CONFIG_DB is not what it was");

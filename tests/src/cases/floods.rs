@@ -109,6 +109,13 @@ fn solicitations_from_4095_addresses(lab: &Lab) -> Result<()> {
     survive_flood(lab, Generator::start, 10_000)
 }
 
+/// Floods from a machine for so long, for people to look at.
+pub(crate) fn flood_for(machine: &Machine, span: Duration) -> Result<()> {
+    let _running = Generator::start(machine)?;
+    thread::sleep(span);
+    Ok(())
+}
+
 /// A generator of solicitations that runs; it ends with this.
 struct Generator {
     stop: Arc<AtomicBool>,

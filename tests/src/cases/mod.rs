@@ -16,6 +16,7 @@ mod docs;
 mod faults;
 mod floods;
 mod isolation;
+mod leak;
 mod logging;
 mod metal_stack_v1;
 mod metal_stack_v2;
@@ -27,6 +28,7 @@ mod restart_bgp;
 mod restart_config;
 mod restart_reboot;
 mod restart_swss;
+mod restart_upgrade;
 mod scale;
 mod sessions;
 mod uefi;
@@ -62,6 +64,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 pub(crate) use boot::check_boot_document;
+pub(crate) use floods::flood_for;
 
 pub(crate) fn all() -> Vec<Case> {
     [
@@ -73,6 +76,7 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         logging::cases(),
         isolation::cases(),
+        leak::cases(),
         acl::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
@@ -84,6 +88,7 @@ pub(crate) fn all() -> Vec<Case> {
         restart_config::cases(),
         restart_bgp::cases(),
         restart_reboot::cases(),
+        restart_upgrade::cases(),
         faults::cases(),
         floods::cases(),
         conformance::cases(),

@@ -18,7 +18,7 @@ const UNKNOWN_FIELDS_MAX: usize = 16;
 /// What is allowed, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Rule(Cow<'static, str>);
+pub(crate) struct Rule(Cow<'static, str>);
 
 impl From<&'static str> for Rule {
     fn from(text: &'static str) -> Rule {
@@ -57,7 +57,7 @@ impl Rejected {
         Rejected { row: row.to_owned(), field: None, value: None, rule: rule.into().to_string() }
     }
 
-    pub(super) fn of_field(row: &str, field: &str, value: Option<&str>, rule: impl Into<Rule>) -> Rejected {
+    pub(crate) fn of_field(row: &str, field: &str, value: Option<&str>, rule: impl Into<Rule>) -> Rejected {
         Rejected {
             row: row.to_owned(),
             field: Some(quoted(field)),

@@ -24,7 +24,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::Ipv6Net;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dhcp6::Dhcp6Options;
 use crate::discovery::PathRule;
@@ -110,7 +110,7 @@ pub struct UpstreamSpec {
 }
 
 /// How the FRR configuration gets applied (`leak_method`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeakMethod {
     #[default]
@@ -119,6 +119,19 @@ pub enum LeakMethod {
     StaticRoute,
     FrrMgmt,
     RenderOnly,
+}
+
+impl LeakMethod {
+    /// As `leak_method` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LeakMethod::Auto => "auto",
+            LeakMethod::Vtysh => "vtysh",
+            LeakMethod::StaticRoute => "static-route",
+            LeakMethod::FrrMgmt => "frr-mgmt",
+            LeakMethod::RenderOnly => "render-only",
+        }
+    }
 }
 
 /// One `BOOT_NETWORK_PARTITION` row.

@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::script::Script;
-use super::verify::{Verification, leak_status};
+use super::verify::{LeaksBy, Verification, leak_status};
 use super::wanted::{DENY_ROUTE, ExportRoute, Wanted, route_map_match, route_map_sound};
 use super::{
-    BgpInstance, BootVrfSpec, DEFAULT_VRF, FrrObserved, FrrPlan, FrrSpec, OBJECT_PREFIX, Running, object_vrf,
-    prefix_list_name, route_map_name,
+    BgpInstance, BootVrfSpec, DEFAULT_VRF, FrrDelta, FrrObserved, FrrPlan, FrrSpec, OBJECT_PREFIX, Running,
+    object_vrf, prefix_list_name, route_map_name,
 };
 use crate::desired::LeakMethod;
 use crate::name::VrfName;
@@ -41,10 +41,7 @@ pub fn plan(
         ..FrrPlan::default()
     };
     match method {
-        LeakMethod::Auto | LeakMethod::Vtysh if observed.managed => {}
-        LeakMethod::Auto | LeakMethod::Vtysh => {
-            return unapplied(&|| LeakStatus::Unknown("FRR is not managed (--vtysh none)".to_owned()));
-        }
+        LeakMethod::Vtysh if observed.managed => {}
         LeakMethod::RenderOnly if !observed.managed => return unapplied(&|| LeakStatus::Rendered),
         LeakMethod::RenderOnly => {
             let verified = spec.vrfs.iter().map(|(vrf, boot)| {
@@ -54,14 +51,45 @@ pub fn plan(
             });
             return FrrPlan { leak: verified.collect(), ..FrrPlan::default() };
         }
-        LeakMethod::StaticRoute | LeakMethod::FrrMgmt => {
-            let reason = "leak_method static-route and frr-mgmt are not supported: use vtysh or render-only";
-            let plan = unapplied(&|| LeakStatus::Pending(reason.to_owned()));
-            return FrrPlan { waiting: Some(reason.to_owned()), ..plan };
+        LeakMethod::StaticRoute | LeakMethod::FrrMgmt if observed.managed => {
+            let leaks_by = if method == LeakMethod::StaticRoute { LeaksBy::Static } else { LeaksBy::Import };
+            let verification = Verification { leaks_by, ..Verification::default() };
+            let verified = spec
+                .vrfs
+                .iter()
+                .map(|(vrf, boot)| (vrf.clone(), leak_status(vrf, boot, observed, &running, &verification)));
+            return FrrPlan { leak: verified.collect(), ..FrrPlan::default() };
+        }
+        _ => {
+            let reason = "no vtysh reaches FRR: what it made of the leak is not known";
+            return unapplied(&|| LeakStatus::Unknown(reason.to_owned()));
         }
     }
-    Planner { spec, running: &running, wanted: Wanted::of(spec), router_id: observed.router_id, owned }
-        .plan(observed)
+    let keep = |_: &VrfName| false;
+    Planner {
+        spec,
+        running: &running,
+        wanted: Wanted::of(spec),
+        router_id: observed.router_id,
+        owned,
+        keep: &keep,
+    }
+    .plan(observed)
+}
+
+/// The withdrawal of every line of ours, for a method that has none in FRR. Lines about VRFs that `keep`
+/// tells are another method's doing.
+pub fn leftovers(
+    observed: &FrrObserved,
+    owned: &dyn Fn(&VrfName) -> bool,
+    keep: &dyn Fn(&VrfName) -> bool,
+) -> FrrDelta {
+    let running = Running::parse(&observed.running_config);
+    let spec = FrrSpec::default();
+    let wanted = Wanted::default();
+    let planner =
+        Planner { spec: &spec, running: &running, wanted, router_id: observed.router_id, owned, keep };
+    planner.plan(observed).withdraw
 }
 
 struct Planner<'a> {
@@ -70,6 +98,8 @@ struct Planner<'a> {
     wanted: Wanted,
     router_id: Option<Ipv4Addr>,
     owned: &'a dyn Fn(&VrfName) -> bool,
+    /// VRFs whose lines stay whatever is wanted.
+    keep: &'a dyn Fn(&VrfName) -> bool,
 }
 
 /// The half-built delta: commands, and which VRFs they are about.
@@ -103,7 +133,8 @@ impl Planner<'_> {
 
         let leak = self.spec.vrfs.iter().map(|(vrf, boot)| {
             let changing = [&leaving, &policy, &rest].iter().any(|half| half.touched.contains(vrf));
-            let verification = Verification { blocked: blocked.get(vrf).cloned(), changing };
+            let verification =
+                Verification { blocked: blocked.get(vrf).cloned(), changing, leaks_by: LeaksBy::Import };
             (vrf.clone(), leak_status(vrf, boot, observed, self.running, &verification))
         });
         let lingering = leaving.touched.iter().filter(|vrf| !self.spec.vrfs.contains_key(*vrf));
@@ -118,7 +149,7 @@ impl Planner<'_> {
 
     /// Whether lines about `vrf` are ours to remove.
     fn ours(&self, vrf: &VrfName) -> bool {
-        self.spec.vrfs.contains_key(vrf) || (self.owned)(vrf) || self.marked(vrf)
+        !(self.keep)(vrf) && (self.spec.vrfs.contains_key(vrf) || (self.owned)(vrf) || self.marked(vrf))
     }
 
     /// Whether objects with the VRF's name in theirs stand in FRR: the agent was here.
@@ -189,7 +220,7 @@ impl Planner<'_> {
             let Ok(vrf) = name.parse::<VrfName>() else {
                 continue;
             };
-            if !self.controls(&vrf, instance) {
+            if (self.keep)(&vrf) || !self.controls(&vrf, instance) {
                 continue;
             }
             let imports = self.obsolete_imports(&vrf, instance);
@@ -222,7 +253,8 @@ impl Planner<'_> {
                 half.touched.insert(vrf);
             }
         }
-        let unwanted = |name: &&String| !self.wanted.objects.contains(*name);
+        let kept = |name: &str| object_vrf(name).is_some_and(|vrf| (self.keep)(&vrf));
+        let unwanted = |name: &&String| !self.wanted.objects.contains(*name) && !kept(name);
         for name in self.running.route_maps.keys().filter(unwanted) {
             half.script.line(format!("no route-map {name}"));
             half.touched.extend(object_vrf(name));

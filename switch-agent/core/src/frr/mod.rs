@@ -19,13 +19,18 @@ use crate::name::{PortName, VrfName};
 use crate::status::LeakStatus;
 
 mod delta;
+mod method;
 mod render;
+pub mod rows;
 mod running;
 mod script;
 mod verify;
 mod wanted;
 
-pub use delta::plan;
+pub(crate) use wanted::route_map_sound;
+
+pub use delta::{leftovers, plan};
+pub use method::{Choice, choose};
 pub use render::{MAIN_TEMPLATE, RenderError, Templates, render};
 pub use running::{BgpInstance, RouteMapEntry, Running};
 
@@ -112,7 +117,7 @@ impl FrrDelta {
 /// FRR as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FrrObserved {
-    /// `false` with `--vtysh none`: nothing is read or applied.
+    /// `false` with `--vtysh none`, and where there is no client: nothing is read or applied by vtysh.
     pub managed: bool,
     /// Daemon version, as the running configuration says it.
     pub version: Option<String>,
@@ -126,6 +131,8 @@ pub struct FrrObserved {
     pub routes: BTreeMap<VrfName, VrfRoutes>,
     /// Boot /64s that FRR has as selected and installed routes in the leak VRF, with their egress device.
     pub exported: BTreeMap<Ipv6Net, ExportedRoute>,
+    /// Prefixes that are connected in each leak VRF.
+    pub connected: BTreeMap<String, BTreeSet<Ipv6Net>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -141,6 +148,8 @@ pub struct ExportedRoute {
 pub struct VrfRoutes {
     /// Prefixes imported by BGP from another VRF, with whether they are installed.
     pub imported: BTreeMap<Ipv6Net, bool>,
+    /// Prefixes with a static route that is no blackhole, with whether it is installed.
+    pub statics: BTreeMap<Ipv6Net, bool>,
     /// The `::/0` blackhole is installed.
     pub deny_installed: bool,
     /// Connected prefixes: a port's /64 is here while the port has its address and carrier.

@@ -35,7 +35,7 @@ fn owned(vrf: &VrfName) -> bool {
 }
 
 fn assert_converged(model: &Model, spec: &FrrSpec) {
-    let again = plan(spec, &model.observed(), LeakMethod::Auto, &owned);
+    let again = plan(spec, &model.observed(), LeakMethod::Vtysh, &owned);
     assert!(again.withdraw.is_empty() && again.apply.is_empty(), "{again:#?}");
     assert!(again.lingering.is_empty(), "{again:#?}");
 }
@@ -45,7 +45,7 @@ fn the_first_delta_in_full() {
     let mut spec = spec();
     spec.vrfs.retain(|vrf, _| vrf.as_str() == "VrfBoot-p1");
     spec.vrfs.values_mut().for_each(|boot| boot.ports.retain(|port, _| port.as_str() == "Ethernet0"));
-    let plan = plan(&spec, &Model::new(FOREIGN).observed(), LeakMethod::Auto, &owned);
+    let plan = plan(&spec, &Model::new(FOREIGN).observed(), LeakMethod::Vtysh, &owned);
     assert!(plan.withdraw.is_empty());
     let expected = "\
 ipv6 prefix-list BOOTNET-VrfBoot-p1-API seq 10 permit 2001:db8:a91::/64
@@ -131,7 +131,7 @@ fn samples_of_every_release_are_converged() {
     ] {
         let observed =
             FrrObserved { managed: true, running_config: text.to_owned(), ..FrrObserved::default() };
-        let plan = plan(&spec, &observed, LeakMethod::Auto, &owned);
+        let plan = plan(&spec, &observed, LeakMethod::Vtysh, &owned);
         assert!(plan.withdraw.is_empty() && plan.apply.is_empty(), "{plan:#?}");
     }
 }
@@ -206,7 +206,7 @@ fn an_adopted_vrf_keeps_what_is_not_ours() {
     // Imports of somebody else are neither filtered nor removed: the leak waits.
     let taken = base.replace("  redistribute connected", "  import vrf route-map RACK\n  import vrf Vrf64");
     let mut model = Model::new(&taken);
-    let observed = plan(&spec, &model.observed(), LeakMethod::Auto, &owned);
+    let observed = plan(&spec, &model.observed(), LeakMethod::Vtysh, &owned);
     assert_eq!(
         observed.waiting.as_deref(),
         Some("`router bgp 65000 vrf VrfRack` has imports of somebody else")
@@ -238,11 +238,12 @@ fn methods_that_do_not_apply_apply_nothing() {
     let unmanaged = FrrObserved::default();
     let managed = Model::new(FOREIGN).observed();
     for (method, observed, status) in [
-        (LeakMethod::Auto, &unmanaged, "Unknown"),
+        (LeakMethod::Vtysh, &unmanaged, "Unknown"),
         (LeakMethod::RenderOnly, &unmanaged, "Rendered"),
         (LeakMethod::RenderOnly, &managed, "Rendered"),
         (LeakMethod::FrrMgmt, &managed, "Pending"),
         (LeakMethod::StaticRoute, &managed, "Pending"),
+        (LeakMethod::StaticRoute, &unmanaged, "Unknown"),
     ] {
         let plan = plan(&spec(), observed, method, &owned);
         assert!(plan.apply.is_empty() && plan.withdraw.is_empty());
@@ -300,6 +301,6 @@ proptest! {
     #[test]
     fn any_text_is_a_running_configuration(text in "(?s).{0,400}") {
         let observed = FrrObserved { managed: true, running_config: text, ..FrrObserved::default() };
-        plan(&spec(), &observed, LeakMethod::Auto, &owned);
+        plan(&spec(), &observed, LeakMethod::Vtysh, &owned);
     }
 }

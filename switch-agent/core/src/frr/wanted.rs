@@ -87,7 +87,7 @@ pub(super) fn export_routes(vrf: &VrfName, port: &PortName, prefix: Ipv6Net) -> 
 
 /// Whether the route-map of `vrf` is exactly the one entry that matches its prefix-list. Anything else
 /// might permit more.
-pub(super) fn route_map_sound(running: &Running, vrf: &VrfName) -> bool {
+pub(crate) fn route_map_sound(running: &Running, vrf: &VrfName) -> bool {
     let Some([entry]) = running.route_maps.get(&route_map_name(vrf)).map(Vec::as_slice) else {
         return false;
     };

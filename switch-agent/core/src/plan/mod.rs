@@ -7,6 +7,7 @@ mod binding;
 mod hold;
 mod isolate;
 mod leak;
+mod leak_rows;
 mod services;
 mod status;
 mod view;
@@ -48,8 +49,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let wanted = wanted::wanted(&view);
     let origins = vrf::effective_origins(&view, &wanted);
     // Adoption rarely changes; the ledger of a large switch is not copied without need.
-    let adopted =
-        (origins != view.ledger.vrfs).then(|| Ledger { vrfs: origins, ports: view.ledger.ports.clone() });
+    let adopted = (origins != view.ledger.vrfs).then(|| Ledger { vrfs: origins, ..view.ledger.clone() });
     let ledger = adopted.as_ref().unwrap_or(view.ledger);
     let view = View { ledger, ..view };
     let hold = Hold::of(&view);
@@ -60,9 +60,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         .map(|(name, wanted)| (name, binding::addressed(&view, name, wanted)))
         .collect();
     let is_addressed = |name: &PortName| addressed.get(name).copied().unwrap_or(false);
-    let frr = leak::plan(&view, ledger, &wanted, &observed.frr, is_addressed);
+    let mut leak = leak::plan(&view, ledger, &wanted, &observed.frr, is_addressed);
     // FRR lets go first, unless it cannot: a port must be able to leave while FRR is broken.
-    let leak_in_the_way = !frr.withdraw.is_empty() && !view.backing_off.contains_key("FRR");
+    let leak_in_the_way = leak.withdraws() && !view.backing_off.contains_key("FRR");
+    let frr = &leak.frr;
 
     let mut assessments: BTreeMap<PortName, Assessment> = BTreeMap::new();
     let with_rows = view.interfaces_with_rows();
@@ -111,6 +112,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
             actions.push(Action::ApplyLeak(frr.apply.clone()));
         }
     }
+    actions.extend(leak.rows.delete.drain(..).map(Action::DeleteLeakRow));
+    actions.append(&mut leak.rows.set.clone());
     for (vrf, leak) in &frr.leak {
         if let LeakStatus::Pending(on) | LeakStatus::Violation(on) = leak {
             let object = format!("leak of {vrf}");
@@ -121,7 +124,13 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         waiting.push(Waiting { object: "FRR".to_owned(), port: None, on: on.clone() });
     }
 
-    let mut next = Ledger { vrfs: ledger.vrfs.clone(), ports: BTreeMap::new() };
+    conflicts.extend(leak.rows.conflicts.iter().cloned());
+    let mut next = Ledger {
+        vrfs: ledger.vrfs.clone(),
+        ports: BTreeMap::new(),
+        leak_rows: leak.rows.ours.clone(),
+        leak_method: leak.method,
+    };
     for (name, assessment) in &mut assessments {
         assessment.hold_outside(&isolation.unfenced);
         actions.append(&mut assessment.actions);
@@ -149,7 +158,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     actions.retain(|action| hold.is_none_or(|hold| hold.permits(action)));
     actions.sort_by_key(Action::rank);
 
-    let inputs = status::Inputs { view: &view, observed, wanted: &wanted, frr: &frr, isolation: &isolation };
+    let inputs =
+        status::Inputs { view: &view, observed, wanted: &wanted, leak: &leak, isolation: &isolation };
     if let Some(hold @ Hold::Reboot(_)) = hold {
         return Plan { actions, status: status::frozen(&inputs, hold) };
     }

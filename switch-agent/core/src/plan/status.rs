@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::binding::{Assessment, Progress};
 use super::hold::Hold;
 use super::isolate::Isolation;
+use super::leak::LeakPlan;
 use super::view::View;
 use super::wanted::WantedSet;
 use crate::control_plane::control_plane;
 use crate::desired::{Desired, Partition};
-use crate::frr::FrrPlan;
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
 use crate::status::{
@@ -20,7 +20,7 @@ pub(super) struct Inputs<'a, 'b> {
     pub(super) view: &'a View<'b>,
     pub(super) observed: &'a Observed,
     pub(super) wanted: &'a WantedSet<'b>,
-    pub(super) frr: &'a FrrPlan,
+    pub(super) leak: &'a LeakPlan,
     pub(super) isolation: &'a Isolation,
 }
 
@@ -76,6 +76,7 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
         conflicts: Vec::new(),
         rejected: desired.rejected.clone(),
         warnings: desired.warnings.clone(),
+        leak_method: None,
         unknown,
         control_plane: observed.config.known().and_then(|config| control_plane(config, desired)),
         control_api_error: None,
@@ -103,12 +104,13 @@ pub(super) fn build(
     let settled =
         |status: &PortStatus| matches!(status.phase, Phase::Ready | Phase::Foreign | Phase::Rejected);
     let leaks_settled = partitions.values().all(|partition| {
+        let unread = matches!(partition.leak, LeakStatus::Unknown(_));
         matches!(partition.leak, LeakStatus::Applied | LeakStatus::Off | LeakStatus::Rendered)
-            || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed)
+            || matches!(&inputs.observed.frr, Source::Known(frr) if !frr.managed && unread)
     });
     let vrfs_ready = partitions.values().all(|partition| partition.vrf_ready);
     // What is on its way out counts as well, unless rejected rows hold it.
-    let frr_settled = inputs.frr.withdraw.is_empty() && inputs.frr.apply.is_empty();
+    let frr_settled = inputs.leak.settled();
     let vrfs_settled =
         inputs.wanted.vrfs_held || waiting.iter().all(|waiting| !waiting.object.starts_with("VRF|"));
     let fenced = waiting.iter().all(|waiting| !waiting.object.starts_with("ACL_"));
@@ -129,7 +131,8 @@ pub(super) fn build(
         waiting,
         conflicts,
         rejected: desired.rejected.clone(),
-        warnings: desired.warnings.clone(),
+        warnings: desired.warnings.iter().chain(&inputs.leak.warnings).cloned().collect(),
+        leak_method: Some(inputs.leak.choice.clone()),
         unknown,
         control_plane: control_plane(inputs.view.config, desired),
         control_api_error: inputs.observed.runtime.upstream.as_ref().and_then(|state| state.error.clone()),
@@ -264,7 +267,7 @@ fn partitions(
     let entry = |partition: &Partition| {
         let of = || ports.values().filter(|port| port.partition.as_ref() == Some(&partition.id));
         let vrf_row = format!("VRF|{}", partition.vrf);
-        let leak = inputs.frr.leak.get(&partition.vrf).cloned();
+        let leak = inputs.leak.frr.leak.get(&partition.vrf).cloned();
         let unread = IsolationStatus::Unknown("nothing is looked at during a reboot".to_owned());
         PartitionStatus {
             partition: partition.id.clone(),

@@ -63,7 +63,16 @@ fn service_loopback(
     let numbered = |number: u32| -> Option<PortName> { format!("Loopback{number}").parse::<PortName>().ok() };
     let candidates = || SERVICE_LOOPBACKS.filter_map(numbered);
     let kept = candidates().find(|name| {
-        let ours = view.ledger.ports.get(name).is_some_and(|entry| entry.vrf == partition.vrf);
+        let ours = match view.ledger.ports.get(name) {
+            Some(entry) => entry.vrf == partition.vrf,
+            // A lost ledger: the row tells, in a VRF that is ours by its name.
+            None => {
+                let row = view.config.row("LOOPBACK_INTERFACE", name.as_str());
+                let vrf = row.and_then(|row| row.get("vrf_name"));
+                vrf.is_some_and(|vrf| *vrf == *partition.vrf.as_str())
+                    && view.ledger.owned_vrf(&partition.vrf).is_some()
+            }
+        };
         ours && !taken.contains(name)
     });
     let chosen = kept.or_else(|| {

@@ -226,6 +226,26 @@ fn a_port_is_ceasing_until_its_final_advertisements_are_out() {
     assert_eq!((bench.sent().len(), bench.observed(4)), (0, None));
 }
 
+/// A port that moves into another VRF flaps just then: nobody is left to hear the rest.
+#[test]
+fn a_port_that_loses_its_carrier_while_ceasing_has_ceased() {
+    for gone in [false, true] {
+        let mut bench = Bench::new();
+        bench.set(ms(0), spec(4, 7));
+        bench.at(ms(1600));
+        bench.inbox.command(port(4), Command::Cease(Cease::Final));
+        bench.at(ms(2000));
+        assert_eq!(bench.observed(4), Some(AdvertiserState::Ceasing));
+        bench.waker.take();
+
+        bench.link(ms(2010), 7, false, gone);
+        assert_eq!(bench.observed(4), None);
+        assert!(bench.waker.take().contains(&Reason::Service));
+        bench.link(ms(2020), 7, true, false);
+        assert_eq!((bench.observed(4), bench.driver.deadline()), (None, None));
+    }
+}
+
 #[test]
 fn a_foreign_router_is_counted_and_not_believed() {
     let mut bench = Bench::new();

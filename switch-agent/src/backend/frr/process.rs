@@ -24,6 +24,13 @@ pub enum ProcessError {
     Failed { status: String, text: String },
 }
 
+impl ProcessError {
+    /// There is no such program.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, ProcessError::Spawn(error) if error.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// What a child wrote.
 #[derive(Debug)]
 pub(super) struct Output {

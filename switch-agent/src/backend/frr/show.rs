@@ -36,6 +36,7 @@ impl<'a> Survey<'a> {
         }
         for leak_vrf in &self.leak_vrfs {
             requests.push(format!("show ipv6 route vrf {leak_vrf} static json"));
+            requests.push(format!("show ipv6 route vrf {leak_vrf} connected json"));
             requests.extend(self.exported.iter().map(|prefix| bgp_route(leak_vrf, *prefix)));
         }
         requests
@@ -59,8 +60,11 @@ impl<'a> Survey<'a> {
             let (bgp_table, rib) = (next(), next());
             observed.routes.insert(vrf.clone(), vrf_routes(bgp_table, rib));
         }
-        for _ in &self.leak_vrfs {
+        for leak_vrf in &self.leak_vrfs {
             let statics = next();
+            let connected = next().as_object().into_iter().flatten();
+            let connected = connected.filter_map(|(prefix, _)| prefix.parse().ok()).collect();
+            observed.connected.insert((*leak_vrf).to_owned(), connected);
             for prefix in self.exported {
                 let advertised = next()["advertisedTo"].as_object().is_some_and(|peers| !peers.is_empty());
                 if let Some(route) = exported_route(&statics[prefix.to_string()], advertised) {
@@ -100,11 +104,17 @@ fn vrf_routes(bgp_table: &Value, rib: &Value) -> VrfRoutes {
         let mut nexthops = route["nexthops"].as_array().into_iter().flatten();
         route["protocol"] == "static" && active(route) && nexthops.any(|hop| hop["blackhole"] == true)
     });
-    for (prefix, entries) in rib.as_object().into_iter().flatten() {
-        let connected =
-            entries.as_array().into_iter().flatten().any(|route| route["protocol"] == "connected");
-        if let (true, Ok(prefix)) = (connected, prefix.parse()) {
-            routes.connected.insert(prefix);
+    for (prefix, _) in rib.as_object().into_iter().flatten() {
+        let Ok(parsed) = prefix.parse() else { continue };
+        if in_rib(prefix).any(|route| route["protocol"] == "connected") {
+            routes.connected.insert(parsed);
+        }
+        let leads_on = |route: &&Value| {
+            let mut nexthops = route["nexthops"].as_array().into_iter().flatten();
+            route["protocol"] == "static" && !nexthops.any(|hop| hop["blackhole"] == true)
+        };
+        if let Some(route) = in_rib(prefix).find(leads_on) {
+            routes.statics.insert(parsed, active(route));
         }
     }
     routes
@@ -236,6 +246,7 @@ mod tests {
         assert_eq!(routes.imported, BTreeMap::from([("2001:db8:a91::/64".parse().unwrap(), true)]));
         assert!(routes.deny_installed);
         assert!(routes.connected.contains(&exported[0]));
+        assert_eq!(observed.connected["default"], ["2001:db8:f::11/128".parse().unwrap()].into());
         assert_eq!(
             observed.exported[&exported[0]],
             ExportedRoute { interface: "Ethernet0".to_owned(), installed: true, advertised: true }
@@ -247,21 +258,21 @@ mod tests {
         let vrfs = vrfs();
         let survey = Survey::new(&vrfs, &[]);
         let warning = r#"{"warning":"View/Vrf is unknown"}"#;
-        let text = output(format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n"));
+        let text = output(format!("{CONFIG}{{}}\n{warning}\n% VRF VrfBoot-p1 not found\n{{}}\n{{}}\n"));
         let (config, answers) = split_answers(&text, &survey.requests()).unwrap();
         let observed = survey.evaluate(config, &answers);
         assert_eq!(observed.routes.values().collect::<Vec<_>>(), [&VrfRoutes::default()]);
 
         let away = Output { text: CONFIG.to_owned(), errors: "bgpd is not running".to_owned() };
         let error = split_answers(&away, &survey.requests()).unwrap_err();
-        assert_eq!(error.to_string(), "vtysh answered 0 of 4 requests: bgpd is not running");
+        assert_eq!(error.to_string(), "vtysh answered 0 of 5 requests: bgpd is not running");
         let short = output(format!("{CONFIG}{{}}\nwhat?\n"));
         let error = split_answers(&short, &survey.requests()).unwrap_err();
         assert!(error.to_string().ends_with("with: what?"), "{error}");
         let short = output(format!("{CONFIG}{{}}\n"));
         assert!(matches!(
             split_answers(&short, &survey.requests()),
-            Err(FrrError::Incomplete { wanted: 4, found: 1, .. })
+            Err(FrrError::Incomplete { wanted: 5, found: 1, .. })
         ));
         assert!(split_answers(&output("% Unknown command: show\n".to_owned()), &survey.requests()).is_err());
         assert!(split_answers(&output(String::new()), &survey.requests()).is_err());

@@ -60,12 +60,12 @@ async fn state_db_is_read_as_swss_writes_it() {
             (port("PortChannel1"), up),
         ]),
         vlan_members: ports(&["Ethernet8"]),
+        reboot: None,
         acl: AclState {
             told: true,
             tables: [("BOOTNET_IPV4".to_owned(), "Pending creation".to_owned())].into(),
             rules: [("BOOTNET_IPV4|DEFAULT_RULE".to_owned(), "Inactive".to_owned())].into(),
         },
-        reboot: None,
     };
     assert_eq!(store.read_state().await.unwrap(), expected);
     let reboot = async || store.read_state().await.unwrap().reboot;

@@ -169,6 +169,7 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
             "drop_rule_detail": nd.detail,
             "ports": state.metrics.advertise.states(),
         },
+        "leak_method": status.leak_method,
         "control_api_error": status.control_api_error.as_deref().or_else(|| unreached(state)),
         "control_plane": status.control_plane,
         "waiting": status.waiting,

@@ -24,7 +24,8 @@ impl OnceProfiles {
 
     async fn load(&self) -> UsedProfiles {
         let Some(state_dir) = self.state_dir.clone() else { return UsedProfiles::default() };
-        let loaded = tokio::task::spawn_blocking(move || state_dir.load(FILE)).await;
+        let reading = state_dir.clone();
+        let loaded = tokio::task::spawn_blocking(move || reading.load(FILE)).await;
         let text = match loaded {
             Ok(Ok(text)) => text.unwrap_or_default(),
             Ok(Err(error)) => {
@@ -37,7 +38,10 @@ impl OnceProfiles {
             return UsedProfiles::default();
         }
         serde_json::from_slice(&text).unwrap_or_else(|error| {
-            tracing::warn!(%error, file = FILE, "one-shot boot profiles that were used are not known");
+            tracing::warn!(%error, file = FILE, "set aside; one-shot boot profiles that were used are not known");
+            if let Err(error) = state_dir.set_aside(FILE) {
+                tracing::warn!(%error, "not set aside");
+            }
             UsedProfiles::default()
         })
     }

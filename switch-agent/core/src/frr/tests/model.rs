@@ -155,7 +155,7 @@ impl Model {
 
     /// Plans and carries out both halves; at no step may anything open that was not.
     pub(super) fn converge(&mut self, spec: &FrrSpec) -> FrrPlan {
-        let plan = plan(spec, &self.observed(), LeakMethod::Auto, &owned);
+        let plan = plan(spec, &self.observed(), LeakMethod::Vtysh, &owned);
         let mut before = self.open();
         let mut last = String::new();
         for command in plan.withdraw.commands.iter().chain(&plan.apply.commands) {

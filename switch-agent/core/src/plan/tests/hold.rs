@@ -137,6 +137,22 @@ fn a_row_that_was_not_taken_is_repaired_when_its_time_has_come() {
 }
 
 #[test]
+fn a_lost_ledger_is_no_reason_to_touch_a_row() {
+    let mut rig = rig();
+    rig.partition("p2", "2001:db8:1::/56", &[("service_address@", "2001:db8:ffff::54")]);
+    rig.converge();
+    let (rows, ledger) = (rig.config(), rig.ledger.clone());
+    rig.ledger = crate::ownership::Ledger::default();
+    for _ in 0..4 {
+        let kinds = rig.pass(None);
+        assert!(kinds.iter().all(|kind| *kind == "record-ledger"), "{kinds:?}");
+        rig.switch.settle(10_000);
+    }
+    assert_eq!(rig.config(), rows);
+    assert_eq!(rig.ledger, ledger);
+}
+
+#[test]
 fn a_reboot_ends_nothing_and_writes_nothing() {
     for reboot in [Reboot::Warm, Reboot::Fast] {
         let mut rig = rig();

@@ -36,7 +36,7 @@ fn bring_up_takes_one_step_at_a_time() {
         steps,
         [
             "record-ledger create-vrf",
-            "record-ledger set-acl bind-interface add-unreachable-default",
+            "record-ledger set-acl bind-interface add-unreachable-default set-leak-row",
             "add-address",
             "add-link-local set-service set-advertiser",
         ]
@@ -64,7 +64,8 @@ fn release_is_the_reverse_and_leaves_nothing() {
             "cease-advertiser close-service remove-link-local",
             "delete-address",
             "delete-interface",
-            "record-ledger remove-unreachable-default delete-vrf delete-acl",
+            "record-ledger delete-leak-row delete-acl",
+            "record-ledger remove-unreachable-default delete-vrf",
             "record-ledger",
         ]
     );
@@ -135,7 +136,10 @@ fn adopt_mode_only_adds_the_address_and_the_services() {
     rig.foreign_set("INTERFACE", "Ethernet0", fields([("vrf_name", "VrfBoot-p1")]));
     rig.converge();
     assert_eq!(rig.plan().status.ports[&port("Ethernet0")].phase, Phase::Ready);
-    assert_eq!(rig.written.iter().collect::<Vec<_>>(), ["INTERFACE|Ethernet0|2001:db8:0:1::1/64"]);
+    assert_eq!(
+        rig.written.iter().collect::<Vec<_>>(),
+        ["INTERFACE|Ethernet0|2001:db8:0:1::1/64", "STATIC_ROUTE|VrfBoot-p1|::/0"]
+    );
     rig.switch.config_del("BOOT_NETWORK_PARTITION", "p1");
     rig.converge();
     assert!(rig.written.is_empty());
@@ -322,4 +326,109 @@ fn a_port_whose_listener_does_not_open_is_not_advertised_on() {
     assert!(plan.actions.is_empty(), "{:?}", plan.actions);
     let waiting = plan.status.ports[&port("Ethernet0")].waiting_on.clone().unwrap();
     assert!(waiting.contains("listener Ethernet0"), "{waiting}");
+}
+
+#[test]
+fn a_row_that_frr_lost_is_written_anew() {
+    use crate::frr::{FrrObserved, VrfRoutes};
+    use crate::observed::Source;
+    let mut rig = one_port();
+    rig.partition("p1", "2001:db8::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "static-route")]));
+    rig.converge();
+    let vrf: crate::name::VrfName = "VrfBoot-p1".parse().unwrap();
+    let lines = [
+        "frr version 10.3",
+        "ipv6 route 2001:db8:0:1::/64 Ethernet0 tag 1 nexthop-vrf VrfBoot-p1",
+        "ipv6 route 2001:db8:0:1::1/128 VrfBoot-p1 tag 2 nexthop-vrf VrfBoot-p1",
+        "vrf VrfBoot-p1",
+        " ipv6 route ::/0 blackhole tag 2 254",
+        " ipv6 route 2001:db8:a91::/65 2001:db8:a91:: tag 2 nexthop-vrf default",
+        " ipv6 route 2001:db8:a91:0:8000::/65 2001:db8:a91:0:8000:: tag 2 nexthop-vrf default",
+        "exit-vrf",
+    ];
+    let routes = VrfRoutes { deny_installed: true, ..VrfRoutes::default() };
+    let plan_with = |missing: Option<usize>| {
+        let text: Vec<&str> =
+            lines.iter().enumerate().filter(|(at, _)| Some(*at) != missing).map(|(_, line)| *line).collect();
+        let frr = FrrObserved {
+            managed: true,
+            running_config: text.join("\n"),
+            routes: std::collections::BTreeMap::from([(vrf.clone(), routes.clone())]),
+            ..FrrObserved::default()
+        };
+        let observed = crate::observed::Observed { frr: Source::Known(frr), ..rig.observe() };
+        let plan = crate::plan::plan(&crate::desired::Desired::from_config(&rig.config()), &observed);
+        plan.actions.iter().map(|action| format!("{} {}", action.kind(), action.object())).collect::<Vec<_>>()
+    };
+    assert!(plan_with(None).is_empty(), "{:?}", plan_with(None));
+    for (line, row) in [
+        (1, "STATIC_ROUTE|default|2001:db8:0:1::/64 "),
+        (4, "STATIC_ROUTE|VrfBoot-p1|::/0 "),
+        (5, "STATIC_ROUTE|VrfBoot-p1|2001:db8:a91::/65 "),
+    ] {
+        let renewed: Vec<String> =
+            plan_with(Some(line)).into_iter().filter(|action| action.starts_with("renew-leak-row")).collect();
+        assert_eq!(renewed.len(), 1, "{line}: {renewed:?}");
+        assert!(renewed[0].starts_with(&format!("renew-leak-row {row}")), "{renewed:?}");
+    }
+}
+
+/// What the plan does with these lines in FRR: kinds and objects, without digests.
+fn leak_actions(rig: &Rig, running_config: &str, deny_installed: bool) -> Vec<String> {
+    use crate::frr::{FrrObserved, VrfRoutes};
+    let routes = VrfRoutes { deny_installed, ..VrfRoutes::default() };
+    let frr = FrrObserved {
+        managed: true,
+        running_config: running_config.to_owned(),
+        routes: std::collections::BTreeMap::from([("VrfBoot-p1".parse().unwrap(), routes)]),
+        ..FrrObserved::default()
+    };
+    let frr = crate::observed::Source::Known(frr);
+    let observed = crate::observed::Observed { frr, ..rig.observe() };
+    let plan = crate::plan::plan(&crate::desired::Desired::from_config(&rig.config()), &observed);
+    let actions = plan.actions.iter().filter(|action| action.kind() == "set-leak-row");
+    actions.map(|action| action.object().split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn ways_in_and_out_wait_for_the_deny_in_frr() {
+    let mut rig = one_port();
+    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "static-route")]));
+    rig.converge();
+    rig.partition("p1", "2001:db8::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    let deny = "vrf VrfBoot-p1\n ipv6 route ::/0 blackhole tag 2 254\nexit-vrf\n";
+    assert!(leak_actions(&rig, deny, false).is_empty());
+    assert_eq!(
+        leak_actions(&rig, deny, true),
+        [
+            "STATIC_ROUTE|VrfBoot-p1|2001:db8:a91::/65",
+            "STATIC_ROUTE|VrfBoot-p1|2001:db8:a91:0:8000::/65",
+            "STATIC_ROUTE|default|2001:db8:0:1::/64",
+            "STATIC_ROUTE|default|2001:db8:0:1::1/128",
+        ]
+    );
+}
+
+/// frrcfgd would carry an import out before the route-map of the same row.
+#[test]
+fn an_import_waits_for_its_route_map_in_frr() {
+    let mut rig = one_port();
+    rig.foreign_set("BGP_GLOBALS", "default", fields([("local_asn", "65000"), ("router_id", "10.0.0.1")]));
+    rig.switch.config_set("DEVICE_METADATA", "localhost", fields([("frr_mgmt_framework_config", "true")]));
+    rig.partition("p1", "2001:db8::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.converge();
+    let family = "VrfBoot-p1|ipv6_unicast";
+    let whole = rig.config().row("BGP_GLOBALS_AF", family).cloned().unwrap();
+    assert_eq!(whole.get("import_vrf").map(String::as_str), Some("default"));
+    rig.switch.config_hdel("BGP_GLOBALS_AF", family, "import_vrf");
+    let policy = "route-map BOOTNET-VrfBoot-p1-IN permit 10\n \
+        match ipv6 address prefix-list BOOTNET-VrfBoot-p1-API\nexit\n";
+    let instance = "router bgp 65000 vrf VrfBoot-p1\n address-family ipv6 unicast\n";
+    let import = format!("BGP_GLOBALS_AF|{family}");
+    let with = |lines: &str| leak_actions(&rig, lines, true).contains(&import);
+    assert!(!with(policy) && !with(&format!("{policy}{instance}")));
+    let filtered = "  import vrf route-map BOOTNET-VrfBoot-p1-IN\n exit-address-family\nexit\n";
+    assert!(with(&format!("{policy}{instance}{filtered}")));
+    assert!(!with(&format!("{instance}{filtered}")), "the route-map itself is missing");
 }

@@ -10,6 +10,14 @@ use crate::sim::Daemon;
 use crate::status::{Phase, Verdict};
 
 const PORTS: [&str; 4] = ["Ethernet0", "Ethernet4", "Ethernet8", "PortChannel101"];
+const METHODS: [&str; 4] = ["auto", "static-route", "frr-mgmt", "render-only"];
+/// Rows of others: at keys that the leak needs, and beside them.
+const FOREIGN_ROUTES: [(&str, &str, &str); 4] = [
+    ("STATIC_ROUTE", "VrfBoot-p1|::/0", "2001:db8:bad::1"),
+    ("STATIC_ROUTE", "default|2001:db8:0:1::/64", "2001:db8:bad::2"),
+    ("STATIC_ROUTE", "VrfTenant|2001:db8:f::/48", "2001:db8:bad::3"),
+    ("BGP_GLOBALS_AF", "VrfBoot-p1|ipv6_unicast", "2001:db8:bad::4"),
+];
 const PARTITIONS: [&str; 3] = ["p1", "p2", "a-rather-long-partition"];
 
 /// Something that happens to the switch, or to the agent.
@@ -50,6 +58,16 @@ enum Event {
         port: usize,
         up: bool,
     },
+    /// Who rules FRR changes, or what the operator wants of it.
+    LeakMethod {
+        method: usize,
+        frrcfgd: bool,
+    },
+    /// Somebody else's row where one of the leak's may have to go.
+    ForeignRoute {
+        route: usize,
+        present: bool,
+    },
     SwssRestart,
     /// Critical daemons restart swss as a whole; vrfmgrd alone is the exception that was observed to matter.
     VrfmgrdRestart,
@@ -72,7 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (ports.clone(), partitions.clone()).prop_map(|(port, partition)| Event::BootPort { port, partition }),
         2 => ports.clone().prop_map(|port| Event::NoBootPort { port }),
-        4 => (partitions.clone(), 0..6u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
+        4 => (partitions.clone(), 0..8u8).prop_map(|(partition, variant)| Event::Partition { partition, variant }),
         1 => partitions.prop_map(|partition| Event::NoPartition { partition }),
         1 => any::<bool>().prop_map(|up| Event::AdminStatus { up }),
         2 => ports.clone().prop_map(|port| Event::ForeignBind { port }),
@@ -80,6 +98,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (ports.clone(), any::<bool>()).prop_map(|(port, present)| Event::ForeignAddress { port, present }),
         1 => (0..3usize, any::<bool>()).prop_map(|(port, present)| Event::VlanMember { port, present }),
         1 => (ports, any::<bool>()).prop_map(|(port, up)| Event::Carrier { port, up }),
+        1 => (0..METHODS.len(), any::<bool>()).prop_map(|(method, frrcfgd)| Event::LeakMethod { method, frrcfgd }),
+        1 => (0..FOREIGN_ROUTES.len(), any::<bool>()).prop_map(|(route, present)| Event::ForeignRoute { route, present }),
         1 => Just(Event::SwssRestart),
         1 => Just(Event::VrfmgrdRestart),
         1 => any::<bool>().prop_map(|under_way| Event::Reboot { under_way }),
@@ -100,7 +120,11 @@ fn apply(rig: &mut Rig, event: &Event) {
                 2 => &[("proxy", "disabled")],
                 3 => &[("service_address@", "2001:db8:ffff::53")],
                 4 => &[("advertise", "perhaps")],
-                5 => &[("isolate", "disabled")],
+                5 => &[("leak_prefix@", "2001:db8:a91::/64")],
+                6 => {
+                    &[("leak_prefix@", "2001:db8:a92::/64,2001:db8:a93::/64,::/0"), ("leak_vrf", "VrfTenant")]
+                }
+                7 => &[("isolate", "disabled")],
                 _ => &[],
             };
             rig.partition(PARTITIONS[partition], &prefix, extra);
@@ -132,6 +156,20 @@ fn apply(rig: &mut Rig, event: &Event) {
                 rig.foreign_del("VLAN_MEMBER", &key);
             }
         }
+        Event::LeakMethod { method, frrcfgd } => {
+            rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", METHODS[method])]));
+            let framework = if frrcfgd { "true" } else { "false" };
+            let row = fields([("frr_mgmt_framework_config", framework)]);
+            rig.switch.config_set("DEVICE_METADATA", "localhost", row);
+        }
+        Event::ForeignRoute { route, present } => {
+            let (table, key, next_hop) = FOREIGN_ROUTES[route];
+            if present {
+                rig.foreign_set(table, key, fields([("nexthop", next_hop)]));
+            } else {
+                rig.foreign_del(table, key);
+            }
+        }
         Event::Carrier { port, up } => rig.switch.set_carrier(PORTS[port], up),
         Event::SwssRestart => {
             rig.switch.swss_restart();
@@ -154,6 +192,9 @@ fn apply(rig: &mut Rig, event: &Event) {
 fn rig() -> Rig {
     let mut rig = Rig::new(&PORTS);
     rig.foreign_set("VRF", "VrfTenant", fields([]));
+    for (vrf, asn) in [("default", "65000"), ("VrfTenant", "65001")] {
+        rig.foreign_set("BGP_GLOBALS", vrf, fields([("local_asn", asn), ("router_id", "10.0.0.1")]));
+    }
     rig.switch.config_set("VLAN", "Vlan100", fields([]));
     rig.switch.settle(10_000);
     rig
@@ -203,6 +244,13 @@ proptest! {
                 apply(&mut rig, &Event::ForeignUnbind { port: number });
             }
         }
+        for route in 0..FOREIGN_ROUTES.len() {
+            apply(&mut rig, &Event::ForeignRoute { route, present: false });
+        }
+        let method = rig.config().row("BOOT_NETWORK", "global").and_then(|row| row.get("leak_method").cloned());
+        if method.as_deref() == Some("frr-mgmt") {
+            apply(&mut rig, &Event::LeakMethod { method: 2, frrcfgd: true });
+        }
         for (number, id) in PARTITIONS.iter().enumerate() {
             if rig.config().row("BOOT_NETWORK_PARTITION", id).is_some() {
                 apply(&mut rig, &Event::Partition { partition: number, variant: 0 });
@@ -227,7 +275,13 @@ proptest! {
     ) {
         let mut rig = rig();
         let foreign = |event: &Event| {
-            matches!(event, Event::ForeignBind { .. } | Event::ForeignUnbind { .. } | Event::ForeignAddress { .. })
+            matches!(
+                event,
+                Event::ForeignBind { .. }
+                    | Event::ForeignUnbind { .. }
+                    | Event::ForeignAddress { .. }
+                    | Event::ForeignRoute { .. }
+            )
         };
         for (event, lost) in events.iter().filter(|(event, _)| !foreign(event)) {
             apply(&mut rig, event);

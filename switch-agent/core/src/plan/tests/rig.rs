@@ -36,6 +36,11 @@ pub(super) struct Rig {
     foreign: BTreeMap<(String, String), Fields>,
 }
 
+/// The boot VRF that a route of the leak is about: where it leads in from, or back into.
+fn boot_vrf_of<'a>(key: &'a str, row: &'a Fields) -> &'a str {
+    if row.contains_key("ifname") { &row["nexthop-vrf"] } else { key.split('|').next().unwrap() }
+}
+
 pub(super) fn port(name: &str) -> PortName {
     name.parse().unwrap()
 }
@@ -192,6 +197,9 @@ impl Rig {
             }
             Action::SetAcl { table, key, row } => self.write(table, key, row.clone()),
             Action::DeleteAcl(owned) => self.delete(owned.table(), owned.key()),
+            Action::SetLeakRow { table, key, row } => self.write(table, key, row.clone()),
+            Action::DeleteLeakRow(owned) => self.delete(owned.table(), owned.key()),
+            Action::RenewLeakRow { row, .. } => self.delete(row.table(), row.key()),
             Action::CeaseAdvertiser { port, cease } => {
                 if *cease == crate::ra::Cease::Final {
                     self.finals.push(port.clone());
@@ -320,7 +328,43 @@ impl Rig {
                 let listening = self.runtime.services.contains_key(&spec.port);
                 assert!(listening || !proxied, "{}: advertised before its listener is open", spec.port);
             }
+            Action::SetLeakRow { table: "STATIC_ROUTE", key, row } if row.contains_key("nexthop-vrf") => {
+                let vrf = boot_vrf_of(key, row);
+                let deny = config.row("STATIC_ROUTE", &format!("{vrf}|::/0"));
+                assert!(deny.is_some_and(|row| row["blackhole"] == "true"), "{key} before the deny of {vrf}");
+            }
+            Action::DeleteLeakRow(owned)
+                if owned.table() == "STATIC_ROUTE" && owned.key().ends_with("|::/0") =>
+            {
+                let vrf = owned.key().trim_end_matches("|::/0");
+                let open = config
+                    .table("STATIC_ROUTE")
+                    .find(|(key, row)| row.contains_key("nexthop-vrf") && boot_vrf_of(key, row) == vrf);
+                assert_eq!(open, None, "the deny of {vrf} goes first");
+            }
             _ => {}
+        }
+        // No way back to a port that leaves outlives its binding, and none into a VRF outlives the VRF. A port
+        // that stays may lose its rows to others for a moment.
+        let stays = |port: &PortName| Desired::from_config(&config).ports.contains_key(port);
+        let routes = || {
+            config
+                .table("STATIC_ROUTE")
+                .filter(|(key, _)| self.written.contains(&format!("STATIC_ROUTE|{key}")))
+        };
+        let gone = match action {
+            Action::DeleteAddress(owned) if !stays(owned.port()) => {
+                Some(("ifname", owned.port().to_string()))
+            }
+            Action::DeleteInterface(owned) if !stays(owned.port()) => {
+                Some(("ifname", owned.port().to_string()))
+            }
+            Action::DeleteVrf(owned) => Some(("nexthop-vrf", owned.name().to_string())),
+            _ => None,
+        };
+        if let Some((field, name)) = gone {
+            let left = routes().find(|(_, row)| row.get(field) == Some(&name));
+            assert_eq!(left, None, "{action:?}");
         }
     }
 

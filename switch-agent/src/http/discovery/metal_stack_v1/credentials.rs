@@ -279,8 +279,8 @@ impl Credentials {
         let kept: Kept = match serde_json::from_slice(&bytes) {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::warn!(%error, "{FILE_NAME} cannot be read; machines have to boot anew");
-                return Ok(());
+                tracing::warn!(%error, file = FILE_NAME, "set aside; machines have to boot anew");
+                return state_dir.set_aside(FILE_NAME);
             }
         };
         if kept.boot_id != boot_id() {
