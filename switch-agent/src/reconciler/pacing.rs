@@ -78,6 +78,12 @@ fn ends(kind: &str) -> bool {
 impl Pacing {
     /// Notes an action that was carried out.
     pub fn done(&mut self, object: &str, kind: &str, now: Instant) {
+        if matches!(kind, "set-acl" | "delete-acl") {
+            // Their objects are rows with what they say: what one said before it changed waits for nothing.
+            let row = |object: &str| object.split(' ').next().map(str::to_owned);
+            let (this, changed) = (row(object), object.to_owned());
+            self.entries.retain(|other, _| *other == changed || row(other) != this);
+        }
         if ends(kind) {
             self.entries.remove(object);
         } else if settles(kind) {
@@ -165,6 +171,21 @@ mod tests {
         pacing.done("INTERFACE|Ethernet0", "bind-interface", origin);
         pacing.done("INTERFACE|Ethernet0", "delete-interface", at(1, origin));
         assert!(pacing.cooling(at(1, origin)).is_empty());
+    }
+
+    #[test]
+    fn an_acl_row_that_changes_back_is_written_at_once_and_one_that_is_taken_away_is_not() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        pacing.done("ACL_TABLE|BOOTNET_IPV4 0000000a", "set-acl", origin);
+        pacing.done("ACL_TABLE|BOOTNET_IPV4 0000000a", "set-acl", at(6, origin));
+        pacing.done("ACL_TABLE|OTHER 0000000c", "set-acl", at(6, origin));
+        assert!(pacing.cooling(at(7, origin)).contains("ACL_TABLE|BOOTNET_IPV4 0000000a"));
+        pacing.done("ACL_TABLE|BOOTNET_IPV4 0000000b", "set-acl", at(7, origin));
+        let cooling = pacing.cooling(at(7, origin));
+        let left: Vec<&str> = cooling.iter().map(String::as_str).collect();
+        assert_eq!(left, ["ACL_TABLE|BOOTNET_IPV4 0000000b", "ACL_TABLE|OTHER 0000000c"]);
+        pacing.done("ACL_TABLE|BOOTNET_IPV4", "delete-acl", at(7, origin));
+        assert_eq!(pacing.cooling(at(7, origin)).len(), 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn foreign_rows(rows: &Rows) -> Rows {
         key.starts_with("BOOT_NETWORK")
             || key.starts_with("VRF|VrfBoot")
             || key.starts_with(SERVICE_LOOPBACKS)
-            || key.contains("|BOOTNET_VrfBoot")
+            || key.contains("|BOOTNET_")
             || key.contains("INTERFACE|Ethernet4")
     };
     rows.iter().filter(|(key, _)| !ours(key)).map(|(key, fields)| (key.clone(), fields.clone())).collect()
