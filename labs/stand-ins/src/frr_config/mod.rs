@@ -131,7 +131,7 @@ fn vtysh(pathspace: &str, lines: &[String]) -> Result<(), Error> {
         let output = command.output().map_err(Error::Vtysh)?;
         let said =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        if said.contains("locked") || said.contains("Lock already taken") {
+        if said.contains("locked") || said.contains("could not lock") || said.contains("Lock already taken") {
             std::thread::sleep(Duration::from_millis(500));
             continue;
         }

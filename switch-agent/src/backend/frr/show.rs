@@ -204,9 +204,15 @@ pub(super) fn complaint(text: &str) -> Option<String> {
 
 /// Another session holds the datastore: try again.
 pub(super) fn is_lock_race(text: &str) -> bool {
-    ["locked by another", "Lock already taken", "lock failed", "VTY configuration is locked"]
-        .iter()
-        .any(|known| text.contains(known))
+    [
+        "locked by another",
+        "Lock already taken",
+        "lock failed",
+        "could not lock",
+        "VTY configuration is locked",
+    ]
+    .iter()
+    .any(|known| text.contains(known))
 }
 
 fn quote(text: &str) -> String {
@@ -286,6 +292,7 @@ mod tests {
         assert_eq!(complaint(&text).as_deref(), Some("% Unknown command: foo bar"));
         assert!(complaint("zebra is not running\n").is_some());
         assert!(is_lock_race("% Can't enter config; candidate datastore locked by another session"));
+        assert!(is_lock_race("% command failed, could not lock candidate DS"));
         assert!(!is_lock_race("% Unknown command: foo bar"));
     }
 
