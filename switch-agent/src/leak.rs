@@ -215,7 +215,7 @@ impl Leak {
                 }
                 Err(failure) => {
                     let reason = chain(&failure);
-                    warn!(lines, reason, "FRR not configured; will be tried again");
+                    info!(lines, reason, "FRR not configured; will be tried again");
                     let wait = backoff(state.failures);
                     state.failures = state.failures.saturating_add(1);
                     state.failure = Some(reason);

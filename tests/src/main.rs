@@ -46,7 +46,8 @@ struct Arguments {
 enum Command {
     /// Run the cases and print one line for each.
     Run {
-        /// Only cases whose name contains this, or one of these (comma separated).
+        /// Only cases whose name contains this, or one of these (comma separated). Cases that take minutes run
+        /// only where this names them.
         #[arg(long, default_value = "")]
         filter: String,
         /// Do not wait for the lab to settle after a case that failed.

@@ -18,7 +18,7 @@ struct Outcome {
 }
 
 pub(crate) fn list() {
-    for case in cases::all().into_iter().chain(cases::about_firmware()) {
+    for case in [cases::all(), cases::long(), cases::about_firmware()].concat() {
         println!("{}", case.name());
     }
 }
@@ -26,7 +26,11 @@ pub(crate) fn list() {
 /// Runs the selected cases; `true` when none failed.
 pub(crate) fn run(lab: Lab, filter: &str, settle: bool, result_file: Option<&Path>) -> Result<bool> {
     let wanted = |case: &Case| filter.split(',').any(|part| case.name().contains(part));
-    let available = if lab.firmware.is_some() { cases::about_firmware() } else { cases::all() };
+    let available = match (&lab.firmware, filter) {
+        (Some(_), _) => cases::about_firmware(),
+        (None, "") => cases::all(),
+        (None, _) => [cases::all(), cases::long()].concat(),
+    };
     let selected: Vec<Case> = available.into_iter().filter(wanted).collect();
     if selected.is_empty() {
         return Err(Failure(format!("no case is named like {filter:?}")));

@@ -76,7 +76,6 @@ pub(crate) fn all() -> Vec<Case> {
         docs::cases(),
         logging::cases(),
         isolation::cases(),
-        leak::cases(),
         acl::cases(),
         metal_stack_v1::cases(),
         bad_rows::cases(),
@@ -95,6 +94,11 @@ pub(crate) fn all() -> Vec<Case> {
         scale::cases(),
     ]
     .concat()
+}
+
+/// Cases that take minutes: they run where they are named.
+pub(crate) fn long() -> Vec<Case> {
+    leak::cases()
 }
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.
