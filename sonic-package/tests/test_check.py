@@ -39,6 +39,7 @@ FILES = {
     "usr/bin/switch-agent": (0o755, b"\x7fELF"),
     PLUGIN.format("show"): (0o644, (HERE / "cli/show/boot_network.py").read_bytes()),
     PLUGIN.format("config"): (0o644, (HERE / "cli/config/boot_network.py").read_bytes()),
+    PLUGIN.format("clear"): (0o644, (HERE / "cli/clear/boot_network.py").read_bytes()),
 }
 
 

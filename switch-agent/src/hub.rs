@@ -189,6 +189,11 @@ impl Hub {
         self.lock().timelines.boots(port).cloned().collect()
     }
 
+    /// Forgets the boots of a port but the last; returns how many.
+    pub fn forget_past_boots(&self, port: &PortName) -> usize {
+        self.lock().timelines.forget_past(port)
+    }
+
     /// Which of the ports a machine is on its way on ([`Timelines::in_flight`]).
     pub fn in_flight<'a>(&self, ports: impl Iterator<Item = &'a PortName>) -> BTreeMap<PortName, bool> {
         let folds = self.lock();

@@ -284,12 +284,14 @@ def partitions(db, as_json):
         return
     body = []
     for row in rows:
-        leak = ": ".join(filter(None, [row.get("leak"), row.get("leak_detail")]))
+        leak, isolation = (
+            ": ".join(filter(None, [row.get(field), row.get(field + "_detail")])) for field in ("leak", "isolation")
+        )
         ready = "{}/{}".format(row["ports_ready"], row["ports"]) if "ports" in row else ""
         vrf_ready = {"true": "yes", "false": "no"}.get(row.get("vrf_ready"), "")
         cells = [row["partition"], row.get("vrf_name"), row.get("prefix"), vrf_ready, ready]
-        body.append(cells + [leak, row["remark"]])
-    print_table(["Partition", "VRF", "Prefix", "VRF ready", "Ports ready", "Leak", "Remark"], body)
+        body.append(cells + [leak, isolation, row["remark"]])
+    print_table(["Partition", "VRF", "Prefix", "VRF ready", "Ports ready", "Leak", "Isolation", "Remark"], body)
 
 
 @boot_network.command()

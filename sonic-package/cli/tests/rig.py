@@ -35,7 +35,7 @@ DATABASES = {"APPL_DB": (0, ":"), "CONFIG_DB": (4, "|"), "STATE_DB": (6, "|")}
 def load_plugin(command):
     """The plugin as `command` loads it: under the package's name, which is no Python identifier."""
     path = CLI / command / "boot_network.py"
-    spec = importlib.util.spec_from_file_location(command + ".plugins.switch-agent", path)
+    spec = importlib.util.spec_from_file_location(command + ".plugins.boot-network", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -166,13 +166,25 @@ def dump(client):
 
 
 class AdminApi:
-    """Answers of the admin API by path, on a unix socket (a text) or a loopback address (a pair)."""
+    """Answers of the admin API by path, on a unix socket (a text) or a loopback address (a pair).
+
+    What is not asked by GET is found under its method and path. `asked` is all that was asked.
+    """
 
     def __init__(self, address, answers):
+        self.asked = asked = []
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                self.answer(self.path)
+
+            def do_DELETE(self):
+                self.answer("DELETE " + self.path)
+
+            def answer(self, question):
+                asked.append(question)
                 missing = (404, {"error": {"code": "not_found", "message": "no boot port of that name"}})
-                status, answer = answers.get(self.path, missing)
+                status, answer = answers.get(question, missing)
                 body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

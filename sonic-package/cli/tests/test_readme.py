@@ -23,6 +23,7 @@ REPORT = {
         "ports": "2",
         "ports_ready": "1",
         "leak": "applied",
+        "isolation": "active",
     },
     "BOOT_NETWORK_PORT_TABLE|Ethernet0": {
         **STATE["BOOT_NETWORK_PORT_TABLE|Ethernet0"],
@@ -59,9 +60,11 @@ class Readme(unittest.TestCase):
         self.addCleanup(redis.close)
         write(redis.config, PORTS)
         write(redis.state, REPORT)
-        plugins = {name: load_plugin(name) for name in ("show", "config")}
+        plugins = {name: load_plugin(name) for name in ("show", "config", "clear")}
         address = os.path.join(redis.directory, "admin.sock")
-        api = AdminApi(address, {"/v1/ports/Ethernet0/timeline": (200, timeline())})
+        path = "/v1/ports/Ethernet0/timeline"
+        forgotten = {"port": "Ethernet0", "forgotten": 3}
+        api = AdminApi(address, {path: (200, timeline()), "DELETE " + path: (200, forgotten)})
         self.addCleanup(api.close)
         ran = []
         with mock.patch.object(plugins["show"], "now", lambda: NOW), mock.patch.dict(
@@ -74,12 +77,14 @@ class Readme(unittest.TestCase):
                     words[1:1] = ["-s", redis.socket, "--no-raw"]
                     output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
                 else:
-                    result = CliRunner().invoke(root_of(plugins[words[0]]), words[1:])
+                    plugin = plugins[words[0].replace("sonic-", "")]
+                    result = CliRunner().invoke(root_of(plugin), words[1:])
                     output = re.sub(r"[ \t]+$", "", result.output, flags=re.M)
                 self.assertEqual(output, expected, command)
                 ran.append(words[0])
         self.assertGreater(ran.count("show"), 4)
         self.assertGreater(ran.count("config"), 8)
+        self.assertIn("sonic-clear", ran)
 
     def test_links_lead_somewhere(self):
         links = re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
@@ -96,7 +101,7 @@ class Readme(unittest.TestCase):
     def test_every_command_is_in_its_tables(self):
         cells = re.findall(r"^\| (`.*?`) [|(]", README.read_text(encoding="utf-8"), re.M)
         named = " ".join(re.findall(r"`([^`]*)`", " ".join(cells)))
-        for plugin in ("show", "config"):
+        for plugin in ("show", "config", "clear"):
             for path in paths(load_plugin(plugin).boot_network):
                 self.assertRegex(named, r"(^| ){}( |$)".format(path))
 

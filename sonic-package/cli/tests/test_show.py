@@ -37,6 +37,8 @@ STATE = {
         "vrf_ready": "true",
         "ports": "2",
         "ports_ready": "1",
+        "isolation": "pending",
+        "isolation_detail": "ACL_TABLE|BOOTNET_IPV4 is Pending creation",
         "leak": "pending",
         "leak_detail": "no BGP router",
     },
@@ -141,7 +143,7 @@ class Tables(ShowTest):
                         "BOOT_NETWORK_PARTITION|p2": {"prefix": "2001:db8:2::/60"}})
         self.report(STATE)
         output = self.ok("partitions")
-        expected = ["p1", "VrfBoot-p1", "2001:db8:0:100::/56", "yes", "1/2", "pending: no BGP router"]
+        expected = ["p1", "VrfBoot-p1", "2001:db8:0:100::/56", "yes", "1/2", "pending: no BGP router", "pending: ACL_TABLE|BOOTNET_IPV4 is Pending creation"]
         self.assertEqual(cells(output, "p1"), expected)
         self.assertEqual(cells(output, "p2"), ["p2", "2001:db8:2::/60", "not reported by the agent"])
         self.assertEqual([p["partition"] for p in self.json("partitions")["partitions"]], ["p1", "p2", "p10"])

@@ -248,6 +248,13 @@ impl Timelines {
         self.ports.get(port).into_iter().flat_map(|timeline| timeline.boots.iter())
     }
 
+    /// Forgets the boots of a port but the last, which is what its machine is doing; returns how many.
+    pub fn forget_past(&mut self, port: &PortName) -> usize {
+        let Some(timeline) = self.ports.get_mut(port) else { return 0 };
+        let past = timeline.boots.len().saturating_sub(1);
+        timeline.boots.drain(..past).count()
+    }
+
     /// Ports that have at least one boot.
     pub fn ports(&self) -> impl Iterator<Item = &PortName> {
         self.ports.iter().filter(|(_, timeline)| !timeline.boots.is_empty()).map(|(name, _)| name)

@@ -90,13 +90,25 @@ type Answer = Response<AdminBody>;
 #[derive(Debug, Clone)]
 pub(super) struct Router {
     state: AdminState,
+    /// Whether who asks may change something: the unix socket is root's, loopback is anybody's on the switch.
+    writable: bool,
     followers: Arc<Semaphore>,
     followers_age_max: Duration,
 }
 
 impl Router {
     pub(super) fn new(state: AdminState, followers_max: usize, followers_age_max: Duration) -> Router {
-        Router { state, followers: Arc::new(Semaphore::new(followers_max)), followers_age_max }
+        Router {
+            state,
+            writable: false,
+            followers: Arc::new(Semaphore::new(followers_max)),
+            followers_age_max,
+        }
+    }
+
+    /// The same, for those who may change something.
+    pub(super) fn writable(&self) -> Router {
+        Router { writable: true, ..self.clone() }
     }
 
     /// The answer to a request. Bodies of requests are not read: nothing here takes one.
@@ -106,6 +118,7 @@ impl Router {
                 Ok(inputs) => answer(StatusCode::OK, JSON, inputs),
                 Err(failure) => error(StatusCode::SERVICE_UNAVAILABLE, "no-answer", &failure.to_string()),
             },
+            (&Method::DELETE, path) if self.writable => self.delete(path),
             _ => self.answer_at_once(request, cancel),
         }
     }
@@ -113,13 +126,9 @@ impl Router {
     /// Every answer that needs no pass of the reconciler.
     fn answer_at_once<B>(&self, request: &Request<B>, cancel: &CancellationToken) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "only GET and HEAD");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            return method_not_allowed("only GET and HEAD");
         }
-        let Some(segments) = segments(request.uri().path()) else {
-            return error(StatusCode::BAD_REQUEST, "bad-path", "the path is not valid percent-encoded UTF-8");
-        };
+        let Some(segments) = segments(request.uri().path()) else { return bad_path() };
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let snapshot = self.state.snapshot();
         match segments.as_slice() {
@@ -132,6 +141,19 @@ impl Router {
             ["livez"] => answer(StatusCode::OK, TEXT, "ok\n"),
             ["readyz"] => readiness(&snapshot),
             _ => not_found("there is no such path; see /openapi.json"),
+        }
+    }
+
+    /// What can be cleared: the boots of a port but the last.
+    fn delete(&self, path: &str) -> Answer {
+        let Some(segments) = segments(path) else { return bad_path() };
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match segments.as_slice() {
+            ["v1", "ports", port, "timeline"] => with_port(&self.state.snapshot(), port, |port| {
+                let forgotten = self.state.hub.forget_past_boots(&port.port);
+                ok_json(&json!({ "port": port.port, "forgotten": forgotten }))
+            }),
+            _ => method_not_allowed("only GET and HEAD; DELETE is for /v1/ports/{port}/timeline"),
         }
     }
 
@@ -252,6 +274,16 @@ fn ok_json(value: &Value) -> Answer {
 fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     let body = json!({ "error": { "code": code, "message": message } });
     answer(status, JSON, body.to_string())
+}
+
+fn method_not_allowed(message: &str) -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
+}
+
+fn bad_path() -> Answer {
+    error(StatusCode::BAD_REQUEST, "bad-path", "the path is not valid percent-encoded UTF-8")
 }
 
 fn not_found(message: &str) -> Answer {

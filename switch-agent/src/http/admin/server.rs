@@ -129,7 +129,7 @@ impl AdminServer {
         tokio::join!(
             async {
                 if let Some(socket) = &socket {
-                    serve(&socket.listener, &router, limits, &cancel).await;
+                    serve(&socket.listener, &router.writable(), limits, &cancel).await;
                 }
             },
             async {

@@ -30,6 +30,7 @@ use crate::cli::AdminClient;
 use crate::reconciler::inspection;
 use crate::wake::Waker;
 
+mod clear;
 mod limits;
 
 /// An agent's admin API with one ready and one waiting port, on sockets of its own.
