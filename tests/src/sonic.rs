@@ -157,8 +157,17 @@ impl Leaf {
 
     /// `config warm_restart enable system`, or `disable`.
     pub(crate) fn set_warm_reboot(&self, under_way: bool) -> Result<()> {
+        self.set_reboot(WARM_FLAG, under_way)
+    }
+
+    /// What `fast-reboot` sets, and the last daemon to reconcile takes back.
+    pub(crate) fn set_fast_reboot(&self, under_way: bool) -> Result<()> {
+        self.set_reboot("FAST_RESTART_ENABLE_TABLE|system", under_way)
+    }
+
+    fn set_reboot(&self, flag: &str, under_way: bool) -> Result<()> {
         let value = if under_way { "true" } else { "false" };
-        self.redis(STATE_DB)?.hset(WARM_FLAG, "enable", value).context(|| WARM_FLAG.into())
+        self.redis(STATE_DB)?.hset(flag, "enable", value).context(|| flag.to_owned())
     }
 
     /// STATE_DB as a warm reboot carries it over.

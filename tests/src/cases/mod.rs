@@ -98,7 +98,7 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// Cases that take minutes: they run where they are named.
 pub(crate) fn long() -> Vec<Case> {
-    leak::cases()
+    [leak::cases(), restart_reboot::long_cases()].concat()
 }
 
 /// The cases about a machine with firmware, for the lab that has one: others take its port for spare.

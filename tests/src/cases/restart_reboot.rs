@@ -22,6 +22,10 @@ pub(crate) fn cases() -> Vec<Case> {
     )
 }
 
+pub(crate) fn long_cases() -> Vec<Case> {
+    cases!("restart_reboot", 240 s: fast_changes_nothing_until_it_is_finished)
+}
+
 fn reaches_the_api(machine: &Machine) -> Result<()> {
     let outcome = machine.reach(API, API_PORT)?;
     ensure!(outcome == Reach::Connected, "the leak is not there: {outcome:?}");
@@ -111,6 +115,51 @@ fn warm_changes_nothing_until_it_is_finished(lab: &Lab) -> Result<()> {
     lab.machines[3].reboot()?;
     wait::until(wait::seconds(20), || lab.machines[3].get("/healthz")?.expect(200))?;
     result
+}
+
+/// The kernel is a new one, and swss makes everything anew from the rows; the flag holds until all of it has
+/// reconciled.
+fn fast_changes_nothing_until_it_is_finished(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[1];
+    leaf.converged()?;
+    let saved = leaf.rows(CONFIG_DB)?;
+    let watch = Watch::start(&lab.machines[2])?;
+    leaf.set_fast_reboot(true)?;
+    expect_said(leaf, "FAST_RESTART_ENABLE_TABLE|system")?;
+    leaf.power_off()?;
+    leaf.start_redis()?;
+    leaf.set_fast_reboot(true)?;
+    leaf.load_rows(&saved)?;
+    leaf.set_initialized()?;
+    let mut events = RowEvents::start(leaf)?;
+    leaf.start_agent()?;
+    let said = expect_said(leaf, "FAST_RESTART_ENABLE_TABLE|system");
+    let result = start_the_rest(leaf).and(said).and_then(|()| fast(leaf, &lab.machines[2..], &mut events));
+    // Whatever happened, the flag holds the agent no longer.
+    leaf.set_fast_reboot(false)?;
+    serves(leaf, &lab.machines[2..])?;
+    result?;
+    ensure!(leaf.rows(CONFIG_DB)? == saved, "CONFIG_DB is not what it was");
+    watch.check_unbroken(wait::seconds(60))
+}
+
+fn fast(leaf: &Leaf, machines: &[Machine], events: &mut RowEvents) -> Result<()> {
+    let [stays, leaves] = machines else { fail!("two machines are on this leaf") };
+    // What is complete is served before the flag is taken back.
+    for machine in machines {
+        wait::until(CONVERGENCE, || machine.get("/v1/boot")?.expect(200))?;
+        wait::until(CONVERGENCE, || reaches_the_api(machine))?;
+    }
+    // What operators want meanwhile has to wait.
+    let row = "BOOT_NETWORK_PORT|Ethernet4";
+    let before = leaf.rows(CONFIG_DB)?;
+    leaf.unconfigure(&[row])?;
+    thread::sleep(wait::seconds(2));
+    let meanwhile = events.so_far()?;
+    leaf.restore(&before, &["BOOT_NETWORK_PORT"])?;
+    ensure!(meanwhile == [format!("del {row}")], "CONFIG_DB changed in the reboot: {meanwhile:?}");
+    stays.router()?;
+    leaves.router().map(drop)
 }
 
 fn warm(leaf: &Leaf, machines: &[Machine], before: &Rows) -> Result<()> {
