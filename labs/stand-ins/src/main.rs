@@ -1,6 +1,7 @@
 //! Stand-ins for the lab: parts of a fabric that are not there, as one binary.
 
 mod control_api;
+mod control_socket;
 mod frr_config;
 mod image_server;
 mod metal_api;

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 
 use self::keys::JwksSource;
 use self::requests::Api;
+use crate::control_socket;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -92,7 +93,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .map_err(|error| Error::Io("start the runtime", error))?;
     runtime.block_on(async {
         if let Some(path) = &args.control {
-            let listener = control::bind(path).map_err(|error| Error::Io("listen on --control", error))?;
+            let listener =
+                control_socket::bind(path).map_err(|error| Error::Io("listen on --control", error))?;
             tokio::spawn(control::serve(listener, api.clone()));
         }
         let answer = move |request| {

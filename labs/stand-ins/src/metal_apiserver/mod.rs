@@ -22,6 +22,7 @@ use std::sync::Arc;
 use self::calls::Api;
 use self::state::Data;
 use crate::control_api;
+use crate::control_socket;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -85,7 +86,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .build()
         .map_err(|error| Error::Io("start the runtime", error))?;
     runtime.block_on(async {
-        let control = control::bind(&args.control)?;
+        let control =
+            control_socket::bind(&args.control).map_err(|error| Error::File(args.control.clone(), error))?;
         tokio::spawn(control::serve(control, api.clone()));
         let answer = move |request| {
             let api = api.clone();
