@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::capture::{self, Event, Message};
 use crate::cases::boot::expect_mac_at;
+use crate::cases::uefi::script_names;
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Result, ensure, fail};
 use crate::http::Request;
@@ -364,11 +365,7 @@ fn a_disc_of_ipxe_boots_what_the_leaf_says(lab: &Lab) -> Result<()> {
     let kernel = format!("http://[{API}]/kernel.efi");
     let row = format!("BOOT_NETWORK_PARTITION|{}", AT.partition);
     leaf.configure(&row, &[("dhcp6", "enabled"), ("boot_kernel_url", &kernel)])?;
-    wait::until(CONVERGENCE, || {
-        let script = lab.machines[0].get("/boot.ipxe")?.expect(200)?;
-        ensure!(script.body.contains(&kernel), "{kernel} is not in {}", script.excerpt());
-        leaf.converged()
-    })?;
+    script_names(lab, leaf, &kernel)?;
     thread::sleep(NEW_BOOT);
     let mut story = Story::begin();
     let number = server.next_start()?;

@@ -10,6 +10,7 @@ use crate::cases::boot::expect_mac_at;
 use crate::cases::{Case, cases};
 use crate::failure::{Context, Failure, Result, ensure};
 use crate::lab::{API, CONVERGENCE, Lab, SOCKETS, Socket, run};
+use crate::leaf::Leaf;
 use crate::wait;
 
 /// The firmware's network card (`labs/uefi/lib.sh`).
@@ -105,6 +106,15 @@ fn median(times: impl Iterator<Item = Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+/// Waits until the boot script of the partition names a kernel.
+pub(super) fn script_names(lab: &Lab, leaf: &Leaf, kernel: &str) -> Result<()> {
+    wait::until(CONVERGENCE, || {
+        let script = lab.machines[0].get("/boot.ipxe")?.expect(200)?;
+        ensure!(script.body.contains(kernel), "{kernel} is not in {}", script.excerpt());
+        leaf.converged()
+    })
+}
+
 /// iPXE as the boot file: it takes the address the firmware had, gets its script from the leaf, which knows
 /// the port, and runs the program that the partition names.
 fn firmware_chain_loads_ipxe_and_its_script(lab: &Lab) -> Result<()> {
@@ -113,11 +123,7 @@ fn firmware_chain_loads_ipxe_and_its_script(lab: &Lab) -> Result<()> {
     let row = format!("BOOT_NETWORK_PARTITION|{}", AT.partition);
     let first = format!("x64-uefi-http|http://[{API}]/ipxe.efi");
     leaf.configure(&row, &[("dhcp6_boot_url@", &first), ("boot_kernel_url", &kernel)])?;
-    wait::until(CONVERGENCE, || {
-        let script = lab.machines[0].get("/boot.ipxe")?.expect(200)?;
-        ensure!(script.body.contains(&kernel), "{kernel} is not in {}", script.excerpt());
-        leaf.converged()
-    })?;
+    script_names(lab, leaf, &kernel)?;
     thread::sleep(NEW_BOOT);
     let boot = power_cycle(lab, "boot-ipxe")?;
     boot.explain(boot.check_chain())?;

@@ -31,6 +31,7 @@ use crate::reconciler::inspection;
 use crate::wake::Waker;
 
 mod clear;
+mod followers;
 mod limits;
 
 /// An agent's admin API with one ready and one waiting port, on sockets of its own.
@@ -507,33 +508,4 @@ async fn the_page_shows_ports_and_problems() {
     for text in ["1 of 2 ports ready", "Eth1/1", "52:54:00:00:00:01", "waiting: INTERFACE|Ethernet4"] {
         assert!(page.contains(text), "{text} not in {page}");
     }
-}
-
-/// Reads events until one satisfies; its data.
-async fn event(answer: &mut crate::cli::tests_support::Follower, name: &str) -> Value {
-    tokio::time::timeout(Duration::from_secs(5), answer.until(name)).await.unwrap()
-}
-
-#[tokio::test]
-async fn followers_are_told_of_boot_ports_and_passes() {
-    let rig = Rig::new(snapshot()).await;
-    let mut follower = crate::cli::tests_support::Follower::new(&rig.client()).await;
-    assert_eq!(event(&mut follower, "status").await["verdict"], "converging");
-    sightings(&rig.hub);
-    let machine = event(&mut follower, "machine").await;
-    assert_eq!((&machine["change"], &machine["port"]), (&json!("appeared"), &json!("Ethernet0")));
-    let mut next = snapshot();
-    next.status.ports.insert("Ethernet4".parse().unwrap(), port_status("Ethernet4", Phase::Ready));
-    next.status.verdict = Verdict::Converged;
-    rig.snapshots.send(Arc::new(next.clone())).unwrap();
-    let port = event(&mut follower, "port").await;
-    assert_eq!((&port["before"], &port["phase"]), (&json!("waiting"), &json!("ready")));
-    assert_eq!(event(&mut follower, "status").await["verdict"], "converged");
-    // A pass that found nothing new is not told; the port that leaves is.
-    rig.snapshots.send(Arc::new(next.clone())).unwrap();
-    next.status.ports.remove(&"Ethernet4".parse().unwrap());
-    rig.snapshots.send(Arc::new(next)).unwrap();
-    assert_eq!(event(&mut follower, "port").await["phase"], Value::Null);
-    assert!(follower.names().iter().all(|name| name != "lagged"));
-    assert_eq!(follower.names().iter().filter(|name| *name == "status").count(), 2);
 }
