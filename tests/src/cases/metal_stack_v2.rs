@@ -130,6 +130,15 @@ fn send_wait(machine: &Machine, token: &str, uuid: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// What the call that hangs was told at once.
+fn told_so_far(stream: &TcpStream) -> Result<String> {
+    let mut told = [0; 2048];
+    stream.set_nonblocking(true).context(|| WAIT.into())?;
+    let read = stream.peek(&mut told);
+    stream.set_nonblocking(false).context(|| WAIT.into())?;
+    Ok(read.map_or_else(|error| error.to_string(), |n| String::from_utf8_lossy(&told[..n]).into_owned()))
+}
+
 fn expect_refused(reply: &Response, status: u16, code: &str) -> Result<()> {
     let value = reply.json()?;
     let found = value["error"]["code"].as_str().or(value["code"].as_str());
@@ -159,7 +168,7 @@ fn a_machine_boots_registers_waits_and_is_allocated(lab: &Lab) -> Result<()> {
     wait::until(wait::seconds(10), || {
         let state = stack.state()?;
         let known = &state["machines"][M1];
-        ensure!(known["waiting"] == true, "the API does not see it wait: {state}");
+        ensure!(known["waiting"] == true, "not waiting; told {:?}; {state}", told_so_far(&stream)?);
         let events = known["events"].to_string();
         ensure!(events.contains("PXE_BOOTING") && events.contains("TYPE_WAITING"), "events {events}");
         ensure!(state["pings"]["leaf1"].is_object(), "no ping of leaf1: {state}");
