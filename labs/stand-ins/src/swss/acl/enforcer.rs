@@ -43,7 +43,7 @@ impl Enforcer {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::info!(error, "ACLs are enforced by tc, as this kernel has no nftables for ports");
+                tracing::info!(error, "ACLs are enforced by tc: no nftables for ports here");
                 Enforcer::Tc(tc::Filters::default())
             }
         }

@@ -117,4 +117,6 @@ fn comment(name: &str) -> String {
 }
 
 #[cfg(test)]
+mod packets;
+#[cfg(test)]
 mod tests;
