@@ -199,6 +199,9 @@ fn between(source: &str, destination: &str) -> Vec<u8> {
     packet(source, destination, 17, &[])
 }
 
+/// Fields of a rule that drops, packets that it drops, and others.
+type Case<'a> = (&'a [(&'a str, &'a str)], Vec<Vec<u8>>, Vec<Vec<u8>>);
+
 const DROP: (&str, &str) = ("PACKET_ACTION", "DROP");
 
 #[test]
@@ -209,7 +212,7 @@ fn every_field_drops_what_it_names_and_nothing_else() {
         let v4 = || between("192.0.2.2", "192.0.2.1");
         // Behind a hop-by-hop header.
         let options = packet(MACHINE, ROUTER, 0, &[17, 0, 1, 4, 0, 0, 0, 0, 0x9c, 0x40, 0, 22]);
-        let v6: [(&[(&str, &str)], Vec<Vec<u8>>, Vec<Vec<u8>>); 13] = [
+        let v6: [Case; 13] = [
             (&[("IP_TYPE", "IPV6ANY")], vec![tcp(22), icmp(128, 0), options.clone()], vec![v4()]),
             (&[("ETHER_TYPE", "0x86dd")], vec![udp(1)], vec![v4()]),
             (
