@@ -42,8 +42,10 @@ impl Enforcer {
                 Enforcer::Nftables(nft::Ruleset::default())
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::info!(error, "ACLs are enforced by tc: no nftables for ports here");
+                // nft goes on to point at the place in the text.
+                let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let why = said.lines().next().unwrap_or_default();
+                tracing::info!("ACLs are enforced by tc: {error}: {why}");
                 Enforcer::Tc(tc::Filters::default())
             }
         }

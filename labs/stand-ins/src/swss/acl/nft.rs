@@ -85,11 +85,11 @@ fn ruleset<'a>(ports: impl Iterator<Item = (&'a str, &'a [Table])> + Clone) -> S
 
 /// A packet that is let through goes on to the port's next table.
 fn rule(family: Family, filter: &Filter) -> String {
-    let (protocol, addresses) = match family {
-        Family::V4 => ("ip", "ip"),
-        Family::V6 => ("ip6", "ip6"),
+    let family = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
     };
-    let mut text = format!("meta protocol {protocol}");
+    let mut text = format!("meta protocol {family}");
     let mut matches = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             let _ = write!(text, " {name} {value}");
@@ -102,8 +102,8 @@ fn rule(family: Family, filter: &Filter) -> String {
     matches("th dport", filter.dst_port.map(|ports| ports.to_string()));
     // Nothing to compare where every address is meant.
     let address = |net: Option<IpNet>| net.filter(|net| net.prefix_len() > 0).map(|net| net.to_string());
-    matches(&format!("{addresses} daddr"), address(filter.destination));
-    matches(&format!("{addresses} saddr"), address(filter.source));
+    matches(&format!("{family} daddr"), address(filter.destination));
+    matches(&format!("{family} saddr"), address(filter.source));
     let verdict = if filter.drop { "drop" } else { "return" };
     let _ = write!(text, " counter {verdict} comment {}", comment(&filter.rule));
     text
