@@ -14,7 +14,7 @@ CLAB_NODES=(leaf1 leaf2 spine api tenant m1 m2 m3 m4)
 CLAB_VERSION=v0.60.0
 CLAB_BINARY=$CLAB_OUT/containerlab-$CLAB_VERSION
 # In the image: what leaves, spine and machines run, and what a person needs who looks.
-CLAB_IMAGE_PACKAGES=iproute2,iputils-ping,frr,redis-server,redis-tools,jq,procps,curl
+CLAB_IMAGE_PACKAGES=iproute2,iputils-ping,frr,redis-server,redis-tools,jq,nftables,procps,curl
 
 # Debian's client, whatever else is called docker here.
 docker() { /usr/bin/docker "$@"; }

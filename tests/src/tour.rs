@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::thread;
 
 use crate::cases::check_boot_document;
+use crate::cases::isolation::{expect_witness, leaf_loopback};
 use crate::failure::{Failure, Result, ensure, fail};
 use crate::http::Request;
 use crate::lab::{API, API_PORT, CONVERGENCE, Lab, PROXY_PORT, SPINE_LOOPBACK, TENANT, WITNESS_PORT, run};
@@ -102,6 +103,11 @@ fn reachability(lab: &Lab) -> Result<bool> {
     let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut held = true;
     for machine in &lab.machines {
+        // What is out of a machine's reach is there, and answers its switch.
+        let leaf = lab.leaf_of(&machine.home).ns;
+        for address in [TENANT, SPINE_LOOPBACK, leaf_loopback(machine.home.leaf)] {
+            expect_witness(leaf, address, WITNESS_PORT)?;
+        }
         let places = places(lab, machine)?;
         // All at once: what is out of reach ends by timeout.
         let outcomes = thread::scope(|scope| {
@@ -111,9 +117,14 @@ fn reachability(lab: &Lab) -> Result<bool> {
         });
         for (row, (place, outcome)) in places.into_iter().zip(outcomes).enumerate() {
             let Ok(outcome) = outcome else { fail!("an attempt panicked") };
-            let connected = outcome? == Reach::Connected;
-            held &= connected == place.allowed;
-            let cell = match (connected, place.allowed) {
+            // Who refuses has been reached, which is not enough where somebody has to answer.
+            let reached = match outcome? {
+                Reach::Connected => true,
+                Reach::Refused => !place.allowed,
+                Reach::Unreachable | Reach::TimedOut => false,
+            };
+            held &= reached == place.allowed;
+            let cell = match (reached, place.allowed) {
                 (true, true) => "reached",
                 (false, false) => "no",
                 (true, false) => "REACHED (!)",

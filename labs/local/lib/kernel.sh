@@ -55,6 +55,8 @@ run_uml() {
   )
   # Interfaces that lead out of the lab, in user-mode Linux's words (`vec0:transport=...`).
   [[ -z ${LAB_UML_DEVICE:-} ]] || uml+=("$LAB_UML_DEVICE")
+  # Another nf_tables than the kernel's own (lib/nf-tables.sh).
+  [[ -z ${LAB_NF_TABLES:-} ]] || uml+=("nf_tables=$LAB_NF_TABLES")
   command -v linux.uml >/dev/null || die "user-mode-linux is not installed"
   # The kernel's memory is a file: in /dev/shm, unless that is too small for it (a container's often is).
   local room

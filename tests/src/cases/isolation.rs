@@ -65,7 +65,8 @@ fn expect_all(probes: &[Probe<'_>], good: fn(Reach) -> bool) -> Result<()> {
     })
 }
 
-fn expect_witness(from: Ns, address: Ipv6Addr, port: u16) -> Result<()> {
+/// That a place would answer others.
+pub(crate) fn expect_witness(from: Ns, address: Ipv6Addr, port: u16) -> Result<()> {
     let outcome = from.run(|| {
         http::connect(http::address(address, port, 0)).map(drop).context(|| format!("[{address}]:{port}"))
     });
@@ -88,7 +89,7 @@ fn machines_do_not_reach_the_tenant_service(lab: &Lab) -> Result<()> {
     expect_unreached(&lab.machines.each_ref().map(probe))
 }
 
-fn leaf_loopback(leaf: u16) -> Ipv6Addr {
+pub(crate) fn leaf_loopback(leaf: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0x10 + leaf)
 }
 

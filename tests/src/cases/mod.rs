@@ -15,7 +15,7 @@ mod disc;
 mod docs;
 mod faults;
 mod floods;
-mod isolation;
+pub(crate) mod isolation;
 mod leak;
 mod logging;
 mod metal_stack_v1;

@@ -72,32 +72,44 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .build()
         .map_err(|source| Error::Io { step: "start the runtime", source })?;
     runtime.block_on(async {
-        // Once: after a crash it starts cold.
-        let mut warm = args.warm;
-        loop {
-            let ended = match Swss::start(&args, std::mem::take(&mut warm)).await {
-                Ok(mut swss) => swss.serve().await,
-                Err(error) => Err(error),
-            };
-            match ended {
-                // Redis went away, or is not there yet; on a switch that restarts swss, too.
-                Err(error @ (Error::Redis { .. } | Error::Ended(_) | Error::Unanswered { .. })) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "starting again");
-                    sleep(RESTART_DELAY).await;
-                }
-                ended => return ended,
-            }
+        let mut terminate = signal(SignalKind::terminate())
+            .map_err(|source| Error::Io { step: "listen for SIGTERM", source })?;
+        let mut acls = Acls::default();
+        tokio::select! {
+            ended = live(&args, &mut acls) => ended,
+            // As the ASIC is emptied when swss is stopped; SIGKILL leaves what is there.
+            _ = terminate.recv() => acls.remove().await,
         }
     })
 }
 
-struct Swss {
+/// swss, started again whenever it ends, until it cannot be.
+async fn live(args: &Args, acls: &mut Acls) -> Result<(), Error> {
+    // Once: after a crash it starts cold.
+    let mut warm = args.warm;
+    loop {
+        let ended = match Swss::start(args, std::mem::take(&mut warm), acls).await {
+            Ok(mut swss) => swss.serve().await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            // Redis went away, or is not there yet; on a switch that restarts swss, too.
+            Err(error @ (Error::Redis { .. } | Error::Ended(_) | Error::Unanswered { .. })) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "starting again");
+                sleep(RESTART_DELAY).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+struct Swss<'a> {
     switch: SimSwitch,
     databases: Databases,
     events: ConfigEvents,
     kernel: Kernel,
     lldp: Option<Lldp>,
-    acls: Acls,
+    acls: &'a mut Acls,
     orch_delay: Duration,
     /// When orchagent looks at its queues.
     orch_due: Option<Instant>,
@@ -106,8 +118,8 @@ struct Swss {
     hangup: Signal,
 }
 
-impl Swss {
-    async fn start(args: &Args, warm: bool) -> Result<Swss, Error> {
+impl<'a> Swss<'a> {
+    async fn start(args: &Args, warm: bool, acls: &'a mut Acls) -> Result<Self, Error> {
         let (databases, events) = database::open(&args.database_config).await?;
         let hangup =
             signal(SignalKind::hangup()).map_err(|source| Error::Io { step: "listen for SIGHUP", source })?;
@@ -117,7 +129,7 @@ impl Swss {
             events,
             kernel: Kernel::open()?,
             lldp: args.lldp.clone().map(Lldp::new),
-            acls: Acls::default(),
+            acls,
             orch_delay: Duration::from_millis(args.orch_delay_ms),
             orch_due: None,
             restart_due: None,

@@ -1,9 +1,9 @@
-//! From `ACL_TABLE` and `ACL_RULE` rows to filters of `tc`: a pure function.
+//! What `ACL_TABLE` and `ACL_RULE` rows mean: a pure function. How a kernel is told is not decided here.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::net::IpAddr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use switch_agent_core::row::{ConfigDb, Fields, fields, leaf_list};
 
 pub(in crate::swss) const TABLE_STATUS: &str = "ACL_TABLE_TABLE";
@@ -11,8 +11,6 @@ pub(in crate::swss) const RULE_STATUS: &str = "ACL_RULE_TABLE";
 /// TCP and UDP: what a rule means that names a port but no protocol.
 const WITH_PORTS: [u8; 2] = [6, 17];
 const ICMPV6: u8 = 58;
-/// Behind every rule.
-const LAST_PREFERENCE: u16 = u16::MAX;
 
 /// What aclorch would make of CONFIG_DB.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,24 +23,41 @@ pub(super) struct Translation {
     pub(super) complaints: Vec<String>,
 }
 
-/// Filters of one ACL table, the first that matches decides.
+/// One ACL table, the first of its filters that matches decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    family: Family,
-    filters: Vec<Filter>,
+    pub(super) name: String,
+    pub(super) family: Family,
+    pub(super) filters: Vec<Filter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Filter {
-    /// Keys of `tc`'s flower; empty matches every packet of the family.
-    matches: String,
-    drop: bool,
+/// What a packet of the table's family must have, all of it, and what becomes of it then. A filter with ports
+/// or with ICMPv6's fields has the protocol, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// Key of the `ACL_RULE` row.
+    pub(super) rule: String,
+    pub(super) protocol: Option<u8>,
+    pub(super) icmp_type: Option<u8>,
+    pub(super) icmp_code: Option<u8>,
+    pub(super) src_port: Option<Ports>,
+    pub(super) dst_port: Option<Ports>,
+    pub(super) source: Option<IpNet>,
+    pub(super) destination: Option<IpNet>,
+    pub(super) drop: bool,
+}
+
+/// From the first to the last. In text `22` or `22-23`, as both programs take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports {
+    first: u16,
+    last: u16,
 }
 
 /// One rule, its fields read.
@@ -52,23 +67,24 @@ struct Rule {
     drop: Option<bool>,
     /// Whether any field selects packets; aclorch takes no rule without one.
     selects: bool,
-    protocol: Option<u8>,
-    icmp_type: Option<u8>,
-    icmp_code: Option<u8>,
-    /// Flower's keys for addresses.
-    addresses: String,
-    src_port: Option<u16>,
-    dst_port: Option<u16>,
+    /// But for the verdict.
+    filter: Filter,
+}
+
+impl Ports {
+    pub(super) fn new(first: u16, last: u16) -> Option<Ports> {
+        (first <= last).then_some(Ports { first, last })
+    }
+}
+
+impl std::fmt::Display for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ports { first, last } = self;
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+    }
 }
 
 impl Family {
-    fn protocol(self) -> &'static str {
-        match self {
-            Family::V4 => "ip",
-            Family::V6 => "ipv6",
-        }
-    }
-
     fn ether_type(self) -> u16 {
         match self {
             Family::V4 => 0x0800,
@@ -96,7 +112,7 @@ pub(super) fn translate(config: &ConfigDb) -> Translation {
             Ok(family) => {
                 translation.state.insert(key, status(true));
                 let filters = translation.filters(config, name, family);
-                let table = Table { family, filters };
+                let table = Table { name: name.to_owned(), family, filters };
                 for port in
                     field(row, "ports@").or_else(|| field(row, "ports")).into_iter().flat_map(leaf_list)
                 {
@@ -119,7 +135,7 @@ impl Translation {
             if key.split_once('|').is_none_or(|(of, _)| of != table) {
                 continue;
             }
-            let read = Rule::read(row, family).and_then(|rule| Ok((rule.priority, rule.filters()?)));
+            let read = Rule::read(row, family).and_then(|rule| Ok((rule.priority, rule.filters(key)?)));
             self.state.insert((RULE_STATUS, key.to_owned()), status(read.is_ok()));
             match read {
                 Ok(rule) => rules.push(rule),
@@ -164,22 +180,34 @@ fn number<T: TryFrom<u32>>(value: &str) -> Result<T, String> {
         .ok_or_else(|| format!("{value:?} is out of range or no number"))
 }
 
-fn prefix(value: &str, family: Family) -> Result<String, String> {
-    let no_prefix = |_| format!("{value:?} is no prefix");
-    Ok(match (family, value.contains('/')) {
-        (Family::V6, true) => value.parse::<Ipv6Net>().map_err(no_prefix)?.trunc().to_string(),
-        (Family::V4, true) => value.parse::<Ipv4Net>().map_err(no_prefix)?.trunc().to_string(),
-        (Family::V6, false) => {
-            let address: std::net::Ipv6Addr =
-                value.parse().map_err(|_| format!("{value:?} is no address"))?;
-            Ipv6Net::from(address).to_string()
-        }
-        (Family::V4, false) => {
-            let address: std::net::Ipv4Addr =
-                value.parse().map_err(|_| format!("{value:?} is no address"))?;
-            Ipv4Net::from(address).to_string()
-        }
-    })
+fn port(value: &str) -> Result<Ports, String> {
+    number(value).map(|port| Ports { first: port, last: port })
+}
+
+fn range(value: &str) -> Result<Ports, String> {
+    let (first, last) = value.split_once('-').ok_or_else(|| format!("{value:?} is no range"))?;
+    Ports::new(number(first)?, number(last)?).ok_or_else(|| format!("{value:?} ends before it begins"))
+}
+
+/// A port and a range of the same ports exclude each other.
+fn once(ports: &mut Option<Ports>, value: Ports) -> Result<(), String> {
+    match ports.replace(value) {
+        None => Ok(()),
+        Some(other) => Err(format!("{other} is said, too")),
+    }
+}
+
+/// A prefix, or an address as one.
+fn prefix(value: &str, family: Family) -> Result<IpNet, String> {
+    let net = if value.contains('/') {
+        value.parse::<IpNet>().map_err(|_| format!("{value:?} is no prefix"))?.trunc()
+    } else {
+        value.parse::<IpAddr>().map_err(|_| format!("{value:?} is no address"))?.into()
+    };
+    match (family, net) {
+        (Family::V4, IpNet::V4(_)) | (Family::V6, IpNet::V6(_)) => Ok(net),
+        _ => Err(format!("{value:?} is of the other family")),
+    }
 }
 
 impl Rule {
@@ -197,6 +225,7 @@ impl Rule {
 
     fn field(&mut self, name: &str, value: &str, family: Family) -> Result<(), String> {
         let v6 = family == Family::V6;
+        let filter = &mut self.filter;
         match name {
             "PRIORITY" => {
                 self.priority = number(value)?;
@@ -214,34 +243,30 @@ impl Rule {
             "IP_TYPE" if value.eq_ignore_ascii_case(family.ip_type()) => {}
             "ETHER_TYPE" if number(value) == Ok(family.ether_type()) => {}
             "IP_TYPE" | "ETHER_TYPE" => return Err(format!("{value:?} is not supported")),
-            "IP_PROTOCOL" | "NEXT_HEADER" => self.protocol = Some(number(value)?),
-            "ICMPV6_TYPE" if v6 => self.icmp_type = Some(number(value)?),
-            "ICMPV6_CODE" if v6 => self.icmp_code = Some(number(value)?),
-            "L4_SRC_PORT" => self.src_port = Some(number(value)?),
-            "L4_DST_PORT" => self.dst_port = Some(number(value)?),
-            "SRC_IPV6" if v6 => self.address("src_ip", value, family)?,
-            "DST_IPV6" if v6 => self.address("dst_ip", value, family)?,
-            "SRC_IP" if !v6 => self.address("src_ip", value, family)?,
-            "DST_IP" if !v6 => self.address("dst_ip", value, family)?,
+            "IP_PROTOCOL" | "NEXT_HEADER" => filter.protocol = Some(number(value)?),
+            "ICMPV6_TYPE" if v6 => filter.icmp_type = Some(number(value)?),
+            "ICMPV6_CODE" if v6 => filter.icmp_code = Some(number(value)?),
+            "L4_SRC_PORT" => once(&mut filter.src_port, port(value)?)?,
+            "L4_DST_PORT" => once(&mut filter.dst_port, port(value)?)?,
+            "L4_SRC_PORT_RANGE" => once(&mut filter.src_port, range(value)?)?,
+            "L4_DST_PORT_RANGE" => once(&mut filter.dst_port, range(value)?)?,
+            "SRC_IPV6" if v6 => filter.source = Some(prefix(value, family)?),
+            "DST_IPV6" if v6 => filter.destination = Some(prefix(value, family)?),
+            "SRC_IP" if !v6 => filter.source = Some(prefix(value, family)?),
+            "DST_IP" if !v6 => filter.destination = Some(prefix(value, family)?),
             _ => return Err("unknown field".to_owned()),
         }
         self.selects = true;
         Ok(())
     }
 
-    fn address(&mut self, key: &str, value: &str, family: Family) -> Result<(), String> {
-        let prefix = prefix(value, family)?;
-        let _ = write!(self.addresses, " {key} {prefix}");
-        Ok(())
-    }
-
-    /// Flower knows ports and ICMPv6 types only together with the protocol, so a rule that leaves it open
-    /// becomes one filter per protocol.
-    fn filters(&self) -> Result<Vec<Filter>, String> {
+    /// Ports and ICMPv6's fields mean nothing without the protocol, so a rule that leaves it open becomes one
+    /// filter per protocol. `key` is the row's.
+    fn filters(&self, key: &str) -> Result<Vec<Filter>, String> {
         let drop = self.drop.ok_or_else(|| "PACKET_ACTION is missing".to_owned())?;
-        let icmp = self.icmp_type.is_some() || self.icmp_code.is_some();
-        let ports = self.src_port.is_some() || self.dst_port.is_some();
-        let protocols: Vec<Option<u8>> = match self.protocol {
+        let icmp = self.filter.icmp_type.is_some() || self.filter.icmp_code.is_some();
+        let ports = self.filter.src_port.is_some() || self.filter.dst_port.is_some();
+        let protocols: Vec<Option<u8>> = match self.filter.protocol {
             Some(protocol) if (icmp && protocol != ICMPV6) || (ports && !WITH_PORTS.contains(&protocol)) => {
                 return Err(format!("IP_PROTOCOL {protocol} does not have what the rule matches"));
             }
@@ -250,82 +275,9 @@ impl Rule {
             None if ports => WITH_PORTS.map(Some).to_vec(),
             protocol => vec![protocol],
         };
-        Ok(protocols.into_iter().map(|protocol| self.filter(protocol, drop)).collect())
+        let filter = |protocol| Filter { rule: key.to_owned(), protocol, drop, ..self.filter.clone() };
+        Ok(protocols.into_iter().map(filter).collect())
     }
-
-    fn filter(&self, protocol: Option<u8>, drop: bool) -> Filter {
-        let mut matches = String::new();
-        if let Some(protocol) = protocol {
-            // Keys of a protocol are understood only behind its name.
-            let _ = match protocol {
-                6 => write!(matches, " ip_proto tcp"),
-                17 => write!(matches, " ip_proto udp"),
-                ICMPV6 => write!(matches, " ip_proto icmpv6"),
-                number => write!(matches, " ip_proto {number}"),
-            };
-        }
-        let mut key = |name: &str, value: Option<u32>| {
-            if let Some(value) = value {
-                let _ = write!(matches, " {name} {value}");
-            }
-        };
-        key("type", self.icmp_type.map(u32::from));
-        key("code", self.icmp_code.map(u32::from));
-        key("src_port", self.src_port.map(u32::from));
-        key("dst_port", self.dst_port.map(u32::from));
-        matches.push_str(&self.addresses);
-        Filter { matches, drop }
-    }
-}
-
-/// Chains of a port are numbered from here; the two generations take turns.
-fn chain(generation: bool, index: usize) -> usize {
-    index + if generation { 1001 } else { 1 }
-}
-
-/// `tc` commands that put the tables in front of a port. The port's first chain is switched over by one
-/// replacement when all others are complete, so that no packet meets half an ACL.
-pub(super) fn install(port: &str, tables: &[Table], generation: bool) -> String {
-    let mut text = format!("qdisc replace dev {port} clsact\n");
-    for (index, table) in tables.iter().enumerate() {
-        let this = chain(generation, index);
-        let next = (index + 1 < tables.len()).then(|| format!("goto chain {}", chain(generation, index + 1)));
-        let forward = next.as_deref().unwrap_or("ok");
-        let protocol = table.family.protocol();
-        for (preference, filter) in (1..LAST_PREFERENCE).zip(&table.filters) {
-            let action = if filter.drop { "drop" } else { forward };
-            let _ = writeln!(
-                text,
-                "filter add dev {port} ingress chain {this} protocol {protocol} pref {preference} flower \
-                 skip_hw{} action {action}",
-                filter.matches
-            );
-        }
-        // Where no rule matches; it also makes the chain of a table that has no rules.
-        let _ = writeln!(
-            text,
-            "filter add dev {port} ingress chain {this} protocol all pref {LAST_PREFERENCE} flower skip_hw \
-             action {forward}"
-        );
-    }
-    let first = chain(generation, 0);
-    let _ = writeln!(
-        text,
-        "filter replace dev {port} ingress protocol all pref 1 handle 1 flower skip_hw action goto chain {first}"
-    );
-    text
-}
-
-/// `tc` commands that take away the chains of a generation that is no longer gone to.
-pub(super) fn retire(port: &str, tables: usize, generation: bool) -> String {
-    (0..tables)
-        .map(|index| format!("filter del dev {port} ingress chain {}\n", chain(generation, index)))
-        .collect()
-}
-
-/// `tc` commands that leave the port without ACLs.
-pub(super) fn unbind(port: &str) -> String {
-    format!("qdisc del dev {port} clsact\n")
 }
 
 #[cfg(test)]

@@ -16,10 +16,18 @@ const L3V6: &[(&str, &str)] = &[("type", "L3V6"), ("stage", "ingress"), ("ports@
 const DEFAULT: (&str, &[(&str, &str)]) =
     ("DEFAULT_RULE", &[("PRIORITY", "1"), ("PACKET_ACTION", "DROP"), ("IP_TYPE", "IPV6ANY")]);
 
-/// Matches and verdicts of Ethernet0's only table, in order.
-fn filters(translation: &Translation) -> Vec<(&str, bool)> {
+/// Filters of Ethernet0's only table, in order.
+fn filters(translation: &Translation) -> &[Filter] {
     let [table] = translation.ports["Ethernet0"].as_slice() else { panic!("{translation:?}") };
-    table.filters.iter().map(|filter| (filter.matches.trim(), filter.drop)).collect()
+    &table.filters
+}
+
+fn filter(rule: &str, drop: bool) -> Filter {
+    Filter { rule: format!("BOOT|{rule}"), drop, ..Filter::default() }
+}
+
+fn net(text: &str) -> Option<IpNet> {
+    Some(text.parse().unwrap())
 }
 
 fn rule_status<'a>(translation: &'a Translation, rule: &str) -> Option<&'a str> {
@@ -54,10 +62,14 @@ fn the_highest_priority_comes_first_whatever_the_names() {
     assert_eq!(
         filters(&translation),
         [
-            ("ip_proto icmpv6 type 135", false),
-            ("dst_ip 2001:db8::1/128 src_ip 2001:db8::/64", false),
-            ("ip_proto tcp dst_port 22", true),
-            ("", true),
+            Filter { protocol: Some(58), icmp_type: Some(135), ..filter("B", false) },
+            Filter {
+                source: net("2001:db8::/64"),
+                destination: net("2001:db8::1/128"),
+                ..filter("C", false)
+            },
+            Filter { protocol: Some(6), dst_port: Ports::new(22, 22), ..filter("A", true) },
+            filter("DEFAULT_RULE", true),
         ]
     );
     for rule in ["A", "B", "C", "DEFAULT_RULE"] {
@@ -67,12 +79,14 @@ fn the_highest_priority_comes_first_whatever_the_names() {
 
 #[test]
 fn a_port_without_a_protocol_is_tcp_s_and_udp_s() {
-    let rules: &[(&str, &[(&str, &str)])] = &[("A", &[("PACKET_ACTION", "DROP"), ("L4_SRC_PORT", "53")])];
-    let translation = translate(&config(L3V6, rules));
-    assert_eq!(
-        filters(&translation),
-        [("ip_proto tcp src_port 53", true), ("ip_proto udp src_port 53", true)]
-    );
+    for (field, value, ports) in
+        [("L4_SRC_PORT", "53", Ports::new(53, 53)), ("L4_SRC_PORT_RANGE", "53-0x40", Ports::new(53, 64))]
+    {
+        let rules: &[(&str, &[(&str, &str)])] = &[("A", &[("PACKET_ACTION", "DROP"), (field, value)])];
+        let translation = translate(&config(L3V6, rules));
+        let of = |protocol| Filter { protocol: Some(protocol), src_port: ports, ..filter("A", true) };
+        assert_eq!(filters(&translation), [of(6), of(17)], "{field}");
+    }
 }
 
 #[test]
@@ -86,12 +100,15 @@ fn what_cannot_be_enforced_is_inactive_and_said() {
         ("no-action", &[("PRIORITY", "5"), ("IP_PROTOCOL", "6")]),
         ("no-match", &[("PRIORITY", "5"), ("PACKET_ACTION", "DROP")]),
         ("range", &[("PACKET_ACTION", "DROP"), ("IP_PROTOCOL", "6"), ("L4_DST_PORT", "65536")]),
+        ("range-backwards", &[("PACKET_ACTION", "DROP"), ("L4_DST_PORT_RANGE", "23-22")]),
+        ("range-of-one", &[("PACKET_ACTION", "DROP"), ("L4_DST_PORT_RANGE", "22")]),
+        ("range-twice", &[("PACKET_ACTION", "DROP"), ("L4_DST_PORT", "22"), ("L4_DST_PORT_RANGE", "22-23")]),
         ("type", &[("PACKET_ACTION", "DROP"), ("IP_TYPE", "NON_IPV6")]),
     ];
     for rule in bad {
         let translation = translate(&config(L3V6, &[*rule, DEFAULT]));
         assert_eq!(rule_status(&translation, rule.0), Some("Inactive"), "{}", rule.0);
-        assert_eq!(filters(&translation), [("", true)], "{}", rule.0);
+        assert_eq!(filters(&translation), [filter("DEFAULT_RULE", true)], "{}", rule.0);
         let [complaint] = translation.complaints.as_slice() else { panic!("{translation:?}") };
         assert!(complaint.starts_with(&format!("ACL_RULE|BOOT|{}: ", rule.0)), "{complaint}");
     }
@@ -127,34 +144,7 @@ fn a_rule_waits_for_its_table_and_ipv4_tables_are_read_too() {
         [("priority", "7"), ("packet_action", "drop"), ("src_ip", "192.0.2.7"), ("ether_type", "2048")];
     config.insert("ACL_RULE", "BOOT|A", fields(rule));
     let translation = translate(&config);
-    assert_eq!(filters(&translation), [("src_ip 192.0.2.7/32", true)]);
+    assert_eq!(filters(&translation), [Filter { source: net("192.0.2.7/32"), ..filter("A", true) }]);
+    assert_eq!(translation.ports["Ethernet0"][0].family, Family::V4);
     assert_eq!(translation.state.len(), 2, "{translation:?}");
-    assert!(
-        install("Ethernet0", &translation.ports["Ethernet0"], false).contains(" protocol ip pref 1 flower")
-    );
-}
-
-#[test]
-fn a_packet_passes_every_table_of_its_port() {
-    let mut config = config(L3V6, &[("A", &[("PACKET_ACTION", "FORWARD"), ("IP_PROTOCOL", "6")])]);
-    config.insert("ACL_TABLE", "SECOND", fields([("type", "L3V6"), ("ports@", "Ethernet0")]));
-    config.insert("ACL_RULE", "SECOND|A", fields([("PACKET_ACTION", "DROP"), ("IP_PROTOCOL", "6")]));
-    let text = install("Ethernet0", &translate(&config).ports["Ethernet0"], true);
-    assert_eq!(
-        text.lines().collect::<Vec<_>>(),
-        [
-            "qdisc replace dev Ethernet0 clsact",
-            "filter add dev Ethernet0 ingress chain 1001 protocol ipv6 pref 1 flower skip_hw ip_proto tcp action \
-             goto chain 1002",
-            "filter add dev Ethernet0 ingress chain 1001 protocol all pref 65535 flower skip_hw action goto chain \
-             1002",
-            "filter add dev Ethernet0 ingress chain 1002 protocol ipv6 pref 1 flower skip_hw ip_proto tcp action drop",
-            "filter add dev Ethernet0 ingress chain 1002 protocol all pref 65535 flower skip_hw action ok",
-            "filter replace dev Ethernet0 ingress protocol all pref 1 handle 1 flower skip_hw action goto chain 1001",
-        ]
-    );
-    assert_eq!(
-        retire("Ethernet0", 2, true),
-        "filter del dev Ethernet0 ingress chain 1001\nfilter del dev Ethernet0 ingress chain 1002\n"
-    );
 }
