@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::observer::{Observer, chain};
 use crate::reconciler::{DecisionLog, Reconciler, inspection};
 use crate::sonic;
+use crate::waiting;
 use crate::wake::Waker;
 
 /// Bound on one vtysh process. `docker exec` into a busy switch takes seconds.
@@ -52,11 +54,9 @@ pub async fn run(args: RunArgs) -> ExitCode {
         error!(reason = chain(&failure), "cannot keep secrets out of core files");
         return ExitCode::FAILURE;
     }
-    match start(&args, logging).await {
-        Ok(lifecycle) => match lifecycle.run(stop_signal()).await {
-            Ended::Asked => ExitCode::SUCCESS,
-            Ended::TaskLost(_) => ExitCode::FAILURE,
-        },
+    match start(&args, logging, stop_signal()).await {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::TaskLost(_)) => ExitCode::FAILURE,
         Err(failure) => {
             error!(reason = chain(&*failure), "cannot start");
             ExitCode::FAILURE
@@ -64,10 +64,15 @@ pub async fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError> {
+/// Starts what needs no database, waits for the description of those, starts the rest, and runs until `asked`.
+async fn start(
+    args: &RunArgs,
+    logging: Logging,
+    asked: impl Future<Output = ()>,
+) -> Result<Ended, StartError> {
+    let mut asked = pin!(asked);
     let mut lifecycle = Lifecycle::default();
     let stop = lifecycle.token();
-    let databases = databases(&args.database)?;
     let templates = load_templates(args.templates.as_deref()).await?;
     let state_dir = StateDir::open(&args.state_dir)?;
     let ledger = ledger(&state_dir)?;
@@ -106,13 +111,22 @@ async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError
     };
     let admin = AdminServer::bind(&listen, AdminLimits::default(), state).await?;
 
-    let config = ConfigStore::new(databases.config_db.clone());
-    let store = StateStore::new(&databases);
-    let (ports, known_ports) = watch::channel(BTreeSet::new());
     lifecycle.spawn("admin", admin.run(stop.clone()));
     lifecycle.spawn("advertise", advertiser);
     lifecycle.spawn("logging", logging.clone().tell_left_out(stop.clone()));
     lifecycle.spawn("hub", hub.clone().run(stop.clone()));
+
+    let namespaces = std::env::var("NAMESPACE_COUNT").ok();
+    let path = &args.database.database_config;
+    let described = waiting::databases(path, namespaces.as_deref(), &snapshot);
+    let databases = match lifecycle.until(described, asked.as_mut()).await {
+        Ok(databases) => databases?,
+        Err(ended) => return Ok(lifecycle.drain(ended).await),
+    };
+
+    let config = ConfigStore::new(databases.config_db.clone());
+    let store = StateStore::new(&databases);
+    let (ports, known_ports) = watch::channel(BTreeSet::new());
     lifecycle.spawn("leak", leak.clone().run(vtysh, waker.clone(), stop.clone()));
     lifecycle.spawn("config-db", config.clone().follow(waker.clone(), stop.clone()));
     let lldp = Arc::new(Notify::new());
@@ -163,7 +177,7 @@ async fn start(args: &RunArgs, logging: Logging) -> Result<Lifecycle, StartError
     };
     lifecycle.spawn("reconciler", reconciler.run(ledger, stop));
     info!(version = env!("CARGO_PKG_VERSION"), "started");
-    Ok(lifecycle)
+    Ok(lifecycle.run(asked).await)
 }
 
 fn databases(args: &DatabaseArgs) -> Result<Databases, StartError> {

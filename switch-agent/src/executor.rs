@@ -146,7 +146,9 @@ fn row_change(action: &Action) -> Option<RowChange> {
         Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => set("VRF", vrf.to_string(), fields([])),
         Action::SetAcl { table, key, row } => set(table, key.clone(), row.clone()),
         Action::DeleteAcl(owned) => delete(owned.table(), owned.key().to_owned()),
-        Action::SetLeakRow { table, key, row } => set(table, key.clone(), row.clone()),
+        Action::SetLeakRow { table, key, row } | Action::RewriteLeakRow { table, key, row } => {
+            set(table, key.clone(), row.clone())
+        }
         Action::DeleteLeakRow(owned) => delete(owned.table(), owned.key().to_owned()),
         Action::RenewLeakRow { row, .. } => delete(row.table(), row.key().to_owned()),
         Action::DeleteVrf(owned) => delete("VRF", owned.name().to_string()),

@@ -18,4 +18,5 @@ pub mod metrics;
 pub mod observer;
 pub mod reconciler;
 pub mod sonic;
+pub mod waiting;
 pub mod wake;

@@ -103,6 +103,7 @@ class Agent:
     def __init__(self, db):
         self.row = state_rows(db, AGENT_STATE).get("global")
         self.rejected = (self.row or {}).get("rejected", "").splitlines()
+        self.warnings = (self.row or {}).get("warnings", "").splitlines()
         if self.row is None:
             self.state = "absent"
             self.remark = "The agent is not running: STATE_DB has no {}|global.".format(AGENT_STATE)
@@ -219,6 +220,7 @@ def status(db, as_json):
         "ports": phases,
         "partitions": len(partition_rows),
         "rejected": agent.rejected,
+        "warnings": agent.warnings,
     }
     if as_json:
         print_json(answer)
@@ -238,9 +240,10 @@ def status(db, as_json):
     for title, value in lines:
         if value is not None:
             click.echo("{:<18}{}".format(title + ":", printable(value)))
-    if agent.rejected:
-        click.echo("\nRejected rows:")
-        for message in agent.rejected:
+    for title, messages in [("Warnings", agent.warnings), ("Rejected rows", agent.rejected)]:
+        if messages:
+            click.echo("\n{}:".format(title))
+        for message in messages:
             click.echo("  " + printable(message))
 
 

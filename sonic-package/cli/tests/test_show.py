@@ -205,6 +205,7 @@ class Status(ShowTest):
         self.assertRegex(output, r"Ports: +3 \(ready 1, unreported 1, waiting 1\)\n")
         self.assertRegex(output, r"Last pass: +2025-11-21T07:59:00Z\n")
         self.assertNotIn("Rejected", output)
+        self.assertNotIn("Warnings", output)
         self.assertEqual(self.ok(), output, "without a subcommand")
         self.assertEqual(self.json(), self.json("status"))
         self.assertEqual(self.json("status")["ports"], {"ready": 1, "unreported": 1, "waiting": 1})
@@ -214,6 +215,15 @@ class Status(ShowTest):
         self.report({"BOOT_NETWORK_STATE|global": {**GLOBAL, "rejected": "\n".join(messages)}})
         self.assertTrue(self.ok("status").endswith("Rejected rows:\n  {}\n  {}\n".format(*messages)))
         self.assertEqual(self.json("status")["rejected"], messages)
+
+    def test_warnings_before_rejected_rows(self):
+        rows = {"warnings": "BOOT_NETWORK_PARTITION|p1: service_address@: a\nb\x1b[2J", "rejected": "c"}
+        self.report({"BOOT_NETWORK_STATE|global": {**GLOBAL, **rows}})
+        output = self.ok("status")
+        self.assertIn("\n\nWarnings:\n  BOOT_NETWORK_PARTITION|p1: service_address@: a\n  b", output)
+        self.assertTrue(output.endswith("\n\nRejected rows:\n  c\n"), output)
+        self.assertNotIn("\x1b", output)
+        self.assertEqual(len(self.json("status")["warnings"]), 2)
 
     def test_why_the_agent_reports_nothing_of_a_row(self):
         self.configure(CONFIG)

@@ -75,6 +75,8 @@ pub enum Action {
     /// Deletes a row of the leak that is as wanted but not in FRR, so that it can be written anew: the daemon
     /// that reads it believes it done. Precondition: FRR was read some time after the row was written.
     RenewLeakRow { row: OwnedLeakRow, wanted: Fields },
+    /// Writes a row of the leak that actions before it have taken away for a moment, in the same transaction.
+    RewriteLeakRow { table: &'static str, key: String, row: Fields },
     /// Brings FRR's running configuration to the wanted set. Precondition: addresses observed.
     ApplyLeak(FrrDelta),
     /// Writes a row of the leak. Precondition: the rows before it are in effect, addresses observed.
@@ -87,7 +89,10 @@ impl Action {
         match self {
             Action::RecordLedger(_) => 0,
             // Planned in their order, and sorting is stable.
-            Action::WithdrawLeak(_) | Action::DeleteLeakRow(_) | Action::RenewLeakRow { .. } => 1,
+            Action::WithdrawLeak(_)
+            | Action::DeleteLeakRow(_)
+            | Action::RenewLeakRow { .. }
+            | Action::RewriteLeakRow { .. } => 1,
             Action::CeaseAdvertiser { .. } => 2,
             Action::CloseService { .. } => 3,
             Action::RemoveConvenienceLinkLocal { .. } => 4,
@@ -137,7 +142,9 @@ impl Action {
             }
             Action::DeleteLeakRow(owned) => format!("{}|{}", owned.table(), owned.key()),
             // With what it says: a row that has to change is not held up by having been written a moment ago.
-            Action::SetAcl { table, key, row } | Action::SetLeakRow { table, key, row } => {
+            Action::SetAcl { table, key, row }
+            | Action::SetLeakRow { table, key, row }
+            | Action::RewriteLeakRow { table, key, row } => {
                 format!("{table}|{key} {:08x}", digest(row))
             }
             Action::CreateVrf(vrf) | Action::RepairVrf(vrf) => format!("VRF|{vrf}"),
@@ -180,6 +187,7 @@ impl Action {
             Action::SetLeakRow { .. } => "set-leak-row",
             Action::DeleteLeakRow(_) => "delete-leak-row",
             Action::RenewLeakRow { .. } => "renew-leak-row",
+            Action::RewriteLeakRow { .. } => "rewrite-leak-row",
         }
     }
 }

@@ -234,7 +234,9 @@ mod tests {
     fn the_sample_of_the_yang_module_holds() {
         let (code, text) = output(include_str!("../../../sonic-package/yang/samples/config_db.json"), false);
         assert_eq!(code, 0, "{text}");
-        assert!(text.ends_with("partitions: 2, ports: 3 (0 foreign), warnings: 0, rejected: 0\n"), "{text}");
+        assert!(text.contains("warning: BOOT_NETWORK_PARTITION|p1: service_address@ = "), "{text}");
+        assert!(text.contains("caclmgrd drops packets to it"), "{text}");
+        assert!(text.ends_with("partitions: 2, ports: 3 (0 foreign), warnings: 1, rejected: 0\n"), "{text}");
     }
 
     #[test]

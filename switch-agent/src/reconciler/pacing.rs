@@ -50,6 +50,7 @@ fn settles(kind: &str) -> bool {
             | "set-acl"
             | "set-leak-row"
             | "renew-leak-row"
+            | "rewrite-leak-row"
             | "bind-interface"
             | "repair-binding"
             | "add-address"
@@ -90,7 +91,8 @@ impl Pacing {
             let settling = self.entries.iter().filter(|(_, entry)| entry.settles_at(now));
             let ahead = settling.filter(|(other, _)| *other != object).count();
             let queue = SETTLE_PER_ROW.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
-            let settle = if kind == "set-leak-row" { SETTLE_LEAK } else { SETTLE };
+            let settle =
+                if matches!(kind, "set-leak-row" | "rewrite-leak-row") { SETTLE_LEAK } else { SETTLE };
             self.wait(object, (settle.0 + queue, settle.1), None, now);
         } else if self.entries.get(object).is_some_and(|entry| entry.failure.is_some()) {
             self.entries.remove(object);

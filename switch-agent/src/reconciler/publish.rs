@@ -239,6 +239,8 @@ pub(super) fn status_rows(
     }
     let rejected: Vec<String> = status.rejected.iter().map(ToString::to_string).collect();
     set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
+    let warnings: Vec<String> = status.warnings.iter().map(ToString::to_string).collect();
+    set(&mut global, "warnings", (!warnings.is_empty()).then(|| warnings.join("\n")));
     BTreeMap::from([
         ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.collect::<Table>()),
         ("BOOT_NETWORK_PARTITION_TABLE".to_owned(), partitions.collect::<Table>()),

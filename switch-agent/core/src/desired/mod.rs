@@ -8,6 +8,7 @@ mod dhcp6;
 mod fields;
 mod global;
 mod in_use;
+mod ip2me;
 mod logger;
 mod metal_stack_v1;
 mod partition;
@@ -247,7 +248,9 @@ impl Desired {
         let logger = logger::logger(config, &mut findings);
         let partitions = partitions.into_iter().map(|(id, partition)| (id, Arc::new(partition))).collect();
         let Findings { rejected, warnings } = findings;
-        Desired { global, partitions, ports, logger, rejected, warnings }
+        let mut desired = Desired { global, partitions, ports, logger, rejected, warnings };
+        desired.warnings.extend(ip2me::warnings(config, &desired));
+        desired
     }
 
     /// The partition of a desired port, as the port sees it. Present for every port in [`Desired::ports`].

@@ -43,7 +43,16 @@ pub(super) struct Present<'a> {
 
 impl Present<'_> {
     fn is(&self, id: &RowId) -> bool {
-        self.owned.table() == id.table && self.owned.key() == id.key
+        self.is_row(id.table, &id.key)
+    }
+
+    pub(super) fn is_row(&self, table: &str, key: &str) -> bool {
+        self.owned.table() == table && self.owned.key() == key
+    }
+
+    /// Takes the row away, to be written anew as `wanted`.
+    pub(super) fn renewed(&self, wanted: Fields) -> Action {
+        Action::RenewLeakRow { row: self.owned.clone(), wanted }
     }
 }
 
@@ -103,6 +112,9 @@ impl<'a> Rows<'a, '_, '_> {
         let frr_mgmt = method == LeakMethod::FrrMgmt;
         let wanted = self.wanted_rows(Some(method));
         let mut plan = self.compare(&wanted, Some(method));
+        if !frr_mgmt {
+            super::leak_filter::keep(self, &wanted, &mut plan);
+        }
         for (vrf, boot) in self.spec.vrfs.iter().filter(|(_, boot)| !boot.leak_prefixes.is_empty()) {
             let on = match frr_mgmt {
                 true => self.globals(&boot.leak_vrf).asn.is_none().then(|| {
@@ -255,7 +267,7 @@ impl Rows<'_, '_, '_> {
     fn renew(&self, wanted: &WantedRow, plan: &mut RowsPlan) {
         let Some(observed) = self.observed else { return };
         let Some(present) = self.present().iter().find(|row| row.is(&wanted.id)) else { return };
-        let action = Action::RenewLeakRow { row: present.owned.clone(), wanted: wanted.row.clone() };
+        let action = present.renewed(wanted.row.clone());
         let lost = observed.routes.contains_key(&wanted.vrf)
             && rows::in_running(&Running::parse(&observed.running_config), wanted) == Some(false);
         if !lost {

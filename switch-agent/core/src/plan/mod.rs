@@ -7,6 +7,7 @@ mod binding;
 mod hold;
 mod isolate;
 mod leak;
+mod leak_filter;
 mod leak_rows;
 mod services;
 mod status;

@@ -20,14 +20,17 @@ pub enum DatabaseConfigError {
     Parse {
         path: PathBuf,
         #[source]
-        source: serde_json::Error,
+        source: serde_path_to_error::Error<serde_json::Error>,
     },
-    #[error("DATABASES has no {database}")]
-    NoDatabase { database: String },
-    #[error("database {database} is in instance {instance:?}, which INSTANCES does not have")]
-    NoInstance { database: String, instance: String },
-    #[error("instance {instance:?} has neither unix_socket_path nor hostname and port")]
-    NoEndpoint { instance: String },
+    #[error("{}: DATABASES has no {database}", path.display())]
+    NoDatabase { path: PathBuf, database: String },
+    #[error(
+        "{}: DATABASES.{database}.instance is {instance:?}, which INSTANCES does not have",
+        path.display()
+    )]
+    NoInstance { path: PathBuf, database: String, instance: String },
+    #[error("{}: INSTANCES.{instance} has neither unix_socket_path nor hostname and port", path.display())]
+    NoEndpoint { path: PathBuf, instance: String },
     #[error("NAMESPACE_COUNT is {count:?}: switches with more than one ASIC are not supported")]
     MultiAsic { count: String },
 }
@@ -78,6 +81,9 @@ struct DatabaseJson {
 /// The parsed file.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DatabaseConfig {
+    /// Where it was read.
+    #[serde(skip)]
+    path: PathBuf,
     #[serde(rename = "INSTANCES")]
     instances: BTreeMap<String, Instance>,
     #[serde(rename = "DATABASES")]
@@ -98,8 +104,10 @@ impl DatabaseConfig {
         }
         let text = std::fs::read(path)
             .map_err(|source| DatabaseConfigError::Read { path: path.to_owned(), source })?;
-        serde_json::from_slice(&text)
-            .map_err(|source| DatabaseConfigError::Parse { path: path.to_owned(), source })
+        let mut deserializer = serde_json::Deserializer::from_slice(&text);
+        let config: DatabaseConfig = serde_path_to_error::deserialize(&mut deserializer)
+            .map_err(|source| DatabaseConfigError::Parse { path: path.to_owned(), source })?;
+        Ok(DatabaseConfig { path: path.to_owned(), ..config })
     }
 
     /// The database called `name`. Its unix socket is preferred, as SONiC's own clients on the switch do.
@@ -108,10 +116,12 @@ impl DatabaseConfig {
     /// The file lacks the database, its instance, or a way to reach that.
     pub fn database(&self, name: &str) -> Result<DatabaseEntry, DatabaseConfigError> {
         let Some(database) = self.databases.get(name) else {
-            return Err(DatabaseConfigError::NoDatabase { database: name.to_owned() });
+            let (path, database) = (self.path.clone(), name.to_owned());
+            return Err(DatabaseConfigError::NoDatabase { path, database });
         };
         let Some(instance) = self.instances.get(&database.instance) else {
             return Err(DatabaseConfigError::NoInstance {
+                path: self.path.clone(),
                 database: name.to_owned(),
                 instance: database.instance.clone(),
             });
@@ -121,7 +131,8 @@ impl DatabaseConfig {
             (Some(path), _, _) => Endpoint::Unix(path),
             (None, Some(hostname), Some(port)) => Endpoint::Tcp { hostname: hostname.clone(), port },
             _ => {
-                return Err(DatabaseConfigError::NoEndpoint { instance: database.instance.clone() });
+                let (path, instance) = (self.path.clone(), database.instance.clone());
+                return Err(DatabaseConfigError::NoEndpoint { path, instance });
             }
         };
         Ok(DatabaseEntry {
@@ -164,7 +175,7 @@ mod tests {
         assert_eq!(appl_db.endpoint, Endpoint::Tcp { hostname: "::1".to_owned(), port: 6380 });
         assert_eq!(appl_db.password_path, Some("/etc/shadow_redis".into()));
         let lost = config.database("LOST_DB").unwrap_err().to_string();
-        assert_eq!(lost, "database LOST_DB is in instance \"gone\", which INSTANCES does not have");
+        assert_eq!(lost, ": DATABASES.LOST_DB.instance is \"gone\", which INSTANCES does not have");
         assert!(matches!(config.database("STATE_DB"), Err(DatabaseConfigError::NoDatabase { .. })));
     }
 

@@ -435,6 +435,11 @@ async fn readiness_follows_the_passes() {
     assert_eq!(rig.status_of("/livez").await, StatusCode::OK);
     assert_eq!(rig.status_of("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
     assert!(rig.text("/readyz").await.contains("the first pass has not finished"));
+    let mut waiting = Snapshot::starting();
+    waiting.status.unknown = BTreeMap::from([("CONFIG_DB".to_owned(), "no description".to_owned())]);
+    rig.snapshots.send(Arc::new(waiting)).unwrap();
+    assert!(rig.text("/readyz").await.contains("CONFIG_DB cannot be read: no description"));
+    assert_eq!(rig.status_of("/livez").await, StatusCode::OK);
     rig.snapshots.send(Arc::new(snapshot())).unwrap();
     assert_eq!(rig.status_of("/readyz").await, StatusCode::OK);
     let mut degraded = snapshot();

@@ -182,7 +182,7 @@ pub(crate) fn status(snapshot: &Snapshot, state: &AdminState) -> Value {
 
 /// Why the agent is not ready; empty when it is.
 pub(crate) fn unready(snapshot: &Snapshot) -> Vec<String> {
-    if snapshot.pass.is_none() {
+    if snapshot.pass.is_none() && snapshot.status.unknown.is_empty() {
         return vec!["the first pass has not finished".to_owned()];
     }
     let mut reasons: Vec<String> = snapshot

@@ -29,6 +29,8 @@ pub(super) struct Rig {
     pub(super) written: BTreeSet<String>,
     /// Every zero-lifetime burst, by port.
     pub(super) finals: Vec<PortName>,
+    /// What the last pass carried out.
+    pub(super) last: Vec<Action>,
     cooling: BTreeMap<String, u32>,
     /// Passes that objects have waited for what they wait for.
     waits: BTreeMap<(String, String), u32>,
@@ -57,6 +59,7 @@ impl Rig {
             runtime: Runtime::default(),
             written: BTreeSet::new(),
             finals: Vec::new(),
+            last: Vec::new(),
             cooling: BTreeMap::new(),
             waits: BTreeMap::new(),
             foreign: BTreeMap::new(),
@@ -155,7 +158,8 @@ impl Rig {
             self.cooling.clear();
             self.waits.clear();
         }
-        actions[..count].iter().map(Action::kind).collect()
+        self.last = actions.into_iter().take(count).collect();
+        self.last.iter().map(Action::kind).collect()
     }
 
     /// Passes and daemon steps in turn until nothing moves; panics when that does not happen.
@@ -197,7 +201,9 @@ impl Rig {
             }
             Action::SetAcl { table, key, row } => self.write(table, key, row.clone()),
             Action::DeleteAcl(owned) => self.delete(owned.table(), owned.key()),
-            Action::SetLeakRow { table, key, row } => self.write(table, key, row.clone()),
+            Action::SetLeakRow { table, key, row } | Action::RewriteLeakRow { table, key, row } => {
+                self.write(table, key, row.clone());
+            }
             Action::DeleteLeakRow(owned) => self.delete(owned.table(), owned.key()),
             Action::RenewLeakRow { row, .. } => self.delete(row.table(), row.key()),
             Action::CeaseAdvertiser { port, cease } => {
