@@ -2,6 +2,7 @@
 
 mod hold;
 mod isolation;
+mod leak;
 mod life;
 mod properties;
 mod rig;
