@@ -4,6 +4,7 @@ use super::rig::Rig;
 use crate::action::Action;
 use crate::desired::{Desired, LeakMethod};
 use crate::frr::FrrObserved;
+use crate::frr::rows::REDISTRIBUTION;
 use crate::observed::{Observed, Source};
 use crate::plan::{Plan, plan};
 use crate::row::fields;
@@ -56,4 +57,39 @@ fn lines_come_when_bgpcfgd_has_taken_its_routes_back() {
     with_running(&mut observed, "");
     let begins = plan(&desired, &observed);
     assert!(applies(&begins) && recorded(&begins) == Some(LeakMethod::Vtysh), "{:#?}", begins.actions);
+}
+
+#[test]
+fn the_first_route_of_a_vrf_waits_after_the_last_one_of_another() {
+    let mut rig = Rig::new(&["Ethernet0"]);
+    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.boot_port("Ethernet0", "p1");
+    rig.converge();
+    let desired = Desired::from_config(&rig.config());
+    let mut observed = rig.observe();
+    let Source::Known(config) = &mut observed.config else { unreachable!() };
+    let rows = config.tables.get_mut("STATIC_ROUTE").unwrap();
+    let gone: Vec<String> = rows.keys().filter(|key| key.starts_with("default|")).cloned().collect();
+    assert_eq!(gone.len(), 2);
+    rows.retain(|key, _| !gone.contains(key));
+    let written = |plan: &Plan| {
+        let set = plan.actions.iter().filter_map(|action| match action {
+            Action::SetLeakRow { key, .. } => Some(key.clone()),
+            _ => None,
+        });
+        set.collect::<Vec<_>>()
+    };
+    assert_eq!(written(&plan(&desired, &observed)).len(), 2, "nothing went");
+    observed.cooling.insert(REDISTRIBUTION.to_owned());
+    let waits = plan(&desired, &observed);
+    assert!(written(&waits).is_empty());
+    let on = waits.status.waiting.iter().find(|waiting| waiting.object == "leak of VrfBoot-p1").unwrap();
+    assert!(
+        on.on.starts_with("redistribution by bgpcfgd to come to rest, before STATIC_ROUTE|default|"),
+        "{on:?}"
+    );
+    // One that is not the VRF's first does not wait.
+    let Source::Known(config) = &mut observed.config else { unreachable!() };
+    config.insert("STATIC_ROUTE", "2001:db8:7::/64", fields([("blackhole", "true")]));
+    assert_eq!(written(&plan(&desired, &observed)).len(), 2);
 }
