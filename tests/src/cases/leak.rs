@@ -22,8 +22,8 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A change of the method is two of FRR's configuration, one after the other.
-/// FRR 10 refuses or loses a route where two vtysh configure it at once; the row is then written anew after
-/// pauses that grow to minutes.
+/// FRR up to 10.3 loses a route while another vtysh comes and goes; its row is then written anew, 10 s and more
+/// after it was written first.
 const CHANGE: Duration = Duration::from_secs(240);
 const PREFIX: &str = "2001:db8:a91::/64";
 /// What stands for it among static routes.
