@@ -21,6 +21,9 @@ use crate::backend::frr::Vtysh;
 use crate::backend::kernel::RouteEvent;
 use crate::observer::chain;
 use crate::wake::{Reason, Waker};
+use repairs::{Cause, Repairs, backoff};
+
+mod repairs;
 
 /// Reading back while everything is as wanted: catches drift that netlink does not show.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
@@ -28,39 +31,20 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Two readings are never closer than this, however many triggers there are.
 const SPACING: Duration = Duration::from_millis(500);
-/// Failures of an apply, and repairs of the same lines, back off from and to.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
-/// After this long the same lines are a new repair.
-const REPEATS_FORGOTTEN: Duration = Duration::from_secs(600);
+/// After news of somebody else's change, reading waits until there were none for so long ...
+const QUIET: Duration = Duration::from_secs(1);
+/// ... but no longer than this.
+const QUIET_MAX: Duration = Duration::from_secs(5);
+/// Failures of an apply back off from and to.
+const FAILURE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// The same while somebody else is configuring, which takes them a moment.
+const OCCUPIED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 
 /// What to read back: boot VRFs with their leak VRF, and the /64s that should be exported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
     pub vrfs: BTreeMap<VrfName, String>,
     pub exported: Vec<Ipv6Net>,
-}
-
-/// Counts how often the same delta is applied: somebody else keeps undoing it. The first repair is made at
-/// once; those that follow are ever further apart, until a different delta or a long rest.
-#[derive(Debug, Default)]
-struct Repeats {
-    last: Option<(FrrDelta, Instant)>,
-    count: u32,
-}
-
-impl Repeats {
-    /// Notes an apply; the pause before the next one, where it was not the first repair.
-    fn applied(&mut self, delta: FrrDelta, now: Instant) -> Option<Duration> {
-        let again =
-            self.last.as_ref().is_some_and(|(last, at)| *last == delta && now < *at + REPEATS_FORGOTTEN);
-        self.count = if again { self.count.saturating_add(1) } else { 0 };
-        self.last = Some((delta, now));
-        self.count.checked_sub(1).map(backoff)
-    }
-}
-
-fn backoff(times: u32) -> Duration {
-    BACKOFF.0.saturating_mul(1 << times.min(6)).min(BACKOFF.1)
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +60,7 @@ struct State {
     unchanged: u32,
     failure: Option<String>,
     failures: u32,
-    repeats: Repeats,
+    repairs: Repairs,
     not_before: Option<Instant>,
 }
 
@@ -84,6 +68,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    /// FRR changes by somebody else's hand.
+    news: Notify,
 }
 
 /// The reconciler's handle.
@@ -152,13 +138,13 @@ impl Leak {
             })
         });
         if concerned {
-            self.0.changed.notify_one();
+            self.0.news.notify_one();
         }
     }
 
-    /// FRR is about to change, by rows of CONFIG_DB: it is read again soon.
+    /// FRR is about to change, by rows of CONFIG_DB: it is read when that has come to rest.
     pub fn look(&self) {
-        self.0.changed.notify_one();
+        self.0.news.notify_one();
     }
 
     /// Hands a delta over. The caller made sure that FRR is not busy.
@@ -186,7 +172,24 @@ impl Leak {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.0.changed.notified() => sleep_until(started + SPACING).await,
+                () = self.0.news.notified() => self.quiet().await,
                 () = sleep_until(started + interval) => {}
+            }
+        }
+    }
+
+    /// Waits until FRR's change has come to rest, or something is to be done. Before FRR 10.4 the end of a
+    /// vtysh that only reads takes lines away from one that configures.
+    async fn quiet(&self) {
+        let limit = Instant::now() + QUIET_MAX;
+        loop {
+            tokio::select! {
+                () = self.0.changed.notified() => return,
+                () = self.0.news.notified() => {}
+                () = sleep_until(limit.min(Instant::now() + QUIET)) => return,
+            }
+            if Instant::now() >= limit {
+                return;
             }
         }
     }
@@ -206,17 +209,21 @@ impl Leak {
                     info!(lines, "FRR configured");
                     (state.failure, state.failures, state.not_before) = (None, 0, None);
                     let now = Instant::now();
-                    if let Some(wait) = state.repeats.applied(delta, now) {
-                        let reason = "the same lines had to be applied again: somebody else undoes them";
-                        warn!(lines, reason, "FRR configuration repaired repeatedly");
-                        state.failure = Some(reason.to_owned());
-                        state.not_before = Some(now + wait);
+                    let cause = state.repairs.applied(delta, now);
+                    if let Some(reason) = cause.reason() {
+                        match cause {
+                            Cause::Lost { .. } => info!(lines, reason, "FRR configured again"),
+                            _ => warn!(lines, reason, "FRR configuration repaired repeatedly"),
+                        }
+                        state.failure = Some(reason);
+                        state.not_before = cause.pause().map(|pause| now + pause);
                     }
                 }
                 Err(failure) => {
                     let reason = chain(&failure);
                     info!(lines, reason, "FRR not configured; will be tried again");
-                    let wait = backoff(state.failures);
+                    let range = if failure.passes() { OCCUPIED } else { FAILURE };
+                    let wait = backoff(range, state.failures);
                     state.failures = state.failures.saturating_add(1);
                     state.failure = Some(reason);
                     state.not_before = Some(Instant::now() + wait);
@@ -229,6 +236,11 @@ impl Leak {
         };
         self.with(|state| {
             state.busy = false;
+            match &observed {
+                Source::Known(frr) if frr.managed => state.repairs.read(&frr.running_config),
+                Source::Known(_) => {}
+                Source::Unknown(_) => state.repairs.unreadable(),
+            }
             let observed = Some(observed);
             state.unchanged = if state.observed == observed { state.unchanged.saturating_add(1) } else { 0 };
             state.observed = observed;
@@ -241,19 +253,27 @@ impl Leak {
 mod tests {
     use super::*;
 
-    fn delta(line: &str) -> FrrDelta {
-        FrrDelta { commands: vec![line.to_owned()] }
-    }
-
-    #[test]
-    fn the_first_repair_is_made_at_once_and_a_fight_slows_down() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
-        assert_eq!(repeats.applied(delta("import vrf default"), now), None);
-        let waits: Vec<_> =
-            (0..8).map(|_| repeats.applied(delta("import vrf default"), now).unwrap().as_secs()).collect();
-        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 120, 120]);
-        assert_eq!(repeats.applied(delta("no import vrf default"), now), None, "another delta");
-        assert_eq!(repeats.applied(delta("no import vrf default"), now + REPEATS_FORGOTTEN), None, "a rest");
+    #[tokio::test(start_paused = true)]
+    async fn reading_waits_until_the_news_end_but_not_for_ever() {
+        let (leak, begin) = (Leak::default(), Instant::now());
+        leak.quiet().await;
+        assert_eq!(begin.elapsed(), QUIET);
+        let begin = Instant::now();
+        let rush = async {
+            loop {
+                leak.look();
+                tokio::time::sleep(QUIET / 2).await;
+            }
+        };
+        tokio::select! {
+            () = leak.quiet() => {}
+            () = rush => {}
+        }
+        assert_eq!(begin.elapsed(), QUIET_MAX);
+        let begin = Instant::now();
+        leak.apply(FrrDelta::default());
+        leak.quiet().await;
+        assert_eq!(begin.elapsed(), Duration::ZERO, "something is to be done");
     }
 
     #[tokio::test]
@@ -265,7 +285,7 @@ mod tests {
         leak.0.changed.notified().await;
         let asks = async |table: u32, destination: &str| {
             leak.route_changed(Some(RouteEvent { table, destination: destination.parse().unwrap() }));
-            tokio::time::timeout(Duration::from_millis(10), leak.0.changed.notified()).await.is_ok()
+            tokio::time::timeout(Duration::from_millis(10), leak.0.news.notified()).await.is_ok()
         };
         assert!(asks(1001, "2001:db8:a91::/64").await, "imported");
         assert!(asks(254, "2001:db8:1:101::/64").await, "exported");

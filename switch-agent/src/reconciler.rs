@@ -8,6 +8,7 @@ mod decisions;
 mod inspect;
 mod pacing;
 mod publish;
+mod redistribution;
 mod waits;
 
 use std::collections::BTreeSet;
@@ -45,6 +46,7 @@ pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
 pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
+use redistribution::Redistribution;
 use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
@@ -78,6 +80,7 @@ struct State {
     ledger: Ledger,
     pacing: Pacing,
     waits: Waits,
+    redistribution: Redistribution,
     desired: Desired,
     generation: u64,
     /// Digest of the rows that `desired` is of, keyed by chance: the rows themselves are megabytes.
@@ -106,6 +109,7 @@ impl Reconciler {
             ledger,
             pacing: Pacing::default(),
             waits: Waits::default(),
+            redistribution: Redistribution::default(),
             desired: Desired::from_config(&ConfigDb::default()),
             generation: 0,
             config: None,
@@ -126,7 +130,12 @@ impl Reconciler {
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
             let pause = if passed.degraded { RETRY_UNKNOWN } else { PERIODIC };
-            let free = state.pacing.next(now, passed.waiting).into_iter().chain(state.waits.next(now)).min();
+            let free = [
+                state.pacing.next(now, passed.waiting),
+                state.waits.next(now),
+                state.redistribution.next(now).filter(|_| passed.waiting),
+            ];
+            let free = free.into_iter().flatten().min();
             let free = free.map(|free| free.max(now + FREE_SPACING));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
@@ -150,8 +159,10 @@ impl Reconciler {
             cooling: self.cooling(state, started),
             overdue: state.waits.overdue(started),
         };
-        let observed = self.observer.observe(memory).await;
+        let mut observed = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
+            state.redistribution.update(config, started);
+            observed.cooling.extend(state.redistribution.cooling(started));
             state.adopt(config);
             self.logging.follow(&state.desired.logger);
             self.publish_ports(config);

@@ -1,5 +1,7 @@
 //! The agent before SONiC has described its databases: it waits, says so, and ends when it is told to.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

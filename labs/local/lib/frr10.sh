@@ -12,6 +12,7 @@ MIRROR=http://deb.debian.org/debian
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # What FRR 10 links that Debian 12 has not, or has older; everything else it needs comes along, too.
 PACKAGES=(frr)
+RELOAD=usr/lib/frr/frr-reload.py
 
 # apt with lists, cache and status of its own: it knows of nothing that is installed.
 private_apt() {
@@ -26,11 +27,13 @@ fetch_packages() {
   echo "deb [signed-by=$KEYRING] $MIRROR $SUITE main" >"$FRR10/apt/sources.list"
   private_apt update
   private_apt --yes --no-install-recommends -d install "${PACKAGES[@]}"
+  # A script alone, which the installed Python runs.
+  (cd "$FRR10/apt/cache/archives" && private_apt download frr-pythontools)
 }
 
 unpack_packages() {
   local package
-  rm -rf "$FRR10/root.new" && mkdir -p "$FRR10/root.new"
+  rm -rf "$FRR10/root.new" "$FRR10/root" && mkdir -p "$FRR10/root.new"
   for package in "$FRR10"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$FRR10/root.new"; done
   mv "$FRR10/root.new" "$FRR10/root"
 }
@@ -44,10 +47,12 @@ write_wrappers() {
       "$lib:$lib/frr" "${program##*/}" "$FRR10/root/$program" >"$FRR10/bin/${program##*/}"
     chmod +x "$FRR10/bin/${program##*/}"
   done
+  printf '#!/bin/sh\nexec python3 %q "$@"\n' "$FRR10/root/$RELOAD" >"$FRR10/bin/frr-reload.py"
+  chmod +x "$FRR10/bin/frr-reload.py"
 }
 
-if [[ ! -x $FRR10/bin/vtysh ]]; then
-  { [[ -d $FRR10/root ]] || { fetch_packages && unpack_packages; }; } >&2
+if [[ ! -x $FRR10/bin/frr-reload.py ]]; then
+  { [[ -e $FRR10/root/$RELOAD ]] || { fetch_packages && unpack_packages; }; } >&2
   write_wrappers
 fi
 "$FRR10/bin/bgpd" --version | head -n 1 >&2

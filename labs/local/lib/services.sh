@@ -87,7 +87,10 @@ start_frr() {
   : >"/etc/frr/$node/vtysh.conf"
   : >"/etc/frr/$node/staticd.conf"
   chown -R frr:frr "/etc/frr/$node" "/run/frr/$node"
-  [[ -z $LAB_FRR ]] || daemons=(mgmtd "${daemons[@]}")
+  if [[ -n $LAB_FRR ]]; then
+    daemons=(mgmtd "${daemons[@]}")
+    frr_state "$node"
+  fi
   for daemon in "${daemons[@]}"; do
     local options=(-N "$node" --log stdout --log-level warning -P 0)
     # Since FRR 10 not every daemon reads a file of its own: its configuration is loaded when all are there.
@@ -98,13 +101,24 @@ start_frr() {
   [[ -z $LAB_FRR ]] || load_frr "$node"
 }
 
+# Where FRR 10 keeps mgmtd's commits and what a daemon says when it crashes: both in memory.
+frr_state() {
+  local dir
+  for dir in /var/lib/frr /var/tmp/frr; do
+    mkdir -p "$dir"
+    mountpoint -q "$dir" || mount -t tmpfs frr "$dir"
+  done
+  mkdir -p "/var/lib/frr/$1"
+  chown frr:frr /var/lib/frr /var/tmp/frr "/var/lib/frr/$1"
+}
+
 load_frr() {
   local node=$1 daemon
   for daemon in mgmtd zebra staticd bgpd; do
     wait_until 30 "$daemon of $node answers" test -S "/run/frr/$node/$daemon.vty"
   done
   cat "$LAB_LOCAL/config/frr/$node"/{zebra,bgpd}.conf >"/etc/frr/$node/lab.conf"
-  wait_until 30 "FRR of $node takes its configuration" vtysh -N "$node" -f "/etc/frr/$node/lab.conf"
+  wait_until 60 "FRR of $node takes its configuration" vtysh -N "$node" -f "/etc/frr/$node/lab.conf"
 }
 
 stop_frr() {

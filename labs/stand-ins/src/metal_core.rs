@@ -199,13 +199,16 @@ fn configure_frr(args: &Args, desired: &Desired, report: &mut Report) -> Result<
         return Ok(());
     }
     write(&args.frr_conf, &text)?;
-    let reloaded = Command::new("/usr/lib/frr/frr-reload.py")
+    // That of the same release as the daemons.
+    let lab_frr = std::env::var_os("LAB_FRR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let script = lab_frr.as_deref().unwrap_or_else(|| Path::new("/usr/lib/frr")).join("frr-reload.py");
+    let reloaded = Command::new(&script)
         .args(["--reload", "--stdout", "--pathspace", &args.pathspace])
         .arg("--bindir")
-        .arg(std::env::var_os("LAB_FRR").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/usr/bin".into()))
+        .arg(lab_frr.as_deref().unwrap_or_else(|| Path::new("/usr/bin")))
         .arg(&args.frr_conf)
         .output()
-        .map_err(failed(Path::new("/usr/lib/frr/frr-reload.py")))?;
+        .map_err(failed(&script))?;
     let said =
         String::from_utf8_lossy(&reloaded.stdout).into_owned() + &String::from_utf8_lossy(&reloaded.stderr);
     tracing::info!(said, "reload");

@@ -35,6 +35,8 @@ pub use process::ProcessError;
 const LINES_PER_CALL_MAX: usize = 256;
 /// How long a running configuration that somebody else changed must stand still before a repair.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// vtysh's option to say each command before its answer: a complaint does not name its line.
+const ECHO: &str = "-E";
 /// Pauses between attempts while another session holds mgmtd's lock.
 const LOCK_RETRIES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
@@ -61,14 +63,21 @@ pub enum FrrError {
     Incomplete { wanted: usize, found: usize, text: String },
     #[error("FRR answers `{request}` with: {text}")]
     Answer { request: String, text: String },
-    #[error("FRR refused a line: {text}")]
-    Refused { text: String },
-    #[error("another session keeps FRR's configuration locked: {text}")]
-    Locked { text: String },
+    #[error("FRR refused `{line}`: {text}")]
+    Refused { line: String, text: String },
+    #[error("another session keeps FRR's configuration locked, at `{line}`: {text}")]
+    Locked { line: String, text: String },
     #[error("FRR's running configuration is being changed by somebody else")]
     Changing,
     #[error("FRR is not managed (--vtysh none)")]
     Unmanaged,
+}
+
+impl FrrError {
+    /// Somebody else is at work: it passes by itself, and soon.
+    pub fn passes(&self) -> bool {
+        matches!(self, FrrError::Changing | FrrError::Locked { .. })
+    }
 }
 
 /// Ways to reach vtysh, best first; `none` has none.
@@ -249,19 +258,26 @@ impl Vtysh {
         if now == before { Ok(drift) } else { Err(FrrError::Changing) }
     }
 
+    /// Sends the lines of one call. vtysh stops at the first that a daemon refuses; that one is named.
     async fn configure(&self, lines: &[String]) -> Result<(), FrrError> {
         let mut requests = vec!["configure terminal".to_owned()];
         requests.extend(lines.iter().map(|line| line.trim().to_owned()));
         let mut pauses = LOCK_RETRIES.iter();
         loop {
-            let output = self.run(&requests).await?;
-            match show::complaint(&output.text).or_else(|| show::complaint(&output.errors)) {
-                None => return Ok(()),
-                Some(text) if show::is_lock_race(&text) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(*pause).await,
-                    None => return Err(FrrError::Locked { text }),
-                },
-                Some(text) => return Err(FrrError::Refused { text }),
+            let output = self.run_with(&[ECHO], &requests).await?;
+            let complaint = show::complaint(&output.text).or_else(|| show::complaint(&output.errors));
+            let Some(text) = complaint else { return Ok(()) };
+            let sent = show::echoed(&output.text, &requests);
+            let line = sent.last().cloned().unwrap_or_default();
+            if !show::is_lock_race(&text) {
+                return Err(FrrError::Refused { line, text });
+            }
+            // What was taken away cannot be taken away again: then the next reading tells what is left to do.
+            let repeatable =
+                sent.split_last().is_some_and(|(_, done)| !done.iter().any(|line| line.starts_with("no ")));
+            match pauses.next().filter(|_| repeatable) {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => return Err(FrrError::Locked { line, text }),
             }
         }
     }
@@ -282,7 +298,13 @@ impl Vtysh {
     /// Runs vtysh with one `-c` per request, through the client that answered last, else the first that
     /// answers. Returns its output; its exit code means nothing unless it could not reach the daemons.
     async fn run(&self, requests: &[String]) -> Result<Output, FrrError> {
-        let arguments: Vec<&str> = requests.iter().flat_map(|request| ["-c", request]).collect();
+        self.run_with(&[], requests).await
+    }
+
+    /// [`Vtysh::run`] with options of vtysh before the requests.
+    async fn run_with(&self, options: &[&str], requests: &[String]) -> Result<Output, FrrError> {
+        let commands = requests.iter().flat_map(|request| ["-c", request]);
+        let arguments: Vec<&str> = options.iter().copied().chain(commands).collect();
         let known = self.memory().candidate;
         let (mut first_error, mut absent) = (None, true);
         for (index, command) in self.candidates.0.iter().enumerate() {

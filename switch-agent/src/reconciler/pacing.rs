@@ -14,7 +14,7 @@ const FAILURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// First wait after a row was written, and the longest.
 const SETTLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// The same for rows of the leak: FRR has to be read again before anybody can tell.
-const SETTLE_LEAK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+const SETTLE_LEAK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 /// More for each row that is settling already: swss works through them one by one.
 const SETTLE_PER_ROW: Duration = Duration::from_millis(100);
 /// After this long without a write the count starts anew.
@@ -49,7 +49,6 @@ fn settles(kind: &str) -> bool {
             | "repair-vrf"
             | "set-acl"
             | "set-leak-row"
-            | "renew-leak-row"
             | "rewrite-leak-row"
             | "bind-interface"
             | "repair-binding"
@@ -87,6 +86,8 @@ impl Pacing {
         }
         if ends(kind) {
             self.entries.remove(object);
+        } else if kind == "renew-leak-row" {
+            self.renewed(object, now);
         } else if settles(kind) {
             let settling = self.entries.iter().filter(|(_, entry)| entry.settles_at(now));
             let ahead = settling.filter(|(other, _)| *other != object).count();
@@ -102,6 +103,14 @@ impl Pacing {
     /// Notes an action that failed.
     pub fn failed(&mut self, object: &str, reason: String, now: Instant) {
         self.wait(object, FAILURE, Some(reason), now);
+    }
+
+    /// A row that was taken away for a moment, so that its daemon looks at it again, comes back soon: only
+    /// what was written has to settle, and only that counts.
+    fn renewed(&mut self, object: &str, now: Instant) {
+        let times = self.entries.get(object).map_or(0, |entry| entry.times);
+        let entry = Entry { until: now + SETTLE.0, times, last: now, failure: None };
+        self.entries.insert(object.to_owned(), entry);
     }
 
     fn wait(&mut self, object: &str, range: (Duration, Duration), failure: Option<String>, now: Instant) {
@@ -188,6 +197,22 @@ mod tests {
         assert_eq!(left, ["ACL_TABLE|BOOTNET_IPV4 0000000b", "ACL_TABLE|OTHER 0000000c"]);
         pacing.done("ACL_TABLE|BOOTNET_IPV4", "delete-acl", at(7, origin));
         assert_eq!(pacing.cooling(at(7, origin)).len(), 1);
+    }
+
+    #[test]
+    fn a_leak_row_that_frr_lost_comes_back_within_seconds_and_ever_more_rarely() {
+        let (mut pacing, origin) = (Pacing::default(), Instant::now());
+        let (row, mut now) = ("STATIC_ROUTE|VrfBoot-p1|::/0 0000000a", origin);
+        let mut free_after = |kind: &str| {
+            pacing.done(row, kind, now);
+            let free = pacing.next(now, true).unwrap();
+            let wait = free - now;
+            now = free;
+            wait.as_secs()
+        };
+        let waits: Vec<u64> =
+            (0..6).flat_map(|_| ["set-leak-row", "renew-leak-row"]).map(&mut free_after).collect();
+        assert_eq!(waits, [10, 5, 20, 5, 40, 5, 80, 5, 120, 5, 120, 5]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(super) struct Bgpcfgd {
 impl Daemon for Bgpcfgd {
     const TABLES: &'static [&'static str] = &["DEVICE_METADATA", "STATIC_ROUTE"];
     const SEES_EVERY_DELETION: bool = true;
+    const BY_FILE: bool = true;
 
     fn row(&mut self, table: &str, key: &str, row: Option<&Fields>) -> Vec<Vec<String>> {
         let lines = match (table, row) {

@@ -24,6 +24,7 @@ impl Daemon for Frrcfgd {
         "STATIC_ROUTE",
     ];
     const SEES_EVERY_DELETION: bool = false;
+    const BY_FILE: bool = false;
 
     fn row(&mut self, table: &str, key: &str, row: Option<&Fields>) -> Vec<Vec<String>> {
         let id = (table.to_owned(), key.to_owned());

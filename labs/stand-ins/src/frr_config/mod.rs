@@ -28,6 +28,9 @@ pub(crate) struct Args {
     pathspace: String,
 }
 
+/// Events that come in this close one after the other are taken together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
 /// What either daemon does.
 pub(super) trait Daemon {
     /// Tables that it follows, in the order in which it reads them when it starts.
@@ -35,6 +38,10 @@ pub(super) trait Daemon {
 
     /// Whether a deletion counts as such though the row is back when it is looked at.
     const SEES_EVERY_DELETION: bool;
+
+    /// Whether all that has come in until it looks is one file for `vtysh -f`, which is not tried again; else each
+    /// batch is a `vtysh` of its own.
+    const BY_FILE: bool;
 
     /// Configuration lines for a row as it is now; `None`: it is gone. One batch of lines is one `vtysh`.
     fn row(&mut self, table: &str, key: &str, row: Option<&Fields>) -> Vec<Vec<String>>;
@@ -50,6 +57,8 @@ pub(crate) enum Error {
     Redis(#[from] redis::RedisError),
     #[error("vtysh does not start")]
     Vtysh(#[source] std::io::Error),
+    #[error("the file for vtysh cannot be written")]
+    File(#[source] std::io::Error),
 }
 
 pub(crate) fn bgpcfgd(args: &Args) -> Result<(), Error> {
@@ -83,21 +92,34 @@ fn serve<D: Daemon>(args: &Args, mut daemon: D) -> Result<(), Error> {
     let channel = format!("__keyspace@{id}__:");
     events.psubscribe(format!("{channel}*"))?;
     let mut redis = client.get_connection()?;
+    let mut batches = Vec::new();
     for table in D::TABLES {
         let keys: Vec<String> = redis.keys(format!("{table}{separator}*"))?;
         for name in keys {
-            change(&mut daemon, &mut redis, &separator, &name, false, &args.pathspace)?;
+            batches.extend(change(&mut daemon, &mut redis, &separator, &name, false)?);
         }
     }
     loop {
-        let event = events.get_message()?;
-        let kind: String = event.get_payload()?;
-        if !matches!(kind.as_str(), "hset" | "hdel" | "del") {
-            continue;
+        carry_out::<D>(&args.pathspace, std::mem::take(&mut batches))?;
+        events.set_read_timeout(None)?;
+        let mut event = events.get_message();
+        loop {
+            let message = match event {
+                Err(failure) if failure.is_timeout() => break,
+                event => event?,
+            };
+            let kind: String = message.get_payload()?;
+            if matches!(kind.as_str(), "hset" | "hdel" | "del") {
+                let name = message.get_channel_name().strip_prefix(&channel).unwrap_or_default().to_owned();
+                let deleted = D::SEES_EVERY_DELETION && kind == "del";
+                batches.extend(change(&mut daemon, &mut redis, &separator, &name, deleted)?);
+            }
+            if !D::BY_FILE {
+                break;
+            }
+            events.set_read_timeout(Some(TOGETHER))?;
+            event = events.get_message();
         }
-        let name = event.get_channel_name().strip_prefix(&channel).unwrap_or_default().to_owned();
-        let deleted = D::SEES_EVERY_DELETION && kind == "del";
-        change(&mut daemon, &mut redis, &separator, &name, deleted, &args.pathspace)?;
     }
 }
 
@@ -107,20 +129,42 @@ fn change<D: Daemon>(
     separator: &str,
     name: &str,
     deleted: bool,
-    pathspace: &str,
-) -> Result<(), Error> {
+) -> Result<Vec<Vec<String>>, Error> {
     let Some((table, key)) = name.split_once(separator).filter(|(table, _)| D::TABLES.contains(table)) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let row: BTreeMap<String, String> = redis.hgetall(name)?;
-    let row = Some(without_placeholder(row.clone())).filter(|_| !row.is_empty() && !deleted);
-    for lines in daemon.row(table, key, row.as_ref()) {
-        vtysh(pathspace, &lines)?;
+    let row = Some(without_placeholder(row)).filter(|row| !row.is_empty() && !deleted);
+    Ok(daemon.row(table, key, row.as_ref()))
+}
+
+fn carry_out<D: Daemon>(pathspace: &str, batches: Vec<Vec<String>>) -> Result<(), Error> {
+    if D::BY_FILE {
+        return vtysh_file(pathspace, &batches.concat());
+    }
+    batches.iter().try_for_each(|lines| vtysh(pathspace, lines))
+}
+
+/// What vtysh's exit code says is all that counts, and nothing is tried again.
+fn vtysh_file(pathspace: &str, lines: &[String]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let path = std::env::temp_dir().join(format!("frr-config-{pathspace}-{}", std::process::id()));
+    std::fs::write(&path, lines.join("\n") + "\n").map_err(Error::File)?;
+    let output = Command::new("vtysh").args(["-N", pathspace, "-f"]).arg(&path).output();
+    let output = output.map_err(Error::Vtysh)?;
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        tracing::info!(?lines, said, "configured");
+    } else {
+        tracing::error!(?lines, said, status = %output.status, "cannot push the configuration");
     }
     Ok(())
 }
 
-/// Another session may hold FRR's configuration; both daemons try again.
+/// Another session may hold FRR's configuration: tried again.
 fn vtysh(pathspace: &str, lines: &[String]) -> Result<(), Error> {
     for _ in 0..10 {
         let mut command = Command::new("vtysh");

@@ -19,6 +19,7 @@ use crate::name::{PortName, VrfName};
 use crate::status::LeakStatus;
 
 mod delta;
+mod effect;
 mod method;
 mod render;
 pub mod rows;

@@ -23,13 +23,15 @@
 //! frrcfgd carries the fields of one row out in an order of its own, `import_vrf` before
 //! `import_vrf_route_map`: so the route-map is written by itself, and the import when it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::Ipv6Net;
 
 use super::wanted::export_routes;
-use super::{BootVrfSpec, FrrSpec, OBJECT_PREFIX, Running, object_vrf, prefix_list_name, route_map_name};
+use super::{
+    BootVrfSpec, DEFAULT_VRF, FrrSpec, OBJECT_PREFIX, Running, object_vrf, prefix_list_name, route_map_name,
+};
 use crate::name::{PortName, VrfName};
 use crate::row::{ConfigDb, Fields, fields};
 
@@ -216,7 +218,7 @@ fn policy(vrf: &VrfName, boot: &BootVrfSpec, config: &ConfigDb) -> Vec<WantedRow
     let entries: BTreeMap<u32, Ipv6Net> =
         config.table("PREFIX").filter_map(|(key, _)| prefix_entry(key, &list)).collect();
     let mut free = (1..).map(|number: u32| number * 10).filter(|number| !entries.contains_key(number));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for prefix in boot.leak_prefixes.iter().filter(|prefix| seen.insert(**prefix)) {
         let present = entries.iter().find(|(_, entry)| *entry == prefix).map(|(number, _)| *number);
         if let Some(number) = present.or_else(|| free.next()) {
@@ -324,6 +326,20 @@ pub(crate) fn in_running(running: &Running, wanted: &WantedRow) -> Option<bool> 
         }
         _ => None,
     }
+}
+
+/// What the first `STATIC_ROUTE` of a VRF waits for, as the object that cools down, while a VRF's last one has
+/// just gone. bgpcfgd then deletes the one route-map by which it redistributes in every VRF and makes it anew
+/// with the next VRF's first route; until `bgp route-map delay-timer` has passed, bgpd of FRR up to 10.3 applies
+/// the freed one to the next route and ends with signal 11.
+pub const REDISTRIBUTION: &str = "redistribution by bgpcfgd";
+
+/// VRFs that have a `STATIC_ROUTE`, anybody's.
+pub fn static_route_vrfs(config: &ConfigDb) -> BTreeSet<&str> {
+    config
+        .table("STATIC_ROUTE")
+        .map(|(key, _)| key.split_once('|').map_or(DEFAULT_VRF, |(vrf, _)| vrf))
+        .collect()
 }
 
 /// Leak prefixes of `boot` that a static route cannot express, with the reason.

@@ -46,6 +46,11 @@ pub(super) fn spec(
     FrrSpec { vrfs }
 }
 
+/// What waits where the leak of a boot VRF does, for the status.
+pub(super) fn waiting_object(vrf: &VrfName) -> String {
+    format!("leak of {vrf}")
+}
+
 /// What the leak needs: a delta for vtysh, or rows, and the proof.
 #[derive(Debug)]
 pub(super) struct LeakPlan {
@@ -129,21 +134,23 @@ fn chosen(
     };
     if matches!(method, LeakMethod::Vtysh | LeakMethod::RenderOnly) {
         plan.rows = rows.withdraw_all();
-        let lines_of_rows = || observed.and_then(|frr| lines_of_rows(frr, &spec));
+        // Whoever made them may be gone: as long as they get fewer, and a moment more.
+        let given_up = |vrf: &VrfName| view.overdue.contains(&waiting_object(vrf));
+        let lines_of_rows = || observed.and_then(|frr| lines_of_rows(frr, &spec, &given_up));
         let on = match () {
             () if !plan.rows.delete.is_empty() => Some("rows of CONFIG_DB withdrawn".to_owned()),
             () if method == LeakMethod::Vtysh && ledger.leak_method != Some(method) => lines_of_rows(),
             () => None,
         };
+        if plan.rows.delete.is_empty() && on.is_none() {
+            plan.method = Some(method);
+        }
         plan.frr = match (frr, on) {
             (_, Some(on)) => pending(&spec, &on),
             (Source::Unknown(why), None) => unknown(wanted, why),
             (Source::Known(frr), None) => crate::frr::plan(&spec, frr, method, &owned),
         };
         plan.frr.lingering.extend(plan.rows.lingering.iter().cloned());
-        if plan.rows.delete.is_empty() {
-            plan.method = Some(method);
-        }
         return plan;
     }
     let has_rows = |vrf: &VrfName| rows.present().iter().any(|row| row.vrf == *vrf);
@@ -214,15 +221,18 @@ fn unknown(wanted: &WantedSet<'_>, why: &str) -> FrrPlan {
 
 /// Lines that bgpcfgd made of rows, which it has not taken back yet. They are the same routes as vtysh's,
 /// with a tag: FRR would take the one for the other.
-fn lines_of_rows(frr: &FrrObserved, spec: &FrrSpec) -> Option<String> {
+fn lines_of_rows(frr: &FrrObserved, spec: &FrrSpec, given_up: &dyn Fn(&VrfName) -> bool) -> Option<String> {
     let running = crate::frr::Running::parse(&frr.running_config);
-    let tagged = |text: &String| text.split_ascii_whitespace().any(|word| word == "tag");
-    let about = |vrf: &VrfName, table: &str, text: &String| {
+    let tagged = |text: &str| text.split_ascii_whitespace().any(|word| word == "tag");
+    let about = |vrf: &VrfName, table: &str, text: &str| {
         tagged(text) && (table == vrf.as_str() || text.ends_with(&format!(" nexthop-vrf {vrf}")))
     };
-    let routes = || running.routes.iter().flat_map(|(table, routes)| routes.iter().map(move |r| (table, r)));
-    let left = spec.vrfs.keys().find(|vrf| routes().any(|(table, text)| about(vrf, table, text)))?;
-    Some(format!("bgpcfgd: routes of VRF {left} withdrawn"))
+    let count = |vrf: &VrfName| {
+        let tables = running.routes.iter();
+        tables.flat_map(|(table, routes)| routes.iter().filter(|text| about(vrf, table, text))).count()
+    };
+    let left: usize = spec.vrfs.keys().filter(|vrf| !given_up(vrf)).map(count).sum();
+    (left > 0).then(|| format!("bgpcfgd: {left} routes withdrawn"))
 }
 
 /// FRR's running configuration has something of ours in this boot VRF.

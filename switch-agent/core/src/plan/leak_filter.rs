@@ -1,17 +1,17 @@
-//! Keeps the announcements of `static-route` alive while others go.
+//! Brings the announcements of `static-route` back when others go.
 //!
 //! bgpcfgd announces static routes of all VRFs by one route-map. It makes the route-map with the first row of a
 //! VRF, and takes it away with the last one of any VRF, whoever else still announces by it; it looks at no row
-//! again. So where a VRF loses its last row and others stay, the rows of one of those, all of them ours, are
-//! taken away and written again at once: the first of them makes the route-map anew. One transaction does both,
-//! and bgpcfgd hands both to FRR in one go.
+//! again. So where FRR has lost the route-map, and has had its rest after that ([`REDISTRIBUTION`]), all rows of
+//! one VRF, all of them ours, are taken away and written again: the first of them makes the route-map anew. One
+//! transaction does both, and bgpcfgd hands both to FRR in one go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::leak_rows::{Rows, RowsPlan};
 use crate::action::Action;
-use crate::frr::rows::{self, WantedRow};
+use crate::frr::rows::{self, REDISTRIBUTION, WantedRow};
 use crate::frr::{DEFAULT_VRF, FrrObserved};
 use crate::row::Fields;
 
@@ -20,35 +20,35 @@ const FILTER: &str = "STATIC_ROUTE_FILTER";
 const TABLE: &str = "STATIC_ROUTE";
 
 /// Adds to `plan`, which has everything else that happens to rows, what makes the route-map again.
-pub(super) fn keep(rows: &Rows<'_, '_, '_>, wanted: &[WantedRow], plan: &mut RowsPlan) {
+pub(super) fn restore(rows: &Rows<'_, '_, '_>, wanted: &[WantedRow], plan: &mut RowsPlan) {
     let view = rows.view;
     let backing_off = |object: &str| view.backing_off.contains_key(object);
-    let deletes = plan.delete.iter().filter(|owned| owned.table() == TABLE);
-    let going: BTreeSet<&str> = deletes
-        .filter(|owned| !backing_off(&Action::DeleteLeakRow((*owned).clone()).object()))
-        .map(|owned| owned.key())
-        .collect();
+    if !rows.observed.is_some_and(is_lost) {
+        return;
+    }
     let mut vrfs: BTreeMap<&str, BTreeMap<&str, &Fields>> = BTreeMap::new();
     for (key, row) in view.config.table(TABLE) {
         vrfs.entry(vrf_of(key)).or_default().insert(key, row);
     }
-    let goes = |key: &&str| going.contains(key);
-    let emptied = vrfs.values().any(|rows| rows.keys().all(|key| goes(key)));
-    if !emptied && !rows.observed.is_some_and(is_lost) {
+    let announces = |row: &Fields| row.get("advertise").is_none_or(|advertise| advertise != "false");
+    if !vrfs.values().flatten().any(|(_, row)| announces(row)) {
         return;
     }
-    vrfs.retain(|_, rows| !rows.keys().all(|key| goes(key)));
-    let staying = || vrfs.values().flatten().filter(|(key, _)| !goes(key));
-    let announced =
-        staying().any(|(_, row)| row.get("advertise").is_none_or(|advertise| advertise != "false"));
-    if !announced {
+    // A row that goes may be the last of its VRF, and end the route-map that is made here.
+    let goes = |action: &Action| matches!(action, Action::RenewLeakRow { .. });
+    let deletes = plan.delete.iter().map(|owned| Action::DeleteLeakRow(owned.clone()).object());
+    let moving = plan.set.iter().any(goes) || deletes.into_iter().any(|object| !backing_off(&object));
+    if moving || !view.free(REDISTRIBUTION) {
+        let leaking = rows.spec.vrfs.iter().filter(|(_, boot)| !boot.leak_prefixes.is_empty());
+        for (vrf, _) in leaking {
+            plan.waiting.entry(vrf.clone()).or_insert_with(|| format!("{REDISTRIBUTION} to come to rest"));
+        }
         return;
     }
     let wanted_at = |key: &str| wanted.iter().find(|wanted| wanted.id.table == TABLE && wanted.id.key == key);
     let unchanged = |key: &str, row: &Fields| {
         let ours = rows.present().iter().any(|present| present.is_row(TABLE, key));
-        let wanted = wanted_at(key).filter(|wanted| rows::same(row, &wanted.row));
-        ours && !goes(&key) && wanted.is_some_and(|wanted| !backing_off(&set(wanted).object()))
+        ours && wanted_at(key).is_some_and(|wanted| rows::same(row, &wanted.row))
     };
     // Where machines are, nothing but the kernel's own deny may stand in for that of FRR.
     let boot = |vrf: &str| rows.spec.vrfs.keys().any(|boot| boot.as_str() == vrf);
@@ -62,8 +62,8 @@ pub(super) fn keep(rows: &Rows<'_, '_, '_>, wanted: &[WantedRow], plan: &mut Row
         return;
     };
     let mut again: Vec<&WantedRow> = chosen.keys().filter_map(|key| wanted_at(key)).collect();
-    // A VRF loses its last row once; FRR is read again when what was written has had its time.
-    if !emptied && !again.iter().all(|row| view.free(&set(row).object())) {
+    // FRR is read again when what was written has had its time.
+    if !again.iter().all(|row| view.free(&set(row).object())) {
         return;
     }
     again.sort_by_key(|row| (row.stage, Reverse(row.kind)));

@@ -10,7 +10,7 @@ use super::view::View;
 use super::wanted::WantedSet;
 use crate::action::Action;
 use crate::desired::LeakMethod;
-use crate::frr::rows::{self, Globals, Kind, LEAK_TABLES, RowId, Stage, WantedRow};
+use crate::frr::rows::{self, Globals, Kind, LEAK_TABLES, REDISTRIBUTION, RowId, Stage, WantedRow};
 use crate::frr::{DEFAULT_VRF, FrrObserved, FrrSpec, Running, route_map_name};
 use crate::name::{PortName, VrfName};
 use crate::ownership::{Ledger, OwnedLeakRow};
@@ -113,7 +113,7 @@ impl<'a> Rows<'a, '_, '_> {
         let wanted = self.wanted_rows(Some(method));
         let mut plan = self.compare(&wanted, Some(method));
         if !frr_mgmt {
-            super::leak_filter::keep(self, &wanted, &mut plan);
+            super::leak_filter::restore(self, &wanted, &mut plan);
         }
         for (vrf, boot) in self.spec.vrfs.iter().filter(|(_, boot)| !boot.leak_prefixes.is_empty()) {
             let on = match frr_mgmt {
@@ -250,6 +250,12 @@ impl<'a> Rows<'a, '_, '_> {
         }
         if let Some(on) = gates.closed(vrf, wanted.stage) {
             return wait(on);
+        }
+        let vrfs = || rows::static_route_vrfs(self.view.config);
+        let first =
+            || id.table == "STATIC_ROUTE" && !vrfs().contains(id.key.split('|').next().unwrap_or_default());
+        if !gates.frr_mgmt && first() && !(going.is_empty() && self.view.free(REDISTRIBUTION)) {
+            return wait(format!("{REDISTRIBUTION} to come to rest, before {id}"));
         }
         let action = Action::SetLeakRow { table: id.table, key: id.key.clone(), row: row.clone() };
         if self.view.free(&action.object()) {

@@ -117,7 +117,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     actions.append(&mut leak.rows.set.clone());
     for (vrf, leak) in &frr.leak {
         if let LeakStatus::Pending(on) | LeakStatus::Violation(on) = leak {
-            let object = format!("leak of {vrf}");
+            let object = leak::waiting_object(vrf);
             waiting.push(Waiting { object, port: None, on: on.clone() });
         }
     }

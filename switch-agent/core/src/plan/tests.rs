@@ -3,6 +3,7 @@
 mod filter;
 mod hold;
 mod isolation;
+mod leak;
 mod life;
 mod properties;
 mod rig;

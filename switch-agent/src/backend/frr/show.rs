@@ -202,6 +202,18 @@ pub(super) fn complaint(text: &str) -> Option<String> {
     (!lines.is_empty()).then(|| quote(&lines.join("; ")))
 }
 
+/// The requests that vtysh echoed behind its prompt, in order. Where it complained, the last one is what it
+/// complained about.
+pub(super) fn echoed<'r>(text: &str, requests: &'r [String]) -> &'r [String] {
+    let mut count = 0;
+    for line in text.lines() {
+        let behind_prompt =
+            |request: &String| line.strip_suffix(request).is_some_and(|left| left.ends_with("# "));
+        count += usize::from(requests.get(count).is_some_and(behind_prompt));
+    }
+    &requests[..count]
+}
+
 /// Another session holds the datastore: try again.
 pub(super) fn is_lock_race(text: &str) -> bool {
     [
@@ -294,6 +306,16 @@ mod tests {
         assert!(is_lock_race("% Can't enter config; candidate datastore locked by another session"));
         assert!(is_lock_race("% command failed, could not lock candidate DS"));
         assert!(!is_lock_race("% Unknown command: foo bar"));
+    }
+
+    #[test]
+    fn the_line_before_a_complaint_is_the_refused_one() {
+        let requests =
+            ["configure terminal", "vrf V", "ipv6 route ::/0 blackhole 254", "exit-vrf"].map(str::to_owned);
+        let text = "leaf1# configure terminal\nleaf1(config)# vrf V\n\
+            leaf1(config-vrf)# ipv6 route ::/0 blackhole 254\n% command failed, could not lock candidate DS\n";
+        assert_eq!(echoed(text, &requests), &requests[..3]);
+        assert!(echoed("% command failed, could not lock candidate DS\n", &requests).is_empty());
     }
 
     #[test]

@@ -5,6 +5,10 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Commands are said before their answers only where `-E` asks for it.
+const ECHO: &str =
+    r#"if [ "$1" = -E ]; then shift; echoed() { printf '%s\n' "$@"; }; else echoed() { :; }; fi"#;
+
 /// A client that answers from a script. `$1...` are its arguments, `$CONFIG` names the configuration file.
 struct FakeVtysh {
     folder: PathBuf,
@@ -18,7 +22,7 @@ impl FakeVtysh {
         let shown = r#"printf '!\nfrr version 10.3\n!\n'; cat "$CONFIG"; printf '!\nend\n'"#;
         let config = folder.join("config");
         let text = format!(
-            "#!/bin/sh\nCONFIG={}\nif [ \"$2\" = 'show running-config' ]; then {shown}; exit 0; fi\n{body}\n",
+            "#!/bin/sh\nCONFIG={}\n{ECHO}\nif [ \"$2\" = 'show running-config' ]; then {shown}; exit 0; fi\n{body}\n",
             config.display()
         );
         // Written beside and moved into place: a file open for writing cannot be executed.
@@ -77,20 +81,34 @@ async fn stages_go_in_one_after_another() {
 
 #[tokio::test]
 async fn a_refused_line_is_an_error_whatever_the_exit_code() {
-    let fake = FakeVtysh::new("refused", "echo '% Unknown command: foo'");
-    let error = fake.client().apply(&delta(&["foo"])).await.unwrap_err();
-    assert!(matches!(error, FrrError::Refused { .. }), "{error}");
+    let body = r#"echoed "leaf1# $2" "leaf1(config)# $4" "leaf1(config)# $6"; echo '% Failed to apply.'"#;
+    let fake = FakeVtysh::new("refused", body);
+    let error = fake.client().apply(&delta(&["foo", "bar", "baz"])).await.unwrap_err();
+    assert!(matches!(error, FrrError::Refused { .. }) && !error.passes(), "{error}");
+    assert_eq!(error.to_string(), "FRR refused `bar`: % Failed to apply.");
 }
 
 #[tokio::test]
 async fn a_locked_datastore_is_tried_again() {
     let body = format!(
         r#"if [ ! -e "$CONFIG.seen" ]; then touch "$CONFIG.seen"
-           echo "% Can't enter config; candidate datastore locked by another session"; exit 0; fi; {TAKES}"#
+           echoed "leaf1# $2" "leaf1(config)# $4"; echo '% command failed, could not lock candidate DS'
+           exit 0; fi; {TAKES}"#
     );
     let fake = FakeVtysh::new("locked", &body);
     fake.client().apply(&delta(&["a"])).await.unwrap();
     assert_eq!(fake.config(), "a\n");
+}
+
+#[tokio::test]
+async fn what_was_withdrawn_before_the_lock_is_not_withdrawn_again() {
+    let body = r#"echo call >> "$CONFIG"
+        echoed "leaf1# $2" "leaf1(config)# $4" "leaf1(config)# $6"
+        echo '% command failed, could not lock candidate DS'"#;
+    let fake = FakeVtysh::new("locked-late", body);
+    let error = fake.client().apply(&delta(&["no a", "no b"])).await.unwrap_err();
+    assert!(matches!(&error, FrrError::Locked { line, .. } if line == "no b") && error.passes(), "{error}");
+    assert_eq!(fake.config(), "call\n");
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub(super) struct Rig {
     pub(super) finals: Vec<PortName>,
     /// What the last pass carried out.
     pub(super) last: Vec<Action>,
+    /// What is read of FRR.
+    pub(super) frr: FrrObserved,
     cooling: BTreeMap<String, u32>,
     /// Passes that objects have waited for what they wait for.
     waits: BTreeMap<(String, String), u32>,
@@ -60,6 +62,7 @@ impl Rig {
             written: BTreeSet::new(),
             finals: Vec::new(),
             last: Vec::new(),
+            frr: FrrObserved::default(),
             cooling: BTreeMap::new(),
             waits: BTreeMap::new(),
             foreign: BTreeMap::new(),
@@ -108,13 +111,18 @@ impl Rig {
             state: Source::Known(state),
             appl: Source::Known(appl),
             kernel: Source::Known(kernel),
-            frr: Source::Known(FrrObserved::default()),
+            frr: Source::Known(self.frr.clone()),
             ledger: Source::Known(self.ledger.clone()),
             runtime: self.runtime.clone(),
             backing_off: BTreeMap::new(),
             cooling: self.cooling.keys().cloned().collect(),
             overdue: self.overdue(),
         }
+    }
+
+    /// Lets an object wait as it does after a write.
+    pub(super) fn cool(&mut self, object: &str) {
+        self.cooling.insert(object.to_owned(), COOLING_PASSES);
     }
 
     fn overdue(&self) -> BTreeSet<String> {
