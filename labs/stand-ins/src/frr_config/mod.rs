@@ -134,7 +134,8 @@ fn change<D: Daemon>(
         return Ok(Vec::new());
     };
     let row: BTreeMap<String, String> = redis.hgetall(name)?;
-    let row = Some(without_placeholder(row)).filter(|row| !row.is_empty() && !deleted);
+    // A row may hold nothing but the placeholder.
+    let row = (!row.is_empty() && !deleted).then(|| without_placeholder(row));
     Ok(daemon.row(table, key, row.as_ref()))
 }
 
