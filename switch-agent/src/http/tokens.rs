@@ -317,7 +317,7 @@ fn authorized(live: Live<'_, Kept>) -> Authorized {
         bearer: live.payload.inner.clone(),
         machine_id: live.machine_id.map(str::to_owned),
         inner_expires: live.payload.remote.as_ref().map(|remote| remote.expires),
-        ends: live.payload.ends.token().child_token(),
+        ends: live.payload.ends.token().clone(),
     }
 }
 
