@@ -5,6 +5,7 @@
 //! back the same way, streamed, with its trailers.
 
 use std::fmt::{self, Display, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +105,8 @@ pub async fn exchange(
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     let started = Instant::now();
-    let sending = send(upstream, request, &progress, timeout);
-    let Some(answered) = right.ends.run_until_cancelled(sending).await else {
+    let mut sending = pin!(send(upstream, request, &progress, timeout));
+    let Some(answered) = right.ends.run_until_cancelled(sending.as_mut()).await else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "token-revoked", "the token was revoked"));
     };
     shared.reach.note(upstream, answered.is_ok());
@@ -162,7 +163,7 @@ async fn send(
     let Some(timeout) = timeout else {
         return upstream.send(request).await;
     };
-    let mut answer = std::pin::pin!(upstream.send(request));
+    let mut answer = pin!(upstream.send(request));
     loop {
         let deadline = progress.last() + timeout;
         tokio::select! {
