@@ -279,7 +279,8 @@ impl Tokens {
         Err(refusal.into())
     }
 
-    /// Signs the statement that goes along with one forwarded request.
+    /// Signs the statement that goes along with one forwarded request, and with no other: its `jti` is how
+    /// the control API knows one that was recorded and sent again.
     pub fn statement(&self, claims: &IdentityClaims) -> serde_json::Result<String> {
         self.signer.sign_jws(JwsKind::Identity, claims)
     }

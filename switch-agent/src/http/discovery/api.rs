@@ -4,7 +4,6 @@
 //! message made anew: nothing of its framing, its hop or its claims of identity survives. The reply comes
 //! back the same way, streamed, with its trailers.
 
-use std::fmt::{self, Display, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,6 @@ use ::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TE, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
@@ -29,13 +27,12 @@ use super::answer::Refusal;
 use super::body::{Progress, ReplyBody, UpBody, down, passing};
 use super::ending::Ending;
 use super::routes::Incomer;
+use super::stamps::{Place, STAMPS, stamp};
 use crate::http::tokens::{Authorized, Unauthorized, unix_now};
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// Where the control API lies in the proxy's paths.
 pub const PREFIX: &str = "/api";
-/// Header fields that the control API is told where a request came in.
-const STAMPS: usize = 7;
 /// What a machine is told to wait when the control API is away.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -237,16 +234,6 @@ pub(super) fn hygiene(headers: &HeaderMap) -> Hygiene {
     Hygiene::new(headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()))
 }
 
-/// A name with hyphens for whatever an obfuscated identifier of `Forwarded` cannot hold (RFC 7239 section 6.3).
-struct PlainName<'a>(&'a str);
-
-impl Display for PlainName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        self.0.chars().try_for_each(|c| f.write_char(if plain(c) { c } else { '-' }))
-    }
-}
-
 /// The request as it goes to the control API.
 fn outgoing(
     incomer: &Incomer<'_>,
@@ -275,23 +262,8 @@ fn outgoing(
     }
     let claims = IdentityClaims::new(context, mac, origin, request_id, unix_now());
     let statement = shared.tokens.statement(&claims).map_err(|_| internal("statement")(()))?;
-    let by = PlainName(&context.switch_id);
-    let stamps: [(_, &dyn Display); STAMPS] = [
-        ("x-boot-switch", &context.switch_id),
-        ("x-boot-partition", &context.partition),
-        ("x-boot-port", &context.port),
-        ("x-boot-mac", &mac),
-        ("x-request-id", &request_id),
-        ("forwarded", &format_args!("for=\"[{}]\";by=\"_{by}\";proto=http", incomer.address())),
-        ("x-boot-identity", &statement),
-    ];
-    // One buffer for all values: the request may be sent again, and is cloned for that.
-    let mut text = BytesMut::with_capacity(statement.len() + 512);
-    for (name, value) in stamps {
-        write!(text, "{value}").map_err(|_| internal("stamp")(()))?;
-        let value = HeaderValue::from_maybe_shared(text.split().freeze());
-        headers.insert(HeaderName::from_static(name), value.map_err(|_| internal("stamp")(()))?);
-    }
+    let place = Place { context, mac, address: incomer.address() };
+    stamp(&mut headers, &place, request_id, &statement).ok_or(()).map_err(internal("stamp"))?;
     let (body, progress) = UpBody::new(body, hygiene, shared.limits.request_body_bytes, &shared.limits);
     let mut request = Request::new(body.boxed_unsync());
     *request.method_mut() = parts.method;
