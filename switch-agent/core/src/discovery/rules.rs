@@ -213,10 +213,10 @@ mod tests {
     fn the_generic_default_covers_rest_and_nothing_else() {
         let list = default_rules(Dialect::Generic);
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            assert!(allowed(&list, method, "/"));
-            assert!(allowed(&list, method, "/v1/a/b"));
+            assert!(allowed(list, method, "/"));
+            assert!(allowed(list, method, "/v1/a/b"));
         }
-        assert!(!allowed(&list, "TRACE", "/v1"));
+        assert!(!allowed(list, "TRACE", "/v1"));
     }
 
     #[test]
