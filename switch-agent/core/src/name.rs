@@ -10,7 +10,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use ipnet::Ipv6Net;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// A string that is not the name it should be. `Display` says what is allowed.
@@ -53,14 +53,19 @@ macro_rules! string_name {
                 name.0
             }
         }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
     };
 }
 
 /// Name of a routed interface that SONiC's `INTERFACE` family of tables can hold: `Ethernet<n>`,
 /// `PortChannel<n>` or (for service addresses) `Loopback<n>`. Orders naturally: `Ethernet4` before
 /// `Ethernet12`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct PortName(String);
 string_name!(PortName);
 
@@ -158,8 +163,8 @@ impl PartialOrd for PortName {
 }
 
 /// A VRF name as SONiC accepts it: `Vrf[A-Za-z0-9_-]+`, at most 15 bytes (`sonic-vrf.yang`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct VrfName(String);
 string_name!(VrfName);
 
@@ -197,8 +202,8 @@ impl VrfName {
 }
 
 /// Key of `BOOT_NETWORK_PARTITION`: `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 64 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct PartitionId(String);
 string_name!(PartitionId);
 
@@ -216,8 +221,8 @@ impl FromStr for PartitionId {
 
 /// An Ethernet address. Parses any usual spelling (`52:54:00:00:00:01`, `52-54-…`, `5254.0000.0001`,
 /// `525400000001`); prints lower-case with colons.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
@@ -281,6 +286,11 @@ impl TryFrom<String> for MacAddr {
 impl From<MacAddr> for String {
     fn from(mac: MacAddr) -> String {
         mac.to_string()
+    }
+}
+impl Serialize for MacAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

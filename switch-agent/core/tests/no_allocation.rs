@@ -1,5 +1,6 @@
 //! From the frame of a solicitation to the frame of its answer nothing is allocated, so that no flood can
-//! make the process grow, and no answer waits for an allocator.
+//! make the process grow, and no answer waits for an allocator. Nor is anything to judge the header of a
+//! request that the proxy forwards.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -7,6 +8,10 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use allocation_counter::measure;
+use switch_agent_core::desired::Dialect;
+use switch_agent_core::discovery::default_rules;
+use switch_agent_core::discovery::head::{Framing, check, find_end};
+use switch_agent_core::discovery::headers::{Hygiene, tells_of_forwarding};
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::ndp::{
     ALL_NODES, ALL_NODES_MAC, ChecksumOffload, FrameAddresses, Message, parse_frame, write_frame,
@@ -118,4 +123,25 @@ fn a_flood_of_solicitations_is_answered_without_allocating() {
         assert!(sent > 1000, "{profile:?}: {sent}");
         assert_eq!((info.count_total, info.bytes_max), (0, 0), "{profile:?}: {sent} frames");
     }
+}
+
+#[test]
+fn the_header_of_a_request_is_judged_without_allocating() {
+    let head = b"GET /api/v1/machine HTTP/1.1\r\nHost: [2001:db8::1]:18090\r\nUser-Agent: hammer\r\n\
+        Content-Length: 0\r\nX_Forwarded_For: 2001:db8::9\r\nAuthorization: Bearer 0\r\n\r\n";
+    let names = ["host", "user-agent", "content-length", "x_forwarded_for", "authorization", "x-boot-port"];
+    // The first that asks makes them.
+    let dialects = [Dialect::Generic, Dialect::MetalStackV1, Dialect::MetalStackV2];
+    let rules = dialects.map(|dialect| default_rules(dialect).len());
+    let info = measure(|| {
+        assert_eq!(find_end(head), Ok(Some(head.len())));
+        assert_eq!(check(head), Ok(Framing::Length(0)));
+        let hygiene = Hygiene::new([]);
+        let passed = names.iter().filter(|name| hygiene.passes_up(name)).count();
+        let replied = names.iter().filter(|name| hygiene.passes_down(name)).count();
+        assert_eq!((passed, replied), (2, 2));
+        assert_eq!(names.iter().filter(|name| tells_of_forwarding(name)).count(), 1);
+        assert_eq!(dialects.map(|dialect| default_rules(dialect).len()), rules);
+    });
+    assert_eq!(info.count_total, 0);
 }

@@ -96,7 +96,8 @@ impl Signer {
     /// Signs claims as a compact JWS.
     pub fn sign_jws(&self, kind: JwsKind, claims: &impl Serialize) -> serde_json::Result<String> {
         let input = signing_input(kind, &self.kid, claims)?;
-        Ok(assemble(&input, self.pair.sign(input.as_bytes()).as_ref()))
+        let signature = self.pair.sign(input.as_bytes());
+        Ok(assemble(input, signature.as_ref()))
     }
 
     /// The claims of a JWS that this key signed. Says nothing of times, ports or addresses in them.

@@ -16,6 +16,7 @@ pub mod once;
 pub mod reach;
 pub mod routes;
 mod session;
+mod stamps;
 
 #[cfg(test)]
 mod tests;

@@ -279,7 +279,8 @@ impl Tokens {
         Err(refusal.into())
     }
 
-    /// Signs the statement that goes along with one forwarded request.
+    /// Signs the statement that goes along with one forwarded request, and with no other: its `jti` is how
+    /// the control API knows one that was recorded and sent again.
     pub fn statement(&self, claims: &IdentityClaims) -> serde_json::Result<String> {
         self.signer.sign_jws(JwsKind::Identity, claims)
     }
@@ -317,7 +318,7 @@ fn authorized(live: Live<'_, Kept>) -> Authorized {
         bearer: live.payload.inner.clone(),
         machine_id: live.machine_id.map(str::to_owned),
         inner_expires: live.payload.remote.as_ref().map(|remote| remote.expires),
-        ends: live.payload.ends.token().child_token(),
+        ends: live.payload.ends.token().clone(),
     }
 }
 

@@ -72,6 +72,7 @@ struct Built {
 
 /// A configured control API.
 pub struct Upstream {
+    origin: String,
     spec: UpstreamSpec,
     transport: Transport,
     policy: Arc<AddressPolicy>,
@@ -80,7 +81,7 @@ pub struct Upstream {
     /// One build at a time.
     building: Mutex<()>,
     breaker: Mutex<Watched>,
-    origin: Instant,
+    started: Instant,
     metrics: Metrics,
 }
 
@@ -118,6 +119,14 @@ impl Drop for Admitted<'_> {
         if self.probe {
             self.upstream.watched(|watched, now| watched.breaker.abandoned(now));
         }
+    }
+}
+
+fn origin(spec: &UpstreamSpec) -> String {
+    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
+    match spec.port {
+        443 => format!("https://{host}"),
+        port => format!("https://{host}:{port}"),
     }
 }
 
@@ -160,6 +169,7 @@ impl Upstream {
         let probe_time = limits.connect_timeout + TLS_TIME;
         let breaker = Breaker::new(limits.breaker_failures, limits.breaker_pause, probe_time);
         let upstream = Upstream {
+            origin: origin(&spec),
             spec,
             transport,
             policy,
@@ -167,7 +177,7 @@ impl Upstream {
             built: RwLock::new(built),
             building: Mutex::new(()),
             breaker: Mutex::new(Watched { breaker, last: "" }),
-            origin: Instant::now(),
+            started: Instant::now(),
             metrics,
         };
         upstream.refresh();
@@ -179,16 +189,8 @@ impl Upstream {
     }
 
     /// `https://host[:port]`, the audience of statements.
-    pub fn origin(&self) -> String {
-        let host = if self.spec.host.contains(':') {
-            format!("[{}]", self.spec.host)
-        } else {
-            self.spec.host.clone()
-        };
-        match self.spec.port {
-            443 => format!("https://{host}"),
-            port => format!("https://{host}:{port}"),
-        }
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     pub fn state(&self) -> UpstreamState {
@@ -216,7 +218,7 @@ impl Upstream {
 
     fn watched<T>(&self, act: impl FnOnce(&mut Watched, Duration) -> T) -> T {
         let mut watched = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = act(&mut watched, self.origin.elapsed());
+        let outcome = act(&mut watched, self.started.elapsed());
         if self.transport == Transport::Http {
             self.metrics.proxy.upstream_suspended(watched.breaker.is_open());
         }

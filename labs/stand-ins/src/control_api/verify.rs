@@ -161,7 +161,8 @@ mod tests {
 
         fn sign(&self, kind: JwsKind, claims: &serde_json::Value) -> String {
             let input = signing_input(kind, "k", claims).unwrap();
-            assemble(&input, self.key.sign(input.as_bytes()).as_ref())
+            let signature = self.key.sign(input.as_bytes());
+            assemble(input, signature.as_ref())
         }
 
         fn verifier(&self) -> Verifier {

@@ -75,23 +75,22 @@ pub fn check(head: &[u8]) -> Result<Framing, HeadRefusal> {
     let (mut hosts, mut length, mut chunked) = (0usize, None, false);
     for line in lines {
         let (name, value) = field(line)?;
-        match name.to_ascii_lowercase().as_str() {
-            "host" => hosts += 1,
-            "upgrade" => return Err(HeadRefusal::Upgrade),
-            "content-length" => {
-                let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-                let parsed = value.parse::<u64>().ok().filter(|_| digits).ok_or(HeadRefusal::Length)?;
-                if length.replace(parsed).is_some() {
-                    return Err(HeadRefusal::Length);
-                }
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("host") {
+            hosts += 1;
+        } else if is("upgrade") {
+            return Err(HeadRefusal::Upgrade);
+        } else if is("content-length") {
+            let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+            let parsed = value.parse::<u64>().ok().filter(|_| digits).ok_or(HeadRefusal::Length)?;
+            if length.replace(parsed).is_some() {
+                return Err(HeadRefusal::Length);
             }
-            "transfer-encoding" => {
-                if chunked || old || !value.eq_ignore_ascii_case("chunked") {
-                    return Err(HeadRefusal::Coding);
-                }
-                chunked = true;
+        } else if is("transfer-encoding") {
+            if chunked || old || !value.eq_ignore_ascii_case("chunked") {
+                return Err(HeadRefusal::Coding);
             }
-            _ => {}
+            chunked = true;
         }
     }
     if hosts != 1 {

@@ -70,10 +70,24 @@ const REPLY_ONLY: [&str; 6] =
     ["alt-svc", "proxy-status", "server", "set-cookie", "strict-transport-security", "x-powered-by"];
 
 /// Lower-case, with every separator that an upstream may fold into a hyphen folded, and none at the end.
-fn folded(name: &str) -> String {
-    let folded: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    folded.trim_end_matches('-').to_owned()
+fn folded(name: &str) -> impl Iterator<Item = u8> + Clone {
+    let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    let fold = |c: char| u8::try_from(c.to_ascii_lowercase()).ok().filter(u8::is_ascii_alphanumeric);
+    name.chars().map(move |c| fold(c).unwrap_or(b'-'))
+}
+
+fn folds_to(name: &str, wanted: &[&str]) -> bool {
+    let folded = folded(name);
+    wanted.iter().any(|wanted| folded.clone().eq(wanted.bytes()))
+}
+
+fn folds_to_start(name: &str, prefixes: &[&str]) -> bool {
+    let folded = folded(name);
+    prefixes.iter().any(|prefix| folded.clone().take(prefix.len()).eq(prefix.bytes()))
+}
+
+fn is_one_of(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 fn plain(name: &str) -> bool {
@@ -85,14 +99,12 @@ fn plain(name: &str) -> bool {
 
 /// Whether a name, in any spelling, claims an identity or is ours to set.
 pub fn claims_identity(name: &str) -> bool {
-    let name = folded(name);
-    IDENTITY.contains(&name.as_str()) || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    folds_to(name, &IDENTITY) || folds_to_start(name, &IDENTITY_PREFIXES)
 }
 
 /// Whether a name, in any spelling, tells that the request was forwarded by somebody.
 pub fn tells_of_forwarding(name: &str) -> bool {
-    let name = folded(name);
-    FORWARDING.contains(&name.as_str()) || name.starts_with("x-forwarded")
+    folds_to(name, &FORWARDING) || folds_to_start(name, &["x-forwarded"])
 }
 
 /// The hygiene of one message: knows what its `Connection` fields name.
@@ -107,14 +119,17 @@ impl Hygiene {
         let named = connection
             .into_iter()
             .flat_map(|value| value.split(','))
-            .map(|option| folded(option.trim()))
+            .map(|option| folded(option.trim()).map(char::from).collect::<String>())
             .filter(|option| !option.is_empty());
         Hygiene { named_by_connection: named.collect() }
     }
 
     fn end_to_end(&self, name: &str) -> bool {
-        let lower = name.to_ascii_lowercase();
-        plain(name) && !HOP_BY_HOP.contains(&lower.as_str()) && !self.named_by_connection.contains(&lower)
+        plain(name) && !is_one_of(name, &HOP_BY_HOP) && !self.is_named_by_connection(name)
+    }
+
+    fn is_named_by_connection(&self, name: &str) -> bool {
+        !self.named_by_connection.is_empty() && self.named_by_connection.contains(&name.to_ascii_lowercase())
     }
 
     /// Whether a field of the machine's request (or of its trailers) goes on to the control API.
@@ -124,8 +139,7 @@ impl Hygiene {
 
     /// Whether a field of the API's reply (or of its trailers) goes on to the machine.
     pub fn passes_down(&self, name: &str) -> bool {
-        let lower = name.to_ascii_lowercase();
-        self.end_to_end(name) && !REPLY_ONLY.contains(&lower.as_str()) && !claims_identity(name)
+        self.end_to_end(name) && !is_one_of(name, &REPLY_ONLY) && !claims_identity(name)
     }
 }
 
@@ -222,6 +236,17 @@ mod tests {
             let hygiene = Hygiene::new([value.as_str()]);
             prop_assert!(!hygiene.passes_up(&name));
             prop_assert!(!hygiene.passes_down(&name));
+        }
+
+        #[test]
+        fn folding_is_that_of_the_whole_text(name in "[-_.A-Za-z0-9\u{e9}\u{212a}]{0,12}") {
+            let separated = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+            let whole: String = name.chars().map(separated).collect();
+            let whole = whole.trim_end_matches('-');
+            prop_assert_eq!(folded(&name).map(char::from).collect::<String>(), whole);
+            prop_assert_eq!(claims_identity(&name), claims_identity(whole));
+            let known = IDENTITY.contains(&whole) || IDENTITY_PREFIXES.iter().any(|prefix| whole.starts_with(prefix));
+            prop_assert_eq!(claims_identity(&name), known);
         }
 
         #[test]

@@ -1,7 +1,9 @@
 //! Path rules: `[!]VERB[|VERB...] /path/*/**`, first match wins, default deny.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 
@@ -86,13 +88,13 @@ impl fmt::Display for PathRule {
 }
 
 impl PathRule {
-    fn matches(&self, method: &str, segments: &[String]) -> bool {
+    fn matches(&self, method: &str, segments: &[Cow<'_, str>]) -> bool {
         let verb = self.verbs.is_empty() || self.verbs.iter().any(|verb| verb == method);
         verb && pattern_matches(&self.pattern, segments)
     }
 }
 
-fn pattern_matches(pattern: &str, segments: &[String]) -> bool {
+fn pattern_matches(pattern: &str, segments: &[Cow<'_, str>]) -> bool {
     let mut rest = segments.iter();
     for wanted in pattern.trim_start_matches('/').split('/') {
         if wanted == "**" {
@@ -121,23 +123,25 @@ pub fn allows(rules: &[PathRule], method: &str, target: &Target) -> bool {
 /// (`GET|POST|PUT|PATCH|DELETE /**`): the API checks each request itself, by the signed identity.
 /// `metal-stack-v1`: the procedures that metal-hammer calls, by their own paths, and its one REST request,
 /// below the API base. `metal-stack-v2`: the procedures that booting takes, by their own paths.
-pub fn default_rules(dialect: Dialect) -> Vec<PathRule> {
-    match dialect {
-        Dialect::Generic => vec![PathRule {
+pub fn default_rules(dialect: Dialect) -> &'static [PathRule] {
+    static GENERIC: LazyLock<Vec<PathRule>> = LazyLock::new(|| {
+        let verbs = ["GET", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec();
+        vec![PathRule { deny: false, verbs, pattern: "/**".to_owned() }]
+    });
+    static METAL_STACK_V1: LazyLock<Vec<PathRule>> = LazyLock::new(|| {
+        let rule = |verb: &str, pattern: &str| PathRule {
             deny: false,
-            verbs: ["GET", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
-            pattern: "/**".to_owned(),
-        }],
-        Dialect::MetalStackV2 => metal_stack_v2::default_rules(),
-        Dialect::MetalStackV1 => {
-            let rule = |verb: &str, pattern: &str| PathRule {
-                deny: false,
-                verbs: vec![verb.to_owned()],
-                pattern: pattern.to_owned(),
-            };
-            let procedures = Procedure::ALL.into_iter().map(|procedure| rule("POST", procedure.path()));
-            procedures.chain([rule("GET", "/v1/machine/*")]).collect()
-        }
+            verbs: vec![verb.to_owned()],
+            pattern: pattern.to_owned(),
+        };
+        let procedures = Procedure::ALL.into_iter().map(|procedure| rule("POST", procedure.path()));
+        procedures.chain([rule("GET", "/v1/machine/*")]).collect()
+    });
+    static METAL_STACK_V2: LazyLock<Vec<PathRule>> = LazyLock::new(metal_stack_v2::default_rules);
+    match dialect {
+        Dialect::Generic => &GENERIC,
+        Dialect::MetalStackV2 => &METAL_STACK_V2,
+        Dialect::MetalStackV1 => &METAL_STACK_V1,
     }
 }
 
@@ -209,20 +213,20 @@ mod tests {
     fn the_generic_default_covers_rest_and_nothing_else() {
         let list = default_rules(Dialect::Generic);
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            assert!(allowed(&list, method, "/"));
-            assert!(allowed(&list, method, "/v1/a/b"));
+            assert!(allowed(list, method, "/"));
+            assert!(allowed(list, method, "/v1/a/b"));
         }
-        assert!(!allowed(&list, "TRACE", "/v1"));
+        assert!(!allowed(list, "TRACE", "/v1"));
     }
 
     #[test]
     fn the_default_of_metal_stack_v1_is_what_metal_hammer_asks() {
         let list = default_rules(Dialect::MetalStackV1);
-        for rule in &list {
+        for rule in list {
             assert_eq!(rule.to_string().parse::<PathRule>().unwrap(), *rule);
         }
-        assert!(allowed(&list, "POST", "/api.v1.BootService/Wait"));
-        assert!(allowed(&list, "GET", "/v1/machine/00112233-4455-6677-8899-aabbccddeeff"));
+        assert!(allowed(list, "POST", "/api.v1.BootService/Wait"));
+        assert!(allowed(list, "GET", "/v1/machine/00112233-4455-6677-8899-aabbccddeeff"));
         for (method, path) in [
             ("POST", "/api.v1.BootService/Boot"),
             ("GET", "/api.v1.BootService/Wait"),
@@ -231,7 +235,7 @@ mod tests {
             ("GET", "/v1/machine/x/consolepassword"),
             ("GET", "/v1/switch/x"),
         ] {
-            assert!(!allowed(&list, method, path), "{method} {path}");
+            assert!(!allowed(list, method, path), "{method} {path}");
         }
     }
 }

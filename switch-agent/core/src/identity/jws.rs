@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest compact serialization that is looked at, in bytes.
 const JWS_LEN_MAX: usize = 4096;
+/// RFC 8032 section 5.1.6
+const SIGNATURE_LEN: usize = 64;
 
 /// `typ` of the protected header: keeps a statement from being taken for a token and the reverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +27,10 @@ enum Algorithm {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct Header<K> {
     alg: Algorithm,
     typ: JwsKind,
-    kid: String,
+    kid: K,
 }
 
 /// Why a text is no JWS of ours.
@@ -48,15 +50,22 @@ pub enum InvalidJws {
 
 /// The text that is signed: header and claims.
 pub fn signing_input(kind: JwsKind, kid: &str, claims: &impl Serialize) -> serde_json::Result<String> {
-    let header = Header { alg: Algorithm::EdDsa, typ: kind, kid: kid.to_owned() };
-    let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
-    let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?);
-    Ok(format!("{header}.{claims}"))
+    let header = serde_json::to_vec(&Header { alg: Algorithm::EdDsa, typ: kind, kid })?;
+    let claims = serde_json::to_vec(claims)?;
+    // Room for the signature, too.
+    let mut text = String::with_capacity((header.len() + claims.len()).div_ceil(3) * 4 + 2 * SIGNATURE_LEN);
+    URL_SAFE_NO_PAD.encode_string(header, &mut text);
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims, &mut text);
+    Ok(text)
 }
 
 /// Signing input and signature as one text.
-pub fn assemble(signing_input: &str, signature: &[u8]) -> String {
-    format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature))
+pub fn assemble(signing_input: String, signature: &[u8]) -> String {
+    let mut text = signing_input;
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+    text
 }
 
 /// A JWS taken apart. Nothing in it is to be believed before `signature` was verified over
@@ -66,7 +75,7 @@ pub struct Jws<'a> {
     pub kind: JwsKind,
     pub kid: String,
     pub signing_input: &'a str,
-    pub signature: [u8; 64],
+    pub signature: [u8; SIGNATURE_LEN],
     payload: Vec<u8>,
 }
 
@@ -78,7 +87,7 @@ impl<'a> Jws<'a> {
         let (signing_input, signature) = text.rsplit_once('.').ok_or(InvalidJws::Shape)?;
         let (header, payload) = signing_input.split_once('.').ok_or(InvalidJws::Shape)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(InvalidJws::Base64);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(InvalidJws::Header)?;
+        let header: Header<String> = serde_json::from_slice(&decode(header)?).map_err(InvalidJws::Header)?;
         let payload = decode(payload)?;
         let signature = decode(signature)?.try_into().map_err(|_| InvalidJws::Signature)?;
         Ok(Jws { kind: header.typ, kid: header.kid, signing_input, signature, payload })
@@ -99,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_assembled_is_taken_apart() {
         let input = signing_input(JwsKind::Identity, "k1", &serde_json::json!({"a": 1})).unwrap();
-        let text = assemble(&input, &[7; 64]);
+        let text = assemble(input.clone(), &[7; 64]);
         let jws = Jws::parse(&text).unwrap();
         assert_eq!(
             (jws.kind, jws.kid.as_str(), jws.signing_input),

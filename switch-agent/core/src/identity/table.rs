@@ -22,6 +22,18 @@ pub struct Binding {
     pub mac: MacAddr,
 }
 
+impl Binding {
+    /// Whether the two differ in the MAC at most.
+    fn is_same_place(&self, other: &Binding) -> bool {
+        let Binding { switch_id, partition, port, vrf, ifindex, mac: _ } = other;
+        self.switch_id == *switch_id
+            && self.partition == *partition
+            && self.port == *port
+            && self.vrf == *vrf
+            && self.ifindex == *ifindex
+    }
+}
+
 /// SHA-256 of what a machine presents: all that the table needs to know of it. Compared in constant time,
 /// shown to nobody.
 #[derive(Clone, Copy)]
@@ -175,7 +187,7 @@ impl<P> TokenTable<P> {
         let bound = &entry.grant.binding;
         let refusal = if now >= entry.expires {
             Some(TokenRefusal::Expired)
-        } else if (Binding { mac: at.mac, ..bound.clone() }) != *at {
+        } else if !bound.is_same_place(at) {
             Some(TokenRefusal::Moved)
         } else {
             None

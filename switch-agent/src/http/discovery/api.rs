@@ -4,6 +4,7 @@
 //! message made anew: nothing of its framing, its hop or its claims of identity survives. The reply comes
 //! back the same way, streamed, with its trailers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,10 @@ use switch_agent_core::service::PortContext;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::body::{Progress, ReplyBody, UpBody, down};
+use super::body::{Progress, ReplyBody, UpBody, down, passing};
 use super::ending::Ending;
 use super::routes::Incomer;
+use super::stamps::{Place, STAMPS, stamp};
 use crate::http::tokens::{Authorized, Unauthorized, unix_now};
 use crate::http::upstream::{Upstream, UpstreamError};
 
@@ -53,9 +55,9 @@ pub async fn forward(
     // The metal-stack dialects have paths of their own.
     let rules = match upstream.spec().dialect {
         Dialect::Generic => rules(&context, Dialect::Generic),
-        Dialect::MetalStackV2 | Dialect::MetalStackV1 => Vec::new(),
+        Dialect::MetalStackV2 | Dialect::MetalStackV1 => &[],
     };
-    let pass = Pass { mac, right, rules: &rules, prefix: PREFIX };
+    let pass = Pass { mac, right, rules, prefix: PREFIX };
     exchange(incomer, request, target, &upstream, pass).await
 }
 
@@ -87,10 +89,11 @@ pub async fn exchange(
     if request.body().size_hint().lower() > shared.limits.request_body_bytes {
         return Err(super::body::BodyFailure::TooLarge.into());
     }
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let mut request_id = uuid::Uuid::encode_buffer();
+    let request_id = &*uuid::Uuid::new_v4().hyphenated().encode_lower(&mut request_id);
     // The header of a stream's reply comes with its first message, which may be hours away.
     let timeout = (!is_stream(request.headers())).then_some(shared.limits.upstream_header_timeout);
-    let (mut request, progress) = outgoing(incomer, &context, mac, upstream, request, target, &request_id)?;
+    let (mut request, progress) = outgoing(incomer, &context, mac, upstream, request, target, request_id)?;
     if let Some(bearer) = &right.bearer {
         let value = bearer.bearer().ok_or_else(|| {
             let message = "the token of this port is no header text";
@@ -99,14 +102,14 @@ pub async fn exchange(
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     let started = Instant::now();
-    let sending = send(upstream, request, &progress, timeout);
-    let Some(answered) = right.ends.run_until_cancelled(sending).await else {
+    let mut sending = pin!(send(upstream, request, &progress, timeout));
+    let Some(answered) = right.ends.run_until_cancelled(sending.as_mut()).await else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "token-revoked", "the token was revoked"));
     };
     shared.reach.note(upstream, answered.is_ok());
     let mut response = match answered {
         Ok(response) => response,
-        Err(error) => return Err(refusal_of(incomer, &error, &progress, &request_id)),
+        Err(error) => return Err(refusal_of(incomer, &error, &progress, request_id)),
     };
     shared.metrics.proxy.upstream_answered(started.elapsed());
     let status = response.status();
@@ -115,15 +118,15 @@ pub async fn exchange(
     let location = response.headers_mut().remove(LOCATION);
     let location =
         location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), rules, prefix));
-    let reply = incoming(response, &request_id, location, shared.limits.response_body_bytes)?;
+    let reply = incoming(response, request_id, location, shared.limits.response_body_bytes)?;
     Ok(reply.map(|body| Ending::boxed(body, right.ends)))
 }
 
 /// The rules of the port's partition for paths of the control API.
-pub fn rules(context: &PortContext, dialect: Dialect) -> Vec<PathRule> {
+pub fn rules(context: &PortContext, dialect: Dialect) -> &[PathRule] {
     match context.settings.api_allow.as_slice() {
         [] => default_rules(dialect),
-        configured => configured.to_vec(),
+        configured => configured,
     }
 }
 
@@ -157,7 +160,7 @@ async fn send(
     let Some(timeout) = timeout else {
         return upstream.send(request).await;
     };
-    let mut answer = std::pin::pin!(upstream.send(request));
+    let mut answer = pin!(upstream.send(request));
     loop {
         let deadline = progress.last() + timeout;
         tokio::select! {
@@ -247,38 +250,20 @@ fn outgoing(
     };
     let origin = upstream.origin();
     let uri = format!("{origin}{}{}", upstream.spec().base, target.path_and_query());
-    let uri: Uri = uri.parse().map_err(|_| internal("uri")(()))?;
+    let uri = Uri::try_from(uri).map_err(|_| internal("uri")(()))?;
     let (parts, body) = request.into_parts();
     let hygiene = hygiene(&parts.headers);
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 8);
-    for (name, value) in parts.headers.iter().filter(|(name, _)| hygiene.passes_up(name.as_str())) {
-        headers.append(name.clone(), value.clone());
-    }
     // gRPC servers insist on it; nothing else of TE is end-to-end.
-    let wants_trailers = parts.headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
-    if wants_trailers.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "trailers") {
+    let te = parts.headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    let wants_trailers = te.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "trailers");
+    let mut headers = passing(parts.headers, STAMPS + 1, |name| hygiene.passes_up(name));
+    if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let claims = IdentityClaims::new(context, mac, &origin, request_id, unix_now());
+    let claims = IdentityClaims::new(context, mac, origin, request_id, unix_now());
     let statement = shared.tokens.statement(&claims).map_err(|_| internal("statement")(()))?;
-    let forwarded = format!(
-        "for=\"[{}]\";by=\"_{}\";proto=http",
-        incomer.address(),
-        context.switch_id.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
-    );
-    let stamps = [
-        ("x-boot-switch", context.switch_id.clone()),
-        ("x-boot-partition", context.partition.to_string()),
-        ("x-boot-port", context.port.to_string()),
-        ("x-boot-mac", mac.to_string()),
-        ("x-request-id", request_id.to_owned()),
-        ("forwarded", forwarded),
-        ("x-boot-identity", statement),
-    ];
-    for (name, value) in stamps {
-        let value = HeaderValue::try_from(value).map_err(|_| internal("stamp")(()))?;
-        headers.insert(HeaderName::from_static(name), value);
-    }
+    let place = Place { context, mac, address: incomer.address() };
+    stamp(&mut headers, &place, request_id, &statement).ok_or(()).map_err(internal("stamp"))?;
     let (body, progress) = UpBody::new(body, hygiene, shared.limits.request_body_bytes, &shared.limits);
     let mut request = Request::new(body.boxed_unsync());
     *request.method_mut() = parts.method;
@@ -305,10 +290,7 @@ pub(super) fn incoming(
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "reply-too-large", message));
     }
     let hygiene = hygiene(&parts.headers);
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
-    for (name, value) in parts.headers.iter().filter(|(name, _)| hygiene.passes_down(name.as_str())) {
-        headers.append(name.clone(), value.clone());
-    }
+    let mut headers = passing(parts.headers, 2, |name| hygiene.passes_down(name));
     if let Some(location) = location {
         headers.insert(LOCATION, location);
     }

@@ -66,7 +66,8 @@ pub struct UpBody {
     rate: u64,
     stall: std::time::Duration,
     started: Instant,
-    deadline: Pin<Box<Sleep>>,
+    /// From the first time that the body was waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
     progress: Arc<Progress>,
 }
 
@@ -88,7 +89,7 @@ impl UpBody {
             rate: limits.body_rate,
             stall: limits.body_stall_timeout,
             started: now,
-            deadline: Box::pin(tokio::time::sleep(limits.body_stall_timeout)),
+            deadline: None,
             progress: progress.clone(),
         };
         (body, progress)
@@ -110,7 +111,9 @@ impl UpBody {
             return Err(self.fail(BodyFailure::TooSlow));
         }
         *self.progress.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        self.deadline.as_mut().reset(now + self.stall);
+        if let Some(deadline) = &mut self.deadline {
+            deadline.as_mut().reset(now + self.stall);
+        }
         Ok(())
     }
 }
@@ -125,7 +128,9 @@ impl Body for UpBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
-                ready!(self.deadline.as_mut().poll(cx));
+                let end = self.progress.last() + self.stall;
+                let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+                ready!(deadline.as_mut().poll(cx));
                 return Poll::Ready(Some(Err(self.fail(BodyFailure::TooSlow))));
             }
             Poll::Ready(None) => return Poll::Ready(None),
@@ -208,16 +213,26 @@ impl Body for DownBody {
     }
 }
 
+/// A new map of the fields whose names pass, with room for `more`.
+pub fn passing(headers: HeaderMap, more: usize, passes: impl Fn(&str) -> bool) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(headers.len() + more);
+    let mut current = None;
+    for (name, value) in headers {
+        // Further values of a field come without its name.
+        if let Some(name) = name {
+            current = passes(name.as_str()).then_some(name);
+        }
+        if let Some(name) = &current {
+            kept.append(name, value);
+        }
+    }
+    kept
+}
+
 /// The frame with those of its trailers whose names pass; data as it is.
 pub fn filter_trailers(frame: Frame<Bytes>, passes: impl Fn(&str) -> bool) -> Frame<Bytes> {
     match frame.into_trailers() {
-        Ok(trailers) => {
-            let mut kept = HeaderMap::with_capacity(trailers.len());
-            for (name, value) in trailers.iter().filter(|(name, _)| passes(name.as_str())) {
-                kept.append(name.clone(), value.clone());
-            }
-            Frame::trailers(kept)
-        }
+        Ok(trailers) => Frame::trailers(passing(trailers, 0, passes)),
         Err(frame) => frame,
     }
 }

@@ -92,6 +92,8 @@ pub async fn serve(
 
 type Outcome = Result<Response<ReplyBody>, Refusal>;
 
+/// Boxes the futures of all routes but the one that carries the load: each request's future has room for
+/// the largest of what is not boxed, and is moved several times.
 async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'static str, Outcome) {
     if let Err(after) = incomer.port.take_request() {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
@@ -102,18 +104,18 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
         Err(refusal) => return ("malformed", Err(refusal)),
     };
     if let Some(route) = metal_stack_v1::Route::of(incomer, &request, &target) {
-        return route.serve(incomer, request, &target).await;
+        return Box::pin(route.serve(incomer, request, &target)).await;
     }
     if metal_stack_v2::takes(incomer, &target) {
-        return metal_stack_v2::serve(incomer, request, &target).await;
+        return Box::pin(metal_stack_v2::serve(incomer, request, &target)).await;
     }
     let get = request.method() == Method::GET;
     let post = request.method() == Method::POST;
     match target.path() {
-        "/v1/boot" if get => ("boot", boot(incomer).await),
-        "/v1/token" if post => ("token", token(incomer, request).await),
-        "/v1/events" if post => ("events", events(incomer, request).await),
-        "/boot.ipxe" if get => ("ipxe", script(incomer).await),
+        "/v1/boot" if get => ("boot", Box::pin(boot(incomer)).await),
+        "/v1/token" if post => ("token", Box::pin(token(incomer, request)).await),
+        "/v1/events" if post => ("events", Box::pin(events(incomer, request)).await),
+        "/boot.ipxe" if get => ("ipxe", Box::pin(script(incomer)).await),
         "/healthz" if get => {
             let port = &incomer.port;
             let mac = port.shared.neighbors.mac(port.listener.ifindex, incomer.address());
@@ -126,7 +128,7 @@ async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'stati
             (Some(below), _) => ("api", api::forward(incomer, request, &below).await),
             (None, Some(partition)) if get => {
                 let own = partition.strip_prefix('/') == Some(incomer.port.context().partition.as_str());
-                ("ipxe", if own { script(incomer).await } else { Err(Refusal::not_found()) })
+                ("ipxe", if own { Box::pin(script(incomer)).await } else { Err(Refusal::not_found()) })
             }
             _ => ("other", Err(Refusal::not_found())),
         },

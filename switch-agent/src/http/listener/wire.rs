@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -214,8 +215,8 @@ impl Wire {
 
     /// Reads more of a header block. Ready(false) at the end of the stream.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut chunk = [0; READ_CHUNK];
-        let mut part = ReadBuf::new(&mut chunk);
+        let mut chunk = [MaybeUninit::uninit(); READ_CHUNK];
+        let mut part = ReadBuf::uninit(&mut chunk);
         if Pin::new(&mut self.stream).poll_read(cx, &mut part)?.is_pending() {
             if !self.buffer.is_empty() {
                 let timeout = self.header_timeout;

@@ -88,7 +88,7 @@ async fn call(
     let procedure = Procedure::of_path(target.path()).filter(|_| target.query().is_none());
     let upstream = shared.metal_stack_v1.grpc();
     let rules = api::rules(&context, switch_agent_core::desired::Dialect::MetalStackV1);
-    let Some(procedure) = procedure.filter(|_| allows(&rules, Method::POST.as_str(), target)) else {
+    let Some(procedure) = procedure.filter(|_| allows(rules, Method::POST.as_str(), target)) else {
         let message = "the procedure is not allowed on this port";
         return Err(Status::new(Code::PermissionDenied, "path-not-allowed", message).into());
     };

@@ -36,7 +36,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     let below = target.below(REST_PREFIX).ok_or_else(Refusal::not_found)?;
     let context = port.context();
     let rules = api::rules(&context, Dialect::MetalStackV1);
-    if !allows(&rules, request.method().as_str(), &below) {
+    if !allows(rules, request.method().as_str(), &below) {
         let message = format!("{} {} is not in the partition's api_allow", request.method(), below.path());
         return Err(Refusal::new(StatusCode::FORBIDDEN, "path-not-allowed", message));
     }

@@ -173,7 +173,7 @@ async fn forward(
     shared.metal_stack_v2.heard(&at);
     let right = lasting(incomer, upstream, &at, right).await?;
     let rules = api::rules(&context, upstream.spec().dialect);
-    let pass = Pass { mac, right, rules: &rules, prefix: "" };
+    let pass = Pass { mac, right, rules, prefix: "" };
     let response = exchange(incomer, request, target, upstream, pass).await?;
     if response.status() == StatusCode::UNAUTHORIZED {
         shared.tokens.ends(&at, Instant::now());
