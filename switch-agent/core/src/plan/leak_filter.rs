@@ -33,11 +33,11 @@ pub(super) fn keep(rows: &Rows<'_, '_, '_>, wanted: &[WantedRow], plan: &mut Row
         vrfs.entry(vrf_of(key)).or_default().insert(key, row);
     }
     let goes = |key: &&str| going.contains(key);
-    let emptied = vrfs.values().any(|rows| rows.keys().all(|key| goes(key)));
+    let emptied = vrfs.values().any(|rows| rows.keys().all(goes));
     if !emptied && !rows.observed.is_some_and(is_lost) {
         return;
     }
-    vrfs.retain(|_, rows| !rows.keys().all(|key| goes(key)));
+    vrfs.retain(|_, rows| !rows.keys().all(goes));
     let staying = || vrfs.values().flatten().filter(|(key, _)| !goes(key));
     let announced =
         staying().any(|(_, row)| row.get("advertise").is_none_or(|advertise| advertise != "false"));
