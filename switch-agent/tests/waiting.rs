@@ -1,6 +1,5 @@
 //! The agent before SONiC has described its databases: it waits, says so, and ends when it is told to.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

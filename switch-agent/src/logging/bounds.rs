@@ -190,6 +190,16 @@ mod tests {
         assert_eq!(state.kinds.values().map(|entry| entry.left_out).sum::<u64>(), 480 + 480 + 497);
     }
 
+    /// Whoever asks for details gets more of them, and not at the cost of other lines.
+    #[test]
+    fn details_have_bounds_of_their_own() {
+        let (bounds, start) = (Bounds::new(), Duration::from_secs(1000));
+        assert_eq!(count(&bounds, Level::DEBUG, 0, 5000, start), 20 * 50);
+        let all: usize = (1..1000).map(|port| count(&bounds, Level::TRACE, port, 1000, start)).sum();
+        assert_eq!(all, 3000 * 50 - 20 * 50);
+        assert_eq!(count(&bounds, Level::INFO, 5000, 500, start), 20);
+    }
+
     #[test]
     fn errors_are_never_left_out() {
         assert_eq!(count(&Bounds::new(), Level::ERROR, 0, 9999, Duration::from_secs(1000)), 9999);

@@ -165,6 +165,17 @@ mod tests {
         assert_eq!(pacing.next(at(7, origin), false), None);
     }
 
+    /// FRR has to be read again before anybody can tell.
+    #[test]
+    fn rows_of_the_leak_get_more_time() {
+        for kind in ["set-leak-row", "rewrite-leak-row"] {
+            let (mut pacing, origin) = (Pacing::default(), Instant::now());
+            pacing.done("STATIC_ROUTE|default|2001:db8::/64", kind, origin);
+            assert_eq!(pacing.cooling(at(29, origin)).len(), 1, "{kind}");
+            assert!(pacing.cooling(at(31, origin)).is_empty(), "{kind}");
+        }
+    }
+
     #[test]
     fn the_last_of_many_rows_gets_more_time_than_the_first() {
         let (mut pacing, origin) = (Pacing::default(), Instant::now());

@@ -303,3 +303,6 @@ fn verdict_text(verdict: Verdict) -> &'static str {
         Verdict::Degraded => "degraded",
     }
 }
+
+#[cfg(test)]
+mod tests;

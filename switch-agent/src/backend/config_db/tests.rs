@@ -187,6 +187,56 @@ async fn a_server_that_is_silent_costs_a_bounded_wait() {
     assert!(matches!(result.expect("the read never ended"), Err(ConfigDbError::Database(_))));
 }
 
+/// A server without rows, whose `CONFIG_DB_INITIALIZED` is `1` at some of the looks at it.
+async fn serve(listener: tokio::net::UnixListener, initialized: [bool; 2]) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let mut looks = initialized.into_iter();
+    let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+    loop {
+        let (mut line, mut words) = (String::new(), Vec::new());
+        if stream.read_line(&mut line).await.unwrap() == 0 {
+            return;
+        }
+        for _ in 0..line[1..].trim().parse::<usize>().unwrap() {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            let mut word = vec![0; line[1..].trim().parse::<usize>().unwrap() + 2];
+            stream.read_exact(&mut word).await.unwrap();
+            words.push(String::from_utf8(word).unwrap().trim_end().to_owned());
+        }
+        let answer = match words[0].as_str() {
+            "GET" if looks.next().unwrap() => "$1\r\n1\r\n",
+            "GET" => "$-1\r\n",
+            "SCAN" => "*2\r\n$1\r\n0\r\n*0\r\n",
+            _ => "+OK\r\n",
+        };
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+/// `config reload` empties the database before it loads it: either may fall into a reading.
+#[tokio::test]
+async fn a_load_that_ends_or_begins_meanwhile_is_no_empty_configuration() {
+    for (initialized, whole) in [([true, true], true), ([false, true], false), ([true, false], false)] {
+        let dir = crate::backend::redis::testing::TempDir::new();
+        let path = dir.path().join("loading.sock");
+        let server = tokio::spawn(serve(tokio::net::UnixListener::bind(&path).unwrap(), initialized));
+        let store = ConfigStore::new(Database::new(crate::backend::redis::DatabaseEntry {
+            name: "CONFIG_DB".to_owned(),
+            id: 4,
+            separator: "|".to_owned(),
+            endpoint: crate::backend::redis::Endpoint::Unix(path),
+            password_path: None,
+        }));
+        match store.read().await {
+            Ok(config) => assert!(whole && config == ConfigDb::default(), "{initialized:?}"),
+            Err(ConfigDbError::NotInitialized) => assert!(!whole, "{initialized:?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        server.abort();
+    }
+}
+
 #[tokio::test]
 async fn reads_survive_a_restart_of_the_server_without_an_error() {
     let mut server = RedisServer::start();
