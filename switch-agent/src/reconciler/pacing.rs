@@ -171,8 +171,8 @@ mod tests {
         for kind in ["set-leak-row", "rewrite-leak-row"] {
             let (mut pacing, origin) = (Pacing::default(), Instant::now());
             pacing.done("STATIC_ROUTE|default|2001:db8::/64", kind, origin);
-            assert_eq!(pacing.cooling(at(29, origin)).len(), 1, "{kind}");
-            assert!(pacing.cooling(at(31, origin)).is_empty(), "{kind}");
+            assert_eq!(pacing.cooling(at(9, origin)).len(), 1, "{kind}");
+            assert!(pacing.cooling(at(11, origin)).is_empty(), "{kind}");
         }
     }
 
