@@ -86,6 +86,16 @@ fn a_release_that_does_not_tell_is_not_waited_for() {
     assert_eq!(status.verdict, Verdict::Converged);
 }
 
+/// Somebody took a rule away: neither is the partition isolated, nor is it merely not known.
+#[test]
+fn a_rule_that_is_missing_in_config_db_is_named() {
+    let mut rig = converged();
+    rig.switch.config_del("ACL_RULE", "BOOTNET_IPV4|DEFAULT_RULE");
+    let status = told(&rig, |state| state.acl = crate::observed::AclState::default());
+    let missing = IsolationStatus::Pending("CONFIG_DB ACL_RULE|BOOTNET_IPV4|DEFAULT_RULE".to_owned());
+    assert_eq!(isolation(&status), &missing);
+}
+
 #[test]
 fn a_partition_without_ports_or_without_the_role_claims_nothing() {
     let mut rig = converged();
