@@ -1,5 +1,7 @@
 //! Isolation: which rows, and what is claimed of them.
 
+use std::collections::BTreeSet;
+
 use super::rig::Rig;
 use crate::desired::Desired;
 use crate::observed::{Observed, Source, StateDb};
@@ -175,4 +177,27 @@ fn service_addresses_alone_keep_no_table() {
     rig.switch.config_del("BOOT_NETWORK_PORT", "Ethernet0");
     rig.converge();
     assert_eq!(rig.config().table("ACL_TABLE").count(), 0, "{:?}", rig.config().tables.get("ACL_TABLE"));
+}
+
+/// IPv4 of its machine would go anywhere.
+#[test]
+fn no_port_is_bound_before_the_ipv4_table_is_there() {
+    let mut rig = Rig::new(&["Ethernet0"]);
+    rig.partition("p1", "2001:db8::/56", &[]);
+    rig.boot_port("Ethernet0", "p1");
+    let mut own_table = false;
+    let mut held = BTreeSet::new();
+    for _ in 0..40 {
+        rig.switch.settle(10_000);
+        let objects = rig.plan().actions.into_iter().map(|action| action.object());
+        held.extend(objects.filter(|object| object.contains("BOOTNET_IPV4")));
+        held.iter().for_each(|object| rig.cool(object));
+        let kinds = rig.pass(None);
+        assert!(!kinds.contains(&"bind-interface"), "{kinds:?}");
+        own_table |= rig.config().row("ACL_TABLE", VRF_TABLE).is_some();
+    }
+    assert!(own_table && !held.is_empty() && ipv4_ports(&rig).is_none());
+    rig.converge();
+    assert_eq!(ipv4_ports(&rig).as_deref(), Some("Ethernet0"));
+    assert!(rig.config().row("INTERFACE", "Ethernet0").is_some());
 }
