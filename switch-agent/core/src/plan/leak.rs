@@ -136,7 +136,8 @@ fn chosen(
         plan.rows = rows.withdraw_all();
         // Whoever made them may be gone: as long as they get fewer, and a moment more.
         let given_up = |vrf: &VrfName| view.overdue.contains(&waiting_object(vrf));
-        let lines_of_rows = || observed.and_then(|frr| lines_of_rows(frr, &spec, &given_up));
+        let before = ledger.leak_method;
+        let lines_of_rows = || observed.and_then(|frr| lines_of_rows(frr, &spec, before, &given_up));
         let on = match () {
             () if !plan.rows.delete.is_empty() => Some("rows of CONFIG_DB withdrawn".to_owned()),
             () if method == LeakMethod::Vtysh && ledger.leak_method != Some(method) => lines_of_rows(),
@@ -219,20 +220,29 @@ fn unknown(wanted: &WantedSet<'_>, why: &str) -> FrrPlan {
     FrrPlan { leak: leak.collect(), ..FrrPlan::default() }
 }
 
-/// Lines that bgpcfgd made of rows, which it has not taken back yet. They are the same routes as vtysh's,
-/// with a tag: FRR would take the one for the other.
-fn lines_of_rows(frr: &FrrObserved, spec: &FrrSpec, given_up: &dyn Fn(&VrfName) -> bool) -> Option<String> {
+/// Lines that a daemon made of rows of the method `before`, which it has not taken back yet. They are the same
+/// routes as vtysh's, and FRR would take the one for the other: bgpcfgd's with a tag, frrcfgd's without.
+fn lines_of_rows(
+    frr: &FrrObserved,
+    spec: &FrrSpec,
+    before: Option<LeakMethod>,
+    given_up: &dyn Fn(&VrfName) -> bool,
+) -> Option<String> {
     let running = crate::frr::Running::parse(&frr.running_config);
-    let tagged = |text: &str| text.split_ascii_whitespace().any(|word| word == "tag");
+    let (daemon, any) = match before {
+        Some(LeakMethod::FrrMgmt) => ("frrcfgd", true),
+        _ => ("bgpcfgd", false),
+    };
+    let of_rows = |text: &str| any || text.split_ascii_whitespace().any(|word| word == "tag");
     let about = |vrf: &VrfName, table: &str, text: &str| {
-        tagged(text) && (table == vrf.as_str() || text.ends_with(&format!(" nexthop-vrf {vrf}")))
+        of_rows(text) && (table == vrf.as_str() || text.ends_with(&format!(" nexthop-vrf {vrf}")))
     };
     let count = |vrf: &VrfName| {
         let tables = running.routes.iter();
         tables.flat_map(|(table, routes)| routes.iter().filter(|text| about(vrf, table, text))).count()
     };
     let left: usize = spec.vrfs.keys().filter(|vrf| !given_up(vrf)).map(count).sum();
-    (left > 0).then(|| format!("bgpcfgd: {left} routes withdrawn"))
+    (left > 0).then(|| format!("{daemon}: {left} routes withdrawn"))
 }
 
 /// FRR's running configuration has something of ours in this boot VRF.

@@ -59,6 +59,30 @@ fn lines_come_when_bgpcfgd_has_taken_its_routes_back() {
     assert!(applies(&begins) && recorded(&begins) == Some(LeakMethod::Vtysh), "{:#?}", begins.actions);
 }
 
+/// frrcfgd's routes have no tag.
+#[test]
+fn lines_come_when_frrcfgd_has_taken_its_routes_back() {
+    let mut rig = Rig::new(&["Ethernet0"]);
+    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.boot_port("Ethernet0", "p1");
+    rig.converge();
+    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "vtysh")]));
+    let desired = Desired::from_config(&rig.config());
+    let mut observed = rig.observe();
+    let Source::Known(config) = &mut observed.config else { unreachable!() };
+    config.tables.remove("STATIC_ROUTE");
+    with_running(&mut observed, &TAGGED.replace("tag 2 ", ""));
+    for (before, applies) in [(LeakMethod::FrrMgmt, false), (LeakMethod::StaticRoute, true)] {
+        let Source::Known(ledger) = &mut observed.ledger else { unreachable!() };
+        ledger.leak_method = Some(before);
+        let plan = plan(&desired, &observed);
+        let lines = plan.actions.iter().any(|action| matches!(action, Action::ApplyLeak(_)));
+        assert_eq!(lines, applies, "{before:?}: {:#?}", plan.actions);
+        let waits = plan.status.waiting.iter().any(|waiting| waiting.on == "frrcfgd: 1 routes withdrawn");
+        assert_eq!(waits, !applies, "{before:?}");
+    }
+}
+
 #[test]
 fn the_first_route_of_a_vrf_waits_after_the_last_one_of_another() {
     let mut rig = Rig::new(&["Ethernet0"]);
