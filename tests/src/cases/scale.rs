@@ -13,11 +13,14 @@ use crate::wait;
 
 const PORTS: u16 = 128;
 const PARTITIONS: u16 = 4;
-/// How long the agent is watched doing nothing.
+/// How long the agent is watched doing nothing, and how often its memory is read meanwhile.
 const REST: Duration = Duration::from_secs(10);
+const SAMPLE: Duration = Duration::from_millis(500);
 /// USER_HZ, which is 100 on every architecture that SONiC runs on.
 const TICKS_PER_SECOND: u64 = 100;
-const MEMORY_MAX_KIB: u64 = 16 * 1024;
+/// Anonymous memory between two passes: half as much again as it takes. A pass needs some megabytes more while it
+/// runs, and how much of the program is resident is up to the page cache.
+const MEMORY_MAX_KIB: u64 = 8 * 1024;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!("scale", 420 s:
@@ -48,7 +51,7 @@ fn a_hundred_and_twenty_eight_ports_come_up(lab: &Lab) -> Result<()> {
     });
     kill(&leaf, &["agent", "frr", "swss", "redis"])?;
     let memory = result?;
-    ensure!(memory < MEMORY_MAX_KIB, "the agent takes {memory} KiB at {PORTS} ports");
+    ensure!(memory < MEMORY_MAX_KIB, "the agent keeps {memory} KiB of anonymous memory at {PORTS} ports");
     Ok(())
 }
 
@@ -87,20 +90,27 @@ fn ready(leaf: &Leaf, wanted: usize) -> Result<()> {
     })
 }
 
-/// Prints how the agent did, and returns its resident memory in KiB.
+/// Prints how the agent did, and returns its anonymous memory between two passes, in KiB.
 fn report(leaf: &Leaf, ready: Duration, configured: Duration) -> Result<u64> {
     let before = cpu_ticks(leaf)?;
-    std::thread::sleep(REST);
+    let started = Instant::now();
+    let (mut least, mut most) = ((u64::MAX, u64::MAX), 0);
+    while started.elapsed() < REST {
+        std::thread::sleep(SAMPLE);
+        let (memory, anonymous) = leaf.agent_memory_kib()?;
+        least = least.min((memory, anonymous));
+        most = most.max(memory);
+    }
+    let (memory, anonymous) = least;
     let ticks = cpu_ticks(leaf)? - before;
-    let (memory, anonymous) = leaf.agent_memory_kib()?;
     println!(
         "# {PORTS} ports ready after {:.1} s, FRR configured after {:.1} s; agent {memory} KiB resident \
-         ({anonymous} KiB of it anonymous), {} ms of CPU in {REST:?} of rest",
+         ({anonymous} KiB of it anonymous), {most} KiB in a pass, {} ms of CPU in {REST:?} of rest",
         ready.as_secs_f32(),
         configured.as_secs_f32(),
         ticks * 1000 / TICKS_PER_SECOND
     );
-    Ok(memory)
+    Ok(anonymous)
 }
 
 /// CPU time of the agent, user and system, in clock ticks (proc(5), `/proc/pid/stat`).
