@@ -92,6 +92,7 @@ impl Told {
 mod tests {
     use std::sync::Mutex;
 
+    use tracing::subscriber::DefaultGuard;
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -125,6 +126,14 @@ mod tests {
     }
 
     impl Lines {
+        /// What this thread logs until the guard is dropped.
+        fn logged() -> (Self, DefaultGuard) {
+            let lines = Self::default();
+            let format = tracing_subscriber::fmt().with_ansi(false).without_time();
+            let subscriber = format.with_writer(lines.clone()).finish();
+            (lines, tracing::subscriber::set_default(subscriber))
+        }
+
         fn take(&self) -> Vec<String> {
             let bytes = std::mem::take(&mut *self.0.lock().unwrap());
             String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
@@ -133,10 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_file_is_awaited_and_the_log_told_once() {
-        let lines = Lines::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).without_time().finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (lines, _guard) = Lines::logged();
         let dir = TempDir::new();
         let path = dir.path().join("database_config.json");
         let (snapshot, published) = watch::channel(Arc::new(Snapshot::starting()));
@@ -156,10 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_invalid_file_is_told_of_with_its_field_and_read_again() {
-        let lines = Lines::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).without_time().finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (lines, _guard) = Lines::logged();
         let dir = TempDir::new();
         let path = dir.path().join("database_config.json");
         let (snapshot, published) = watch::channel(Arc::new(Snapshot::starting()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -202,6 +203,16 @@ impl Leaf {
             line.split_whitespace().next().unwrap_or_default().parse().context(|| line.to_owned())
         };
         Ok((value("VmRSS:")?, value("RssAnon:")?))
+    }
+
+    /// The same while no pass runs, which needs more: the least of two seconds.
+    pub(crate) fn agent_memory_between_passes_kib(&self) -> Result<(u64, u64)> {
+        let readings = (0..8).map(|_| {
+            std::thread::sleep(Duration::from_millis(250));
+            self.agent_memory_kib()
+        });
+        let readings = readings.collect::<Result<Vec<_>>>()?;
+        readings.into_iter().min().context(|| "no reading".into())
     }
 }
 

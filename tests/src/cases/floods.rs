@@ -202,7 +202,7 @@ fn attack<F>(
     packets: u64,
 ) -> Result<()> {
     let received_before = received(leaf, attacker.home.port)?;
-    let (memory_before, _) = leaf.agent_memory_kib()?;
+    let (_, memory_before) = leaf.agent_memory_between_passes_kib()?;
     let watch = Watch::start(other)?;
     let flood = start(attacker)?;
     let begin = Instant::now();
@@ -216,9 +216,12 @@ fn attack<F>(
     drop(flood);
     let flooded = received(leaf, attacker.home.port)? - received_before;
     ensure!(flooded >= packets, "only {flooded} packets were sent");
-    let (memory, _) = leaf.agent_memory_kib()?;
+    let (_, memory) = leaf.agent_memory_between_passes_kib()?;
     let grown = memory.saturating_sub(memory_before);
-    ensure!(grown <= MEMORY_GROWTH_MAX_KIB, "the agent grew from {memory_before} to {memory} KiB");
+    ensure!(
+        grown <= MEMORY_GROWTH_MAX_KIB,
+        "the agent grew from {memory_before} to {memory} KiB of anonymous memory"
+    );
     Ok(())
 }
 

@@ -12,6 +12,25 @@ use crate::row::fields;
 /// bgpcfgd's, of a row that is gone already.
 const TAGGED: &str = "ipv6 route 2001:db8:0:101::1/128 VrfBoot-p1 tag 2 nexthop-vrf VrfBoot-p1\n";
 
+/// One partition with a leak, converged.
+fn leaking() -> Rig {
+    let mut rig = Rig::new(&["Ethernet0"]);
+    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
+    rig.boot_port("Ethernet0", "p1");
+    rig.converge();
+    rig
+}
+
+/// vtysh is to have the leak, and the rows of the method before it are gone.
+fn rows_taken_back() -> (Desired, Observed) {
+    let mut rig = leaking();
+    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "vtysh")]));
+    let mut observed = rig.observe();
+    let Source::Known(config) = &mut observed.config else { unreachable!() };
+    config.tables.remove("STATIC_ROUTE");
+    (Desired::from_config(&rig.config()), observed)
+}
+
 fn with_running(observed: &mut Observed, routes: &str) {
     let running_config = format!("frr version 10.3\n!\n{routes}!\nrouter bgp 65000\nexit\n!\nend\n");
     let frr = FrrObserved { managed: true, running_config, ..FrrObserved::default() };
@@ -28,15 +47,7 @@ fn recorded(plan: &Plan) -> Option<LeakMethod> {
 
 #[test]
 fn lines_come_when_bgpcfgd_has_taken_its_routes_back() {
-    let mut rig = Rig::new(&["Ethernet0"]);
-    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
-    rig.boot_port("Ethernet0", "p1");
-    rig.converge();
-    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "vtysh")]));
-    let desired = Desired::from_config(&rig.config());
-    let mut observed = rig.observe();
-    let Source::Known(config) = &mut observed.config else { unreachable!() };
-    config.tables.remove("STATIC_ROUTE");
+    let (desired, mut observed) = rows_taken_back();
     let Source::Known(ledger) = &mut observed.ledger else { unreachable!() };
     ledger.leak_method = Some(LeakMethod::StaticRoute);
     let applies = |plan: &Plan| plan.actions.iter().any(|action| matches!(action, Action::ApplyLeak(_)));
@@ -62,15 +73,7 @@ fn lines_come_when_bgpcfgd_has_taken_its_routes_back() {
 /// frrcfgd's routes have no tag.
 #[test]
 fn lines_come_when_frrcfgd_has_taken_its_routes_back() {
-    let mut rig = Rig::new(&["Ethernet0"]);
-    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
-    rig.boot_port("Ethernet0", "p1");
-    rig.converge();
-    rig.switch.config_set("BOOT_NETWORK", "global", fields([("leak_method", "vtysh")]));
-    let desired = Desired::from_config(&rig.config());
-    let mut observed = rig.observe();
-    let Source::Known(config) = &mut observed.config else { unreachable!() };
-    config.tables.remove("STATIC_ROUTE");
+    let (desired, mut observed) = rows_taken_back();
     with_running(&mut observed, &TAGGED.replace("tag 2 ", ""));
     for (before, applies) in [(LeakMethod::FrrMgmt, false), (LeakMethod::StaticRoute, true)] {
         let Source::Known(ledger) = &mut observed.ledger else { unreachable!() };
@@ -85,10 +88,7 @@ fn lines_come_when_frrcfgd_has_taken_its_routes_back() {
 
 #[test]
 fn the_first_route_of_a_vrf_waits_after_the_last_one_of_another() {
-    let mut rig = Rig::new(&["Ethernet0"]);
-    rig.partition("p1", "2001:db8:0:100::/56", &[("leak_prefix@", "2001:db8:a91::/64")]);
-    rig.boot_port("Ethernet0", "p1");
-    rig.converge();
+    let rig = leaking();
     let desired = Desired::from_config(&rig.config());
     let mut observed = rig.observe();
     let Source::Known(config) = &mut observed.config else { unreachable!() };
