@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,8 +20,21 @@ use crate::wait;
 pub(crate) const CONFIG_DB: i64 = 4;
 pub(crate) const STATE_DB: i64 = 6;
 
+/// How often memory is read, and how long where nothing else is waited for: longer than a pass takes.
+const MEMORY_SAMPLE: Duration = Duration::from_millis(250);
+const MEMORY_SPAN: Duration = Duration::from_secs(2);
+
 /// All rows of a database: key -> sorted fields.
 pub(crate) type Rows = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Memory of the agent over some time, in KiB.
+#[derive(Debug)]
+pub(crate) struct MemoryRange {
+    /// The least, and what of it is no file's.
+    pub resident: u64,
+    pub anonymous: u64,
+    pub most_resident: u64,
+}
 
 #[derive(Debug)]
 pub(crate) struct Leaf {
@@ -205,14 +218,23 @@ impl Leaf {
         Ok((value("VmRSS:")?, value("RssAnon:")?))
     }
 
-    /// The same while no pass runs, which needs more: the least of two seconds.
-    pub(crate) fn agent_memory_between_passes_kib(&self) -> Result<(u64, u64)> {
-        let readings = (0..8).map(|_| {
-            std::thread::sleep(Duration::from_millis(250));
-            self.agent_memory_kib()
-        });
-        let readings = readings.collect::<Result<Vec<_>>>()?;
-        readings.into_iter().min().context(|| "no reading".into())
+    /// The same by many readings in this time. A pass needs some megabytes more while it runs, so the least is what
+    /// the agent keeps.
+    pub(crate) fn agent_memory_over(&self, time: Duration) -> Result<MemoryRange> {
+        let started = Instant::now();
+        let mut readings = Vec::new();
+        while started.elapsed() < time {
+            std::thread::sleep(MEMORY_SAMPLE);
+            readings.push(self.agent_memory_kib()?);
+        }
+        let least = readings.iter().min().copied().context(|| "no time to read memory in".into())?;
+        let most_resident = readings.iter().map(|(resident, _)| *resident).max().unwrap_or_default();
+        Ok(MemoryRange { resident: least.0, anonymous: least.1, most_resident })
+    }
+
+    /// Anonymous memory that the agent keeps between passes, in KiB.
+    pub(crate) fn agent_keeps_kib(&self) -> Result<u64> {
+        Ok(self.agent_memory_over(MEMORY_SPAN)?.anonymous)
     }
 }
 

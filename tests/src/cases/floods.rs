@@ -202,7 +202,7 @@ fn attack<F>(
     packets: u64,
 ) -> Result<()> {
     let received_before = received(leaf, attacker.home.port)?;
-    let (_, memory_before) = leaf.agent_memory_between_passes_kib()?;
+    let memory_before = leaf.agent_keeps_kib()?;
     let watch = Watch::start(other)?;
     let flood = start(attacker)?;
     let begin = Instant::now();
@@ -216,7 +216,7 @@ fn attack<F>(
     drop(flood);
     let flooded = received(leaf, attacker.home.port)? - received_before;
     ensure!(flooded >= packets, "only {flooded} packets were sent");
-    let (_, memory) = leaf.agent_memory_between_passes_kib()?;
+    let memory = leaf.agent_keeps_kib()?;
     let grown = memory.saturating_sub(memory_before);
     ensure!(
         grown <= MEMORY_GROWTH_MAX_KIB,

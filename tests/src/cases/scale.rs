@@ -13,13 +13,12 @@ use crate::wait;
 
 const PORTS: u16 = 128;
 const PARTITIONS: u16 = 4;
-/// How long the agent is watched doing nothing, and how often its memory is read meanwhile.
+/// How long the agent is watched doing nothing.
 const REST: Duration = Duration::from_secs(10);
-const SAMPLE: Duration = Duration::from_millis(500);
 /// USER_HZ, which is 100 on every architecture that SONiC runs on.
 const TICKS_PER_SECOND: u64 = 100;
-/// Anonymous memory between two passes: half as much again as it takes. A pass needs some megabytes more while it
-/// runs, and how much of the program is resident is up to the page cache.
+/// Anonymous memory between two passes, half as much again as it takes: how much of the program is resident is up to
+/// the page cache.
 const MEMORY_MAX_KIB: u64 = 8 * 1024;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -93,24 +92,19 @@ fn ready(leaf: &Leaf, wanted: usize) -> Result<()> {
 /// Prints how the agent did, and returns its anonymous memory between two passes, in KiB.
 fn report(leaf: &Leaf, ready: Duration, configured: Duration) -> Result<u64> {
     let before = cpu_ticks(leaf)?;
-    let started = Instant::now();
-    let (mut least, mut most) = ((u64::MAX, u64::MAX), 0);
-    while started.elapsed() < REST {
-        std::thread::sleep(SAMPLE);
-        let (memory, anonymous) = leaf.agent_memory_kib()?;
-        least = least.min((memory, anonymous));
-        most = most.max(memory);
-    }
-    let (memory, anonymous) = least;
+    let memory = leaf.agent_memory_over(REST)?;
     let ticks = cpu_ticks(leaf)? - before;
     println!(
-        "# {PORTS} ports ready after {:.1} s, FRR configured after {:.1} s; agent {memory} KiB resident \
-         ({anonymous} KiB of it anonymous), {most} KiB in a pass, {} ms of CPU in {REST:?} of rest",
+        "# {PORTS} ports ready after {:.1} s, FRR configured after {:.1} s; agent {} KiB resident \
+         ({} KiB of it anonymous), {} KiB in a pass, {} ms of CPU in {REST:?} of rest",
         ready.as_secs_f32(),
         configured.as_secs_f32(),
+        memory.resident,
+        memory.anonymous,
+        memory.most_resident,
         ticks * 1000 / TICKS_PER_SECOND
     );
-    Ok(anonymous)
+    Ok(memory.anonymous)
 }
 
 /// CPU time of the agent, user and system, in clock ticks (proc(5), `/proc/pid/stat`).
