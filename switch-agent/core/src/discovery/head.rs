@@ -68,26 +68,30 @@ pub fn find_end(bytes: &[u8]) -> Result<Option<usize>, HeadRefusal> {
 
 /// Checks one whole header block, as [`find_end`] delimits it.
 pub fn check(head: &[u8]) -> Result<Framing, HeadRefusal> {
-    let text = std::str::from_utf8(head).map_err(|_| HeadRefusal::Bytes)?;
-    let text = text.strip_suffix("\r\n\r\n").ok_or(HeadRefusal::Bytes)?;
-    let mut lines = text.split("\r\n");
-    let old = check_request_line(lines.next().unwrap_or(""))?;
+    std::str::from_utf8(head).map_err(|_| HeadRefusal::Bytes)?;
+    let lines =
+        head.strip_suffix(b"\r\n").filter(|lines| lines.ends_with(b"\r\n")).ok_or(HeadRefusal::Bytes)?;
+    let mut lines = lines
+        .split_inclusive(|b| *b == b'\n')
+        .map(|line| line.strip_suffix(b"\r\n").ok_or(HeadRefusal::Bytes));
+    let old = check_request_line(lines.next().unwrap_or(Ok(b""))?)?;
     let (mut hosts, mut length, mut chunked) = (0usize, None, false);
     for line in lines {
-        let (name, value) = field(line)?;
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        if is("host") {
+        let (name, value) = field(line?)?;
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        if is(b"host") {
             hosts += 1;
-        } else if is("upgrade") {
+        } else if is(b"upgrade") {
             return Err(HeadRefusal::Upgrade);
-        } else if is("content-length") {
-            let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-            let parsed = value.parse::<u64>().ok().filter(|_| digits).ok_or(HeadRefusal::Length)?;
+        } else if is(b"content-length") {
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let parsed = std::str::from_utf8(value).ok().and_then(|value| value.parse::<u64>().ok());
+            let parsed = parsed.filter(|_| digits).ok_or(HeadRefusal::Length)?;
             if length.replace(parsed).is_some() {
                 return Err(HeadRefusal::Length);
             }
-        } else if is("transfer-encoding") {
-            if chunked || old || !value.eq_ignore_ascii_case("chunked") {
+        } else if is(b"transfer-encoding") {
+            if chunked || old || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(HeadRefusal::Coding);
             }
             chunked = true;
@@ -104,37 +108,62 @@ pub fn check(head: &[u8]) -> Result<Framing, HeadRefusal> {
 }
 
 /// Whether it is HTTP/1.0.
-fn check_request_line(line: &str) -> Result<bool, HeadRefusal> {
+fn check_request_line(line: &[u8]) -> Result<bool, HeadRefusal> {
     let bad = HeadRefusal::RequestLine;
-    let mut parts = line.split(' ');
+    let mut parts = line.split(|b| *b == b' ');
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
     let (Some(method), Some(target), None) = (method, target, parts.next()) else {
         return Err(bad);
     };
-    let method_ok = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase());
+    let method_ok = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
     // Only the origin form: an absolute one names a host that a proxy might follow.
     // The library drops a fragment without a word.
-    let target_ok = target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    let target_ok = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
     if !method_ok || !target_ok {
         return Err(bad);
     }
     match version {
-        Some("HTTP/1.1") => Ok(false),
-        Some("HTTP/1.0") => Ok(true),
+        Some(b"HTTP/1.1") => Ok(false),
+        Some(b"HTTP/1.0") => Ok(true),
         _ => Err(bad),
     }
 }
 
-fn field(line: &str) -> Result<(&str, &str), HeadRefusal> {
-    let (name, value) = line.split_once(':').ok_or(HeadRefusal::Field)?;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
+/// Of a field's name (RFC 9110 section 5.6.2).
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadRefusal> {
+    let colon = line.iter().position(|b| *b == b':').ok_or(HeadRefusal::Field)?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
         return Err(HeadRefusal::Field);
     }
-    if value.bytes().any(|b| b != b'\t' && b.is_ascii_control()) {
+    if value.iter().any(|b| *b != b'\t' && b.is_ascii_control()) {
         return Err(HeadRefusal::Bytes);
     }
-    Ok((name, value.trim_matches([' ', '\t'])))
+    let blank = |b: &u8| matches!(b, b' ' | b'\t');
+    let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
+    let end = value.iter().rposition(|b| !blank(b)).map_or(start, |last| last + 1);
+    Ok((name, &value[start..end]))
 }
 
 #[cfg(test)]

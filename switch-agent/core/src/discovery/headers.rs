@@ -69,27 +69,43 @@ const FORWARDING: [&str; 6] = ["cdn-loop", "client-ip", "forwarded", "true-clien
 const REPLY_ONLY: [&str; 6] =
     ["alt-svc", "proxy-status", "server", "set-cookie", "strict-transport-security", "x-powered-by"];
 
-/// Lower-case, with every separator that an upstream may fold into a hyphen folded, and none at the end.
-fn folded(name: &str) -> impl Iterator<Item = u8> + Clone {
-    let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-    let fold = |c: char| u8::try_from(c.to_ascii_lowercase()).ok().filter(u8::is_ascii_alphanumeric);
-    name.chars().map(move |c| fold(c).unwrap_or(b'-'))
+/// Longest name of the tables above, in bytes.
+const KNOWN_LEN_MAX: usize = 32;
+
+/// The start of a name, spelled in one way: lower-case, with every separator that an upstream may fold into
+/// a hyphen folded, and none at the end.
+struct Folded {
+    bytes: [u8; KNOWN_LEN_MAX],
+    /// Of the whole name.
+    len: usize,
 }
 
-fn folds_to(name: &str, wanted: &[&str]) -> bool {
-    let folded = folded(name);
-    wanted.iter().any(|wanted| folded.clone().eq(wanted.bytes()))
+impl Folded {
+    fn new(name: &str) -> Folded {
+        let len = name.bytes().rposition(|b| b.is_ascii_alphanumeric()).map_or(0, |last| last + 1);
+        let mut bytes = [0; KNOWN_LEN_MAX];
+        for (folded, byte) in bytes.iter_mut().zip(&name.as_bytes()[..len]) {
+            *folded = if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+        }
+        Folded { bytes, len }
+    }
+
+    fn is_one_of(&self, names: &[&str]) -> bool {
+        self.bytes.get(..self.len).is_some_and(|name| names.iter().any(|other| name == other.as_bytes()))
+    }
+
+    fn starts_with_one_of(&self, prefixes: &[&str]) -> bool {
+        let start = &self.bytes[..self.len.min(KNOWN_LEN_MAX)];
+        let same_first = |prefix: &str| start.first() == prefix.as_bytes().first();
+        prefixes.iter().any(|prefix| same_first(prefix) && start.starts_with(prefix.as_bytes()))
+    }
+
+    fn claims_identity(&self) -> bool {
+        self.is_one_of(&IDENTITY) || self.starts_with_one_of(&IDENTITY_PREFIXES)
+    }
 }
 
-fn folds_to_start(name: &str, prefixes: &[&str]) -> bool {
-    let folded = folded(name);
-    prefixes.iter().any(|prefix| folded.clone().take(prefix.len()).eq(prefix.bytes()))
-}
-
-fn is_one_of(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other))
-}
-
+/// Of letters, digits and hyphens only, with none of these at its ends.
 fn plain(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -99,33 +115,38 @@ fn plain(name: &str) -> bool {
 
 /// Whether a name, in any spelling, claims an identity or is ours to set.
 pub fn claims_identity(name: &str) -> bool {
-    folds_to(name, &IDENTITY) || folds_to_start(name, &IDENTITY_PREFIXES)
+    Folded::new(name).claims_identity()
 }
 
 /// Whether a name, in any spelling, tells that the request was forwarded by somebody.
 pub fn tells_of_forwarding(name: &str) -> bool {
-    folds_to(name, &FORWARDING) || folds_to_start(name, &["x-forwarded"])
+    let folded = Folded::new(name);
+    folded.is_one_of(&FORWARDING) || folded.starts_with_one_of(&["x-forwarded"])
 }
 
 /// The hygiene of one message: knows what its `Connection` fields name.
 #[derive(Debug, Clone, Default)]
 pub struct Hygiene {
+    /// Lower-case, with hyphens only.
     named_by_connection: BTreeSet<String>,
 }
 
 impl Hygiene {
     /// `connection` are the values of the message's `Connection` fields.
     pub fn new<'a>(connection: impl IntoIterator<Item = &'a str>) -> Hygiene {
+        let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let named = connection
             .into_iter()
             .flat_map(|value| value.split(','))
-            .map(|option| folded(option.trim()).map(char::from).collect::<String>())
-            .filter(|option| !option.is_empty());
+            .map(|option| option.trim().trim_end_matches(|c: char| !c.is_ascii_alphanumeric()))
+            // What never passes need not be remembered: most often it is `keep-alive`.
+            .filter(|option| !option.is_empty() && !Folded::new(option).is_one_of(&HOP_BY_HOP))
+            .map(|option| option.chars().map(fold).collect());
         Hygiene { named_by_connection: named.collect() }
     }
 
-    fn end_to_end(&self, name: &str) -> bool {
-        plain(name) && !is_one_of(name, &HOP_BY_HOP) && !self.is_named_by_connection(name)
+    fn end_to_end(&self, name: &str, folded: &Folded) -> bool {
+        plain(name) && !folded.is_one_of(&HOP_BY_HOP) && !self.is_named_by_connection(name)
     }
 
     fn is_named_by_connection(&self, name: &str) -> bool {
@@ -134,12 +155,14 @@ impl Hygiene {
 
     /// Whether a field of the machine's request (or of its trailers) goes on to the control API.
     pub fn passes_up(&self, name: &str) -> bool {
-        self.end_to_end(name) && !claims_identity(name)
+        let folded = Folded::new(name);
+        self.end_to_end(name, &folded) && !folded.claims_identity()
     }
 
     /// Whether a field of the API's reply (or of its trailers) goes on to the machine.
     pub fn passes_down(&self, name: &str) -> bool {
-        self.end_to_end(name) && !is_one_of(name, &REPLY_ONLY) && !claims_identity(name)
+        let folded = Folded::new(name);
+        self.end_to_end(name, &folded) && !folded.is_one_of(&REPLY_ONLY) && !folded.claims_identity()
     }
 }
 
@@ -166,12 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn every_known_name_fits() {
+        let tables: [&[&str]; 5] = [&HOP_BY_HOP, &IDENTITY, &IDENTITY_PREFIXES, &FORWARDING, &REPLY_ONLY];
+        for name in tables.concat() {
+            assert!(name.len() <= KNOWN_LEN_MAX, "{name}");
+        }
+    }
+
+    #[test]
     fn connection_names_more_hop_by_hop_fields() {
         let hygiene = Hygiene::new(["close, X-Secret", "x_other ,"]);
         assert!(!hygiene.passes_up("x-secret"));
         assert!(!hygiene.passes_up("X-Other"));
         assert!(hygiene.passes_up("x-third"));
         assert!(!Hygiene::new(["X-Reply"]).passes_down("x-reply"));
+        assert!(!Hygiene::new(["Keep-Alive"]).passes_down("keep-alive"));
     }
 
     #[test]
@@ -238,12 +270,14 @@ mod tests {
             prop_assert!(!hygiene.passes_down(&name));
         }
 
+        /// Of a name of any length, and of parts of the known ones.
         #[test]
-        fn folding_is_that_of_the_whole_text(name in "[-_.A-Za-z0-9\u{e9}\u{212a}]{0,12}") {
-            let separated = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-            let whole: String = name.chars().map(separated).collect();
+        fn folding_is_that_of_the_whole_text(
+            name in prop_oneof!["[-_.A-Za-z0-9\u{e9}]{0,40}", "(x-|X_)(real|amzn|boot)[-.]?[A-Za-z]{0,3}"]
+        ) {
+            let separated = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
+            let whole: String = name.bytes().map(separated).map(char::from).collect();
             let whole = whole.trim_end_matches('-');
-            prop_assert_eq!(folded(&name).map(char::from).collect::<String>(), whole);
             prop_assert_eq!(claims_identity(&name), claims_identity(whole));
             let known = IDENTITY.contains(&whole) || IDENTITY_PREFIXES.iter().any(|prefix| whole.starts_with(prefix));
             prop_assert_eq!(claims_identity(&name), known);
