@@ -209,7 +209,7 @@ impl Hub {
         let mut folds = self.lock();
         // The time is taken under the lock, so that the folds see it never go back.
         let now = self.0.origin.elapsed();
-        let before = folds.machines.counters().clone();
+        let before = *folds.machines.counters();
         let due = folds.machines.next_deadline();
         let (changes, entry) = fold(&mut folds, now, at.as_millisecond());
         if let Some(next) = folds.machines.next_deadline()

@@ -32,6 +32,17 @@ pub enum SightingSource {
     Dhcp6,
 }
 
+impl SightingSource {
+    /// In the order of their declaration.
+    pub const ALL: [SightingSource; 5] = [
+        SightingSource::Rs,
+        SightingSource::Neighbor,
+        SightingSource::Lldp,
+        SightingSource::Proxy,
+        SightingSource::Dhcp6,
+    ];
+}
+
 /// One row of `LLDP_ENTRY_TABLE`, as far as people want to see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct LldpNeighbor {

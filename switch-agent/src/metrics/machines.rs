@@ -21,6 +21,10 @@ struct KindLabel {
     kind: &'static str,
 }
 
+/// Kinds of what is evicted.
+const MACHINE: &str = "machine";
+const ADDRESS: &str = "address";
+
 #[derive(Debug)]
 pub struct MachineMetrics {
     machines: PortGauge,
@@ -39,6 +43,10 @@ impl MachineMetrics {
             evictions: Family::default(),
             events_dropped: Counter::default(),
         };
+        // There from the start: a first eviction is a change then.
+        for kind in [MACHINE, ADDRESS] {
+            drop(metrics.evictions.get_or_create(&KindLabel { kind }));
+        }
         registry.register("machines", "Machines known on each boot port", metrics.machines.family());
         registry.register(
             "machine_sightings",
@@ -67,17 +75,19 @@ impl MachineMetrics {
 
     /// Adds what the table counted between two readings.
     pub fn counted(&self, before: &Counters, after: &Counters) {
-        for (source, count) in &after.sightings {
-            let label = SourceLabel { source: source_name(*source) };
-            let known = before.sightings.get(source).copied().unwrap_or_default();
-            self.sightings.get_or_create(&label).inc_by(count.saturating_sub(known));
+        for source in SightingSource::ALL {
+            let more = after.sightings[source].saturating_sub(before.sightings[source]);
+            if more > 0 {
+                let label = SourceLabel { source: source_name(source) };
+                self.sightings.get_or_create(&label).inc_by(more);
+            }
         }
         self.moves.inc_by(after.moves.saturating_sub(before.moves));
         let kinds = [
-            ("machine", after.evicted_machines.saturating_sub(before.evicted_machines)),
-            ("address", after.evicted_addresses.saturating_sub(before.evicted_addresses)),
+            (MACHINE, after.evicted_machines.saturating_sub(before.evicted_machines)),
+            (ADDRESS, after.evicted_addresses.saturating_sub(before.evicted_addresses)),
         ];
-        for (kind, count) in kinds {
+        for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {
             self.evictions.get_or_create(&KindLabel { kind }).inc_by(count);
         }
     }

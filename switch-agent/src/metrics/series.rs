@@ -37,9 +37,11 @@ fn record(metrics: &Metrics) {
     }
     metrics.boots.set_in_flight(&BTreeMap::from([("Ethernet0".parse().unwrap(), true)]));
     metrics.machines.set_machines(&BTreeMap::from([("Ethernet0".parse().unwrap(), 1)]));
-    use SightingSource::{Dhcp6, Lldp, Neighbor, Proxy, Rs};
-    let sightings = [Rs, Neighbor, Lldp, Proxy, Dhcp6].map(|source| (source, 1)).into();
-    let counters = Counters { sightings, moves: 1, evicted_machines: 1, evicted_addresses: 1 };
+    let mut counters =
+        Counters { moves: 1, evicted_machines: 1, evicted_addresses: 1, ..Counters::default() };
+    for source in SightingSource::ALL {
+        counters.sightings[source] = 1;
+    }
     metrics.machines.counted(&Counters::default(), &counters);
     metrics.machines.events_dropped(1);
 

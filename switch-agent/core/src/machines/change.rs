@@ -1,6 +1,6 @@
 //! What goes into and comes out of the table: bounds, changes, counters.
 
-use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -85,10 +85,28 @@ impl MachineChange {
     }
 }
 
+/// A count for each source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BySource([u64; SightingSource::ALL.len()]);
+
+impl Index<SightingSource> for BySource {
+    type Output = u64;
+
+    fn index(&self, source: SightingSource) -> &u64 {
+        &self.0[source as usize]
+    }
+}
+
+impl IndexMut<SightingSource> for BySource {
+    fn index_mut(&mut self, source: SightingSource) -> &mut u64 {
+        &mut self.0[source as usize]
+    }
+}
+
 /// What happened since the start; never reset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    pub sightings: BTreeMap<SightingSource, u64>,
+    pub sightings: BySource,
     pub moves: u64,
     pub evicted_machines: u64,
     pub evicted_addresses: u64,

@@ -270,7 +270,7 @@ impl MachineTable {
         if !mac.is_unicast() || self.own_macs.contains(&mac) {
             return;
         }
-        *self.counters.sightings.entry(source).or_default() += 1;
+        self.counters.sightings[source] += 1;
         let from = self.homes.get(&mac).filter(|home| *home != name).cloned();
         if let Some(from) = &from {
             self.depart(from, mac, now);

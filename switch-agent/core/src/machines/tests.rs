@@ -88,7 +88,7 @@ fn sightings_gather_into_one_machine() {
     assert_eq!(machine.sources.len(), 4);
     assert_eq!((machine.first_seen_ms, machine.last_seen_ms), (UNIX, UNIX + 40));
     assert_eq!(rig.table.lldp(&port(0)).unwrap().sys_name, "hammer");
-    assert_eq!(rig.table.counters().sightings[&SightingSource::Neighbor], 2);
+    assert_eq!(rig.table.counters().sightings[SightingSource::Neighbor], 2);
 }
 
 #[test]
