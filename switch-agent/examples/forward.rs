@@ -13,6 +13,7 @@ use switch_agent::backend::kernel::KernelHandle;
 use switch_agent::backend::keys::Signer;
 use switch_agent::cli::check::read_file;
 use switch_agent::http::discovery::{Discovery, Parts};
+use switch_agent::http::worker;
 use switch_agent::hub::Hub;
 use switch_agent::metrics::Metrics;
 use switch_agent::wake::Waker;
@@ -50,6 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(hub.clone().run(stop.clone()));
     let kernel = KernelHandle::new();
     tokio::spawn(kernel.clone().follow(|_| {}, |_| {}, |_| {}, hub.clone(), waker.clone(), stop.clone()));
+    let (runtime, _) = worker::start(stop.clone())?;
     let discovery = Discovery::new(Parts {
         signer: Arc::new(Signer::load_or_create(&state_dir)?),
         neighbors: Arc::new(kernel.clone()),
@@ -58,6 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         waker,
         limits: limits(),
         state_dir: None,
+        runtime,
         cancel: stop.clone(),
     });
     let global = &desired.global;

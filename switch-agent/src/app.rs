@@ -30,6 +30,7 @@ use crate::cli::render::{self, RenderArgs};
 use crate::executor::Executor;
 use crate::http::admin::{AdminLimits, AdminListen, AdminServer, AdminState, Snapshot};
 use crate::http::discovery::{Discovery, Parts};
+use crate::http::worker;
 use crate::hub::Hub;
 use crate::leak::Leak;
 use crate::lifecycle::{Ended, Lifecycle, stop_signal};
@@ -86,6 +87,8 @@ async fn start(
 
     let (advertise, advertiser) =
         advertise::start(args.nd_socket, hub.clone(), metrics.clone(), waker.clone(), stop.clone())?;
+    let (proxy, proxy_ended) = worker::start(stop.clone())?;
+    lifecycle.spawn("proxy", proxy_ended);
     let discovery = Discovery::new(Parts {
         signer: signer.clone(),
         neighbors: Arc::new(kernel.clone()),
@@ -94,6 +97,7 @@ async fn start(
         waker: waker.clone(),
         limits: ProxyLimits::with(&args.proxy_limits),
         state_dir: Some(state_dir.clone()),
+        runtime: proxy,
         cancel: stop.clone(),
     });
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::starting()));

@@ -8,12 +8,12 @@ pub mod answer;
 pub mod api;
 pub mod body;
 mod control;
-pub mod ending;
 pub mod files;
 pub mod metal_stack_v1;
 pub mod metal_stack_v2;
 pub mod once;
 pub mod reach;
+pub mod reply;
 pub mod routes;
 mod session;
 mod stamps;
@@ -37,6 +37,7 @@ use switch_agent_core::machines::MachineEvent;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ use self::metal_stack_v2::MetalStackV2;
 use self::once::OnceProfiles;
 use self::reach::Reach;
 use self::session::{Sessions, connection};
+use self::stamps::LastStamps;
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::state_dir::StateDir;
@@ -118,6 +120,8 @@ pub struct Parts {
     /// Where the control API's last good answers, and private keys, are kept; `None` keeps the answers in
     /// memory only, and makes no keys.
     pub state_dir: Option<StateDir>,
+    /// Where connections are served.
+    pub runtime: Handle,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -141,6 +145,7 @@ pub(crate) struct Shared {
     tokens_for: Mutex<Option<UpstreamSpec>>,
     policy: Arc<AddressPolicy>,
     waker: Waker,
+    runtime: Handle,
     cancel: CancellationToken,
     room: Arc<Semaphore>,
     origin: Instant,
@@ -164,6 +169,7 @@ pub struct PortState {
     pub(crate) minting: tokio::sync::Mutex<()>,
     requests: Mutex<Bucket>,
     sessions: Sessions,
+    stamps: LastStamps,
 }
 
 impl PortState {
@@ -218,6 +224,7 @@ impl Discovery {
             tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
+            runtime: parts.runtime,
             cancel: parts.cancel,
             room: Arc::new(Semaphore::new(parts.limits.connections)),
             limits: Arc::new(parts.limits),
@@ -278,6 +285,7 @@ impl Discovery {
         let port = service.listener.port.clone();
         let limits = self.shared.limits.clone();
         let device = self.shared.device.unwrap_or(port.as_str());
+        let in_runtime = self.shared.runtime.enter();
         let (listener, ingress) = match open(&service.listener, device, &limits) {
             Ok(opened) => opened,
             Err(source) => {
@@ -294,14 +302,17 @@ impl Discovery {
             minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
             sessions: Sessions::default(),
+            stamps: LastStamps::default(),
         });
         let cancel = self.shared.cancel.child_token();
         let tasks = TaskTracker::new();
         let room = Room::new(&limits, self.shared.room.clone());
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
-        tasks.spawn(accept_loop(listener, room, cancel.clone(), move |accepted| {
+        drop(in_runtime);
+        let accepting = accept_loop(listener, room, cancel.clone(), move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
-        }));
+        });
+        tasks.spawn_on(accepting, &self.shared.runtime);
         if ingress == Ingress::Watched {
             tracing::info!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
         }

@@ -4,5 +4,7 @@ pub mod admin;
 pub mod discovery;
 pub mod listener;
 pub mod page;
+pub mod request_id;
 pub mod tokens;
 pub mod upstream;
+pub mod worker;

@@ -279,8 +279,7 @@ impl Tokens {
         Err(refusal.into())
     }
 
-    /// Signs the statement that goes along with one forwarded request, and with no other: its `jti` is how
-    /// the control API knows one that was recorded and sent again.
+    /// Signs the statement that goes along with forwarded requests.
     pub fn statement(&self, claims: &IdentityClaims) -> serde_json::Result<String> {
         self.signer.sign_jws(JwsKind::Identity, claims)
     }

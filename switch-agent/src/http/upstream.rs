@@ -14,25 +14,28 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::http::{Request, Response};
+use ::http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use ::http::{Request, Response, Uri};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use switch_agent_core::desired::UpstreamSpec;
-use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::breaker::{Admission, Breaker};
+use switch_agent_core::discovery::{Limits, Target};
 use switch_agent_core::service::UpstreamState;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::attempts::Slot;
+use self::attempts::{Lent, Slot};
 pub use self::error::UpstreamError;
 use self::error::{chain, classify};
 use self::files::{Credentials, Expiry, FileError, Stamp};
 use self::resolve::{AddressPolicy, PolicyResolver};
 use crate::http::discovery::body::RequestBody;
+use crate::http::listener::connection::more_fields;
 use crate::metrics::Metrics;
 use crate::wake::{Reason, Waker};
 
@@ -49,7 +52,7 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const GRPC_PING_INTERVAL: Duration = Duration::from_secs(10);
 const GRPC_PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-type HyperClient = Client<HttpsConnector<HttpConnector<PolicyResolver>>, RequestBody>;
+type HyperClient = Client<HttpsConnector<HttpConnector<PolicyResolver>>, Lent>;
 
 /// What a control API is spoken to with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,7 @@ struct Built {
 /// A configured control API.
 pub struct Upstream {
     origin: String,
+    authority: Option<Authority>,
     spec: UpstreamSpec,
     transport: Transport,
     policy: Arc<AddressPolicy>,
@@ -168,8 +172,10 @@ impl Upstream {
         };
         let probe_time = limits.connect_timeout + TLS_TIME;
         let breaker = Breaker::new(limits.breaker_failures, limits.breaker_pause, probe_time);
+        let origin = origin(&spec);
         let upstream = Upstream {
-            origin: origin(&spec),
+            authority: origin.parse::<Uri>().ok().and_then(|uri| uri.into_parts().authority),
+            origin,
             spec,
             transport,
             policy,
@@ -191,6 +197,19 @@ impl Upstream {
     /// `https://host[:port]`, the audience of statements.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Where a target of the control API is, below the base path. `None` where that is no URL.
+    pub fn uri(&self, target: &Target) -> Option<Uri> {
+        let path = match self.spec.base.as_str() {
+            "" => target.path_and_query().into_owned(),
+            base => format!("{base}{}", target.path_and_query()),
+        };
+        let mut parts = Parts::default();
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(self.authority.clone()?);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(path)).ok()?);
+        Uri::from_parts(parts).ok()
     }
 
     pub fn state(&self) -> UpstreamState {
@@ -299,12 +318,14 @@ impl Upstream {
                 https.enable_http2().wrap_connector(http)
             }
         };
+        if let Some(fields) = more_fields(&self.limits) {
+            builder.http1_max_headers(fields);
+        }
         Ok(builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
-            .http1_max_headers(self.limits.header_fields * 2)
             .http1_max_buf_size(self.limits.header_bytes.max(8192) * 4)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)

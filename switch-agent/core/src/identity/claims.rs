@@ -9,8 +9,11 @@ use crate::service::PortContext;
 
 /// Life of a statement. Long enough for clocks that differ by seconds, too short to be of use elsewhere.
 pub const STATEMENT_TTL: Duration = Duration::from_secs(60);
+/// How long one statement goes along with the requests of a machine: whenever it is used, most of its life is
+/// left for the control API to read it in.
+pub const STATEMENT_REUSE: Duration = Duration::from_secs(20);
 
-/// `X-Boot-Identity`: where a request entered the network, as the kernel of the switch saw it.
+/// `X-Boot-Identity`: where requests enter the network, as the kernel of the switch sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityClaims {
     /// The switch (`switch_id`).
@@ -21,7 +24,7 @@ pub struct IdentityClaims {
     pub aud: String,
     pub iat: u64,
     pub exp: u64,
-    /// The request id; unique per request.
+    /// Of the statement; another one for each that is signed.
     pub jti: String,
     pub partition: PartitionId,
     pub vrf: VrfName,
@@ -33,20 +36,25 @@ pub struct IdentityClaims {
 
 impl IdentityClaims {
     /// `now_s` is Unix time.
-    pub fn new(context: &PortContext, mac: MacAddr, audience: &str, request_id: &str, now_s: u64) -> Self {
+    pub fn new(context: &PortContext, mac: MacAddr, audience: &str, id: &str, now_s: u64) -> Self {
         IdentityClaims {
             iss: context.switch_id.clone(),
             sub: context.port.clone(),
             aud: audience.to_owned(),
             iat: now_s,
             exp: now_s + STATEMENT_TTL.as_secs(),
-            jti: request_id.to_owned(),
+            jti: id.to_owned(),
             partition: context.partition.clone(),
             vrf: context.vrf.clone(),
             alias: context.alias.clone(),
             index: context.index,
             mac,
         }
+    }
+
+    /// Whether the statement may go along with one more request at Unix time `now_s`.
+    pub fn is_fresh(&self, now_s: u64) -> bool {
+        now_s.checked_sub(self.iat).is_some_and(|age| age < STATEMENT_REUSE.as_secs())
     }
 }
 
@@ -141,5 +149,7 @@ mod tests {
             })
         );
         assert_eq!(serde_json::from_value::<IdentityClaims>(value).unwrap(), claims);
+        let fresh = [99, 100, 119, 120].map(|now| claims.is_fresh(now));
+        assert_eq!(fresh, [false, true, true, false]);
     }
 }

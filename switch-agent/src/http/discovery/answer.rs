@@ -7,7 +7,8 @@ use ::http::{Response, StatusCode};
 use serde::Serialize;
 use switch_agent_core::name::PortName;
 
-use super::body::{BodyFailure, ReplyBody, full};
+use super::body::BodyFailure;
+use super::reply::{ReplyBody, full};
 
 /// Extension of a response that holds a secret of this machine alone: the connection's packets are not
 /// forwarded from then on (hop limit 1).

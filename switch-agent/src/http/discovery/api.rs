@@ -12,25 +12,26 @@ use ::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TE, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::headers::Hygiene;
 use switch_agent_core::discovery::{PathRule, Target, allows, default_rules};
-use switch_agent_core::identity::IdentityClaims;
 use switch_agent_core::machines::ProxyStep;
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::service::PortContext;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::body::{Progress, ReplyBody, UpBody, down, passing};
-use super::ending::Ending;
+use super::body::{Progress, RequestBody, UpBody, passing};
+use super::reply::{ReplyBody, down};
 use super::routes::Incomer;
-use super::stamps::{Place, STAMPS, stamp};
+use super::stamps::{Place, STAMPS};
+use crate::http::request_id;
 use crate::http::tokens::{Authorized, Unauthorized, unix_now};
 use crate::http::upstream::{Upstream, UpstreamError};
 
+/// Names one request, on its way up and in the reply to the machine.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where the control API lies in the proxy's paths.
 pub const PREFIX: &str = "/api";
 /// What a machine is told to wait when the control API is away.
@@ -90,10 +91,11 @@ pub async fn exchange(
         return Err(super::body::BodyFailure::TooLarge.into());
     }
     let mut request_id = uuid::Uuid::encode_buffer();
-    let request_id = &*uuid::Uuid::new_v4().hyphenated().encode_lower(&mut request_id);
+    let request_id = &*request_id::fresh().hyphenated().encode_lower(&mut request_id);
     // The header of a stream's reply comes with its first message, which may be hours away.
     let timeout = (!is_stream(request.headers())).then_some(shared.limits.upstream_header_timeout);
-    let (mut request, progress) = outgoing(incomer, &context, mac, upstream, request, target, request_id)?;
+    let place = Place { context: &context, mac, address: incomer.address(), audience: upstream.origin() };
+    let (mut request, progress) = outgoing(incomer, &place, upstream, request, target, request_id)?;
     if let Some(bearer) = &right.bearer {
         let value = bearer.bearer().ok_or_else(|| {
             let message = "the token of this port is no header text";
@@ -119,7 +121,7 @@ pub async fn exchange(
     let location =
         location.and_then(|value| own_location(value.to_str().ok()?, upstream.spec(), rules, prefix));
     let reply = incoming(response, request_id, location, shared.limits.response_body_bytes)?;
-    Ok(reply.map(|body| Ending::boxed(body, right.ends)))
+    Ok(reply.map(|body| body.ending_with(right.ends)))
 }
 
 /// The rules of the port's partition for paths of the control API.
@@ -153,7 +155,7 @@ pub fn authorize(
 /// Waits for the reply's header, at most `timeout` from the last movement of the request's body.
 async fn send(
     upstream: &Upstream,
-    request: Request<super::body::RequestBody>,
+    request: Request<RequestBody>,
     progress: &Progress,
     timeout: Option<Duration>,
 ) -> Result<Response<Incoming>, UpstreamError> {
@@ -237,35 +239,37 @@ pub(super) fn hygiene(headers: &HeaderMap) -> Hygiene {
 /// The request as it goes to the control API.
 fn outgoing(
     incomer: &Incomer<'_>,
-    context: &PortContext,
-    mac: MacAddr,
+    place: &Place<'_>,
     upstream: &Upstream,
     request: Request<Incoming>,
     target: &Target,
     request_id: &str,
-) -> Result<(Request<super::body::RequestBody>, Arc<Progress>), Refusal> {
+) -> Result<(Request<RequestBody>, Arc<Progress>), Refusal> {
     let shared = &incomer.port.shared;
     let internal = |code| {
         move |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, code, "the request cannot be rebuilt")
     };
-    let origin = upstream.origin();
-    let uri = format!("{origin}{}{}", upstream.spec().base, target.path_and_query());
-    let uri = Uri::try_from(uri).map_err(|_| internal("uri")(()))?;
+    let uri = upstream.uri(target).ok_or(()).map_err(internal("uri"))?;
     let (parts, body) = request.into_parts();
     let hygiene = hygiene(&parts.headers);
     // gRPC servers insist on it; nothing else of TE is end-to-end.
     let te = parts.headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
     let wants_trailers = te.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "trailers");
-    let mut headers = passing(parts.headers, STAMPS + 1, |name| hygiene.passes_up(name));
+    let mut headers = passing(parts.headers, STAMPS + 2, |name| hygiene.passes_up(name));
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let claims = IdentityClaims::new(context, mac, origin, request_id, unix_now());
-    let statement = shared.tokens.statement(&claims).map_err(|_| internal("statement")(()))?;
-    let place = Place { context, mac, address: incomer.address() };
-    stamp(&mut headers, &place, request_id, &statement).ok_or(()).map_err(internal("stamp"))?;
+    let stamps = incomer.port.stamps.get(place, unix_now(), |claims| shared.tokens.statement(claims));
+    let stamps = stamps.map_err(|error| {
+        tracing::warn!(port = %incomer.port.listener.port, error = &error as &dyn std::error::Error, "request not stamped");
+        internal("stamp")(())
+    })?;
+    stamps.set(&mut headers);
+    headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).map_err(|_| internal("request-id")(()))?);
+    let nothing = body.is_end_stream();
     let (body, progress) = UpBody::new(body, hygiene, shared.limits.request_body_bytes, &shared.limits);
-    let mut request = Request::new(body.boxed_unsync());
+    let body = if nothing { RequestBody::empty() } else { RequestBody::Up(Box::new(body)) };
+    let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -295,7 +299,7 @@ pub(super) fn incoming(
         headers.insert(LOCATION, location);
     }
     if let Ok(value) = HeaderValue::try_from(request_id) {
-        headers.insert(HeaderName::from_static("x-request-id"), value);
+        headers.insert(REQUEST_ID, value);
     }
     if parts.status != StatusCode::UNAUTHORIZED {
         headers.remove(WWW_AUTHENTICATE);

@@ -1,4 +1,4 @@
-//! Bodies in both directions: streamed, bounded, and watched for progress.
+//! Bodies of requests on their way up: streamed, bounded, and watched for progress.
 
 use std::error::Error;
 use std::future::Future;
@@ -8,24 +8,58 @@ use std::task::{Context, Poll, ready};
 
 use ::http::HeaderMap;
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::headers::Hygiene;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::listener::wire::ActiveRequest;
-
 pub type BoxError = Box<dyn Error + Send + Sync>;
-/// Body of a reply to a machine.
-pub type ReplyBody = UnsyncBoxBody<Bytes, BoxError>;
-/// Body of a request to the control API.
-pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A body that is at hand.
-pub fn full(bytes: impl Into<Bytes>) -> ReplyBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+/// Body of a request to the control API.
+pub enum RequestBody {
+    /// At hand.
+    Full(Full<Bytes>),
+    Up(Box<UpBody>),
+}
+
+impl RequestBody {
+    pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
+        RequestBody::Full(Full::new(bytes.into()))
+    }
+
+    pub fn empty() -> RequestBody {
+        RequestBody::Full(Full::default())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            RequestBody::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            RequestBody::Up(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Full(body) => body.is_end_stream(),
+            RequestBody::Up(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Full(body) => body.size_hint(),
+            RequestBody::Up(body) => body.size_hint(),
+        }
+    }
 }
 
 /// Why a machine's body was not taken to its end.
@@ -166,53 +200,6 @@ pub async fn read(body: Incoming, length_max: u64, limits: &Limits) -> Result<By
     }
 }
 
-/// The control API's body on its way down. `length_max` is `None` for streams.
-pub fn down(inner: Incoming, hygiene: Hygiene, length_max: Option<u64>) -> ReplyBody {
-    DownBody { inner, hygiene, left: length_max.unwrap_or(u64::MAX) }.boxed_unsync()
-}
-
-/// The control API's reply is longer than the switch carries.
-#[derive(Debug, thiserror::Error)]
-#[error("the control API's reply is too large for the switch")]
-struct ReplyTooLarge;
-
-struct DownBody {
-    inner: Incoming,
-    hygiene: Hygiene,
-    left: u64,
-}
-
-impl Body for DownBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose()? else {
-            return Poll::Ready(None);
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        let Some(left) = self.left.checked_sub(bytes) else {
-            tracing::warn!("reply of the control API was cut: too large");
-            return Poll::Ready(Some(Err(Box::new(ReplyTooLarge))));
-        };
-        self.left = left;
-        let hygiene = &self.hygiene;
-        Poll::Ready(Some(Ok(filter_trailers(frame, |name| hygiene.passes_down(name)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    /// Known where the API told a length: the machine then sees one too, and can tell a torso.
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 /// A new map of the fields whose names pass, with room for `more`.
 pub fn passing(headers: HeaderMap, more: usize, passes: impl Fn(&str) -> bool) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len() + more);
@@ -234,37 +221,5 @@ pub fn filter_trailers(frame: Frame<Bytes>, passes: impl Fn(&str) -> bool) -> Fr
     match frame.into_trailers() {
         Ok(trailers) => Frame::trailers(passing(trailers, 0, passes)),
         Err(frame) => frame,
-    }
-}
-
-/// Keeps the mark of an active request until its reply is through.
-pub struct Held {
-    inner: ReplyBody,
-    _active: ActiveRequest,
-}
-
-impl Held {
-    pub fn boxed(inner: ReplyBody, active: ActiveRequest) -> ReplyBody {
-        Held { inner, _active: active }.boxed_unsync()
-    }
-}
-
-impl Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

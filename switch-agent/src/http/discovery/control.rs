@@ -67,7 +67,9 @@ impl Discovery {
         tokio::spawn(upstream::watch(upstream.clone(), metrics, waker, cancel.clone()));
         if upstream.spec().dialect == Dialect::MetalStackV2 {
             let (shared, upstream, discovery) = (shared.clone(), upstream.clone(), self.clone());
-            tokio::spawn(cancel.clone().run_until_cancelled_owned(async move {
+            // Its connections to the control API are those of the machines, too.
+            let runtime = &self.shared.runtime;
+            runtime.spawn(cancel.clone().run_until_cancelled_owned(async move {
                 refresh::run(&shared, &upstream, || discovery.served()).await;
             }));
         }

@@ -36,7 +36,7 @@ use self::authority::Authority;
 use self::credentials::Credentials;
 use self::reading::Room;
 use super::answer::Refusal;
-use super::body::ReplyBody;
+use super::reply::ReplyBody;
 use super::routes::Incomer;
 use crate::backend::keys::KeyError;
 use crate::backend::state_dir::{StateDir, StateDirError};

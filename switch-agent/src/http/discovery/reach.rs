@@ -4,12 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ::http::{Method, Request};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::api::refusal;
+use super::body::RequestBody;
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// How long it is believed that the control API answers, and that it does not.
@@ -70,8 +69,7 @@ impl Reach {
 
 async fn ask(upstream: &Upstream) -> Result<(), UpstreamError> {
     let uri = format!("{}{}/", upstream.origin(), upstream.spec().base);
-    let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-    let request = Request::builder().method(Method::HEAD).uri(uri).body(body);
+    let request = Request::builder().method(Method::HEAD).uri(uri).body(RequestBody::empty());
     let request = request.map_err(|error| UpstreamError::Unusable(error.to_string()))?;
     match tokio::time::timeout(ANSWER_TIMEOUT, upstream.send(request)).await {
         Ok(answered) => answered.map(drop),

@@ -18,9 +18,10 @@ use switch_agent_core::service::PortContext;
 use super::PortState;
 use super::answer::{Refusal, json, text, token_bearing};
 use super::api;
-use super::body::{self, ReplyBody};
+use super::body;
 use super::metal_stack_v1;
 use super::metal_stack_v2::{self, Told};
+use super::reply::ReplyBody;
 use crate::http::tokens::{MintError, Minted};
 
 const TOKEN_BODY_MAX: u64 = 4 << 10;

@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Refusal, TokenBearing};
-use super::body::{Held, ReplyBody};
 use super::metal_stack_v1::authority::fingerprint;
 use super::metal_stack_v1::credentials::Presented;
+use super::reply::ReplyBody;
 use super::{PortState, routes};
 use crate::http::listener::Accepted;
 use crate::http::listener::connection::serve;
@@ -212,7 +212,7 @@ impl hyper::service::Service<Request<Incoming>> for MachineService {
             if response.extensions().get::<TokenBearing>().is_some() {
                 activity.bear_token();
             }
-            Ok(response.map(|body| Held::boxed(body, active)))
+            Ok(response.map(|body| body.of(active)))
         })
     }
 }

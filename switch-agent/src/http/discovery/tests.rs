@@ -20,6 +20,6 @@ mod replay;
 mod secrets;
 mod sessions;
 mod smuggling;
-mod support;
+pub(super) mod support;
 mod tls;
 mod wire;

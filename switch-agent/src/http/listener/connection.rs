@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{Activity, Protocol, Wire};
-use crate::http::discovery::body::ReplyBody;
+use crate::http::discovery::reply::ReplyBody;
 use ::http::{Request, Response};
 
 const H2_STREAM_WINDOW: u32 = 64 << 10;
@@ -74,6 +74,12 @@ where
     }
 }
 
+/// How many header fields the library is told to take, where that is more than its own limit of 100. Told any
+/// number it takes memory for so many with each message; fewer are refused when they were parsed.
+pub fn more_fields(limits: &Limits) -> Option<usize> {
+    (limits.header_fields > 100).then_some(limits.header_fields)
+}
+
 /// Serves a connection until the peer, a limit or `cancel` ends it.
 pub async fn serve<S>(
     mut wire: Wire,
@@ -97,8 +103,10 @@ pub async fn serve<S>(
                 // The wire's own limits are tighter; without one here a mistake there would mean none.
                 .header_read_timeout(limits.idle_timeout + limits.header_timeout)
                 .max_header_size(limits.header_bytes)
-                .max_headers(limits.header_fields)
                 .max_buf_size(H1_BUFFER);
+            if let Some(fields) = more_fields(limits) {
+                builder.max_headers(fields);
+            }
             let connection = builder.serve_connection(TokioIo::new(wire), service);
             drive(connection, &activity, limits, &cancel).await
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ::http::Method;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, SizeHint};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -17,38 +16,40 @@ use crate::http::discovery::body::{BoxError, RequestBody};
 /// Pause before the second attempt; it triples with each one after.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request's body between attempts.
+/// A request's body between attempts; `None` where it never had any bytes.
 #[derive(Clone)]
-pub(super) struct Slot(Arc<Mutex<Option<RequestBody>>>);
+pub(super) struct Slot(Option<Arc<Mutex<Option<RequestBody>>>>);
+
+fn lock(slot: &Mutex<Option<RequestBody>>) -> MutexGuard<'_, Option<RequestBody>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Slot {
     pub(super) fn new(body: RequestBody) -> Slot {
-        Slot(Arc::new(Mutex::new(Some(body))))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<RequestBody>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Slot((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
     }
 
     /// Whether nothing of the body was taken.
     pub(super) fn is_whole(&self) -> bool {
-        self.lock().is_some()
+        self.0.as_ref().is_none_or(|slot| lock(slot).is_some())
     }
 
     /// Puts back a body that never had any bytes.
     pub(super) fn refill_empty(&self) {
-        *self.lock() = Some(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        if let Some(slot) = &self.0 {
+            *lock(slot) = Some(RequestBody::empty());
+        }
     }
 
     /// The body of one attempt.
-    pub(super) fn lend(&self) -> RequestBody {
-        Lent { slot: self.clone(), body: None }.boxed_unsync()
+    pub(super) fn lend(&self) -> Lent {
+        Lent { slot: self.0.clone(), body: None }
     }
 }
 
 /// Takes the body out of its slot when the first byte is asked for.
-struct Lent {
-    slot: Slot,
+pub(super) struct Lent {
+    slot: Option<Arc<Mutex<Option<RequestBody>>>>,
     body: Option<RequestBody>,
 }
 
@@ -60,8 +61,8 @@ impl Body for Lent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.body.is_none() {
-            let taken = self.slot.lock().take();
+        if let (None, Some(slot)) = (&self.body, &self.slot) {
+            let taken = lock(slot).take();
             self.body = taken;
         }
         match &mut self.body {
@@ -71,16 +72,18 @@ impl Body for Lent {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Some(body) => body.is_end_stream(),
-            None => self.slot.lock().as_ref().is_none_or(Body::is_end_stream),
+        match (&self.body, &self.slot) {
+            (Some(body), _) => body.is_end_stream(),
+            (None, Some(slot)) => lock(slot).as_ref().is_none_or(Body::is_end_stream),
+            (None, None) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Some(body) => body.size_hint(),
-            None => self.slot.lock().as_ref().map(Body::size_hint).unwrap_or_default(),
+        match (&self.body, &self.slot) {
+            (Some(body), _) => body.size_hint(),
+            (None, Some(slot)) => lock(slot).as_ref().map(Body::size_hint).unwrap_or_default(),
+            (None, None) => SizeHint::with_exact(0),
         }
     }
 }
@@ -115,12 +118,12 @@ pub(super) fn pause(failed: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use http_body_util::BodyExt;
 
     use super::*;
 
     fn body(bytes: &'static [u8]) -> RequestBody {
-        Full::new(Bytes::from_static(bytes)).map_err(|never| match never {}).boxed_unsync()
+        RequestBody::full(bytes)
     }
 
     #[tokio::test]
@@ -132,6 +135,10 @@ mod tests {
         assert!(slot.is_whole());
         assert_eq!(slot.lend().collect().await.unwrap().to_bytes(), "abc");
         assert!(!slot.is_whole());
+        let nothing = Slot::new(RequestBody::empty());
+        assert_eq!(nothing.lend().collect().await.unwrap().to_bytes(), "");
+        assert!(nothing.is_whole() && nothing.lend().is_end_stream());
+        assert_eq!(nothing.lend().size_hint().exact(), Some(0));
     }
 
     #[test]

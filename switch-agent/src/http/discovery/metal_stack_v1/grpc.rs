@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use switch_agent_core::discovery::headers::Hygiene;
 use switch_agent_core::discovery::metal_stack_v1::MachineId;
@@ -25,8 +25,10 @@ use super::reply::{Code, GRPC_CONTENT_TYPE, GRPC_STATUS, Status, relay};
 use super::{Outcome, binding, only};
 use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
-use crate::http::discovery::body::{BodyFailure, ReplyBody, RequestBody, UpBody};
+use crate::http::discovery::body::{BodyFailure, RequestBody, UpBody};
+use crate::http::discovery::reply::ReplyBody;
 use crate::http::discovery::routes::Incomer;
+use crate::http::request_id;
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// Longest body that is held without asking for room.
@@ -108,7 +110,7 @@ async fn call(
         }
     }
     let upstream = upstream.ok_or_else(|| Failure::Http(super::unusable()))?;
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let request_id = request_id::fresh().to_string();
     let outgoing = outgoing(&upstream, procedure, &parts.headers, body, &request_id)?;
     let sent = upstream.send(outgoing);
     // A waiting call is answered when metal-api has something to say, which may be in hours.
@@ -208,7 +210,7 @@ pub(super) async fn greet(incomer: &Incomer<'_>, machine: &MachineId) {
     if !dialect.credentials.take_greeting(&port.listener.port) {
         return;
     }
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let request_id = request_id::fresh().to_string();
     let body = Bytes::from(message::naming(machine));
     let told = async {
         let request = outgoing(&upstream, Procedure::Dhcp, &HeaderMap::new(), body, &request_id).ok()?;
@@ -235,8 +237,7 @@ fn outgoing(
     request_id: &str,
 ) -> Result<Request<RequestBody>, Failure> {
     let hygiene = api::hygiene(headers);
-    let body: RequestBody = Full::new(body).map_err(|never| match never {}).boxed_unsync();
-    let mut request = Request::new(body);
+    let mut request = Request::new(RequestBody::full(body));
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     let uri = format!("{}{}", upstream.origin(), procedure.path());

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use ::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ::http::{HeaderMap, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use switch_agent_core::discovery::headers::Hygiene;
 
-use crate::http::discovery::body::{BoxError, ReplyBody, filter_trailers, full};
+use crate::http::discovery::body::{BoxError, filter_trailers};
+use crate::http::discovery::reply::{ReplyBody, full};
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -78,7 +78,7 @@ pub fn relay(inner: Incoming, hygiene: Hygiene, told: bool) -> ReplyBody {
     if told && inner.is_end_stream() {
         return full(Bytes::new());
     }
-    Relayed { inner, hygiene, ended: false }.boxed_unsync()
+    ReplyBody::new(Relayed { inner, hygiene, ended: false })
 }
 
 fn lost() -> Frame<Bytes> {

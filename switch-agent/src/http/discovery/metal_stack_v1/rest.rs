@@ -5,8 +5,6 @@
 
 use ::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use ::http::{HeaderMap, Method, Request, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -24,6 +22,7 @@ use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
 use crate::http::discovery::body::RequestBody;
 use crate::http::discovery::routes::Incomer;
+use crate::http::request_id;
 use crate::http::upstream::UpstreamError;
 
 const X_DATE: HeaderName = HeaderName::from_static("x-date");
@@ -58,7 +57,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
 
     let upstream = shared.current_upstream().ok_or_else(unusable)?;
     let key = upstream.hmac_key().ok_or_else(unusable)?;
-    let request_id = uuid::Uuid::new_v4().to_string();
+    let request_id = request_id::fresh().to_string();
     let uri = format!("{}{}{}", upstream.origin(), upstream.spec().base, below.path_and_query());
     let (parts, _) = request.into_parts();
     let hygiene = api::hygiene(&parts.headers);
@@ -70,8 +69,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     if let Ok(value) = HeaderValue::try_from(&request_id) {
         headers.insert(HeaderName::from_static("x-request-id"), value);
     }
-    let body: RequestBody = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-    let mut outgoing = Request::new(body);
+    let mut outgoing = Request::new(RequestBody::empty());
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = uri.parse().map_err(|_| unusable())?;
     *outgoing.headers_mut() = headers;

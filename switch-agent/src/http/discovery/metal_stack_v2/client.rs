@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use ::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use ::http::{Method, Request, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switch_agent_core::discovery::metal_stack_v2::connect::{Code, ConnectError};
@@ -14,6 +13,7 @@ use switch_agent_core::discovery::metal_stack_v2::messages::{TokenCreate, TokenC
 
 use super::super::answer::Refusal;
 use super::super::api;
+use crate::http::discovery::body::RequestBody;
 use crate::http::tokens::Secret;
 use crate::http::upstream::{Upstream, UpstreamError};
 use crate::metrics::Metrics;
@@ -112,14 +112,13 @@ async fn ask<Q: Serialize + Sync, A: DeserializeOwned>(
     let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| CallError::Token)?;
     bearer.set_sensitive(true);
     let body = serde_json::to_vec(question).map_err(|_| CallError::Malformed)?;
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("{}{}{procedure}", upstream.origin(), upstream.spec().base))
         .header(CONTENT_TYPE, "application/json")
         .header(HeaderName::from_static("connect-protocol-version"), "1")
         .header(AUTHORIZATION, bearer)
-        .body(body)
+        .body(RequestBody::full(body))
         .map_err(|error| UpstreamError::Unusable(error.to_string()))?;
     let response = upstream.send(request).await?;
     let status = response.status();

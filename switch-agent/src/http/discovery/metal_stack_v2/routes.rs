@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::super::answer::{Refusal, json, token_bearing};
 use super::super::api::{self, Pass, exchange};
-use super::super::body::{ReplyBody, full};
+use super::super::reply::{ReplyBody, full};
 use super::super::routes::{Incomer, asked_machine_id, machine_config, token_reply};
 use super::grants::{Obtained, lasting, obtain};
 use super::{refresh, told};

@@ -45,7 +45,11 @@ async fn a_forwarded_request_is_stamped_and_verifiable() {
         assert_eq!((claims.iss.as_str(), claims.sub.as_str()), ("leaf1", "Ethernet0"));
         assert_eq!(claims.mac.to_string(), MAC);
         assert_eq!(claims.exp - claims.iat, 60);
-        assert_eq!(claims.jti, header("x-request-id"));
+        let (statement, id) = (header("x-boot-identity").to_owned(), header("x-request-id").to_owned());
+        assert_eq!(ask(port, "GET /api/v1", &bearer(&token), "").await.status, 200);
+        let next = api.last().headers;
+        assert_eq!(next["x-boot-identity"], statement.as_str(), "signed anew for each request");
+        assert_ne!(next["x-request-id"], id.as_str());
         assert_eq!(claims.aud, format!("https://127.0.0.1:{}", api.address.port()));
         for name in ["server", "set-cookie"] {
             assert_eq!(reply.header(name), None, "{name}");

@@ -119,6 +119,7 @@ impl Proxy {
             waker: waker.clone(),
             limits,
             state_dir: Some(StateDir::open(&directory.0.join("state")).unwrap()),
+            runtime: tokio::runtime::Handle::current(),
             cancel: cancel.clone(),
         };
         let mut policy = AddressPolicy::default();
@@ -166,7 +167,7 @@ async fn free_port() -> u16 {
     TcpListener::bind("[::1]:0").await.unwrap().local_addr().unwrap().port()
 }
 
-pub(super) fn service(name: &str, tcp_port: u16) -> PortService {
+pub(in crate::http::discovery) fn service(name: &str, tcp_port: u16) -> PortService {
     let port: PortName = name.parse().unwrap();
     let mac: MacAddr = "02:00:00:00:00:01".parse().unwrap();
     let listener = ListenerSpec {
