@@ -26,8 +26,8 @@ pub(crate) enum Kind {
     Haproxy,
 }
 
-/// Worker threads or processes of each.
-const WORKERS: u32 = 2;
+/// Worker threads or processes of each; the agent has one thread that serves machines.
+const WORKERS: u32 = 1;
 /// Beyond every load of the bench.
 const IDLE_SECONDS: u32 = 600;
 
