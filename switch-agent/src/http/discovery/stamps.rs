@@ -14,6 +14,8 @@ use switch_agent_core::identity::IdentityClaims;
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::service::PortContext;
 
+use crate::http::request_id;
+
 /// How many fields [`Stamps::set`] sets.
 pub(super) const STAMPS: usize = 6;
 
@@ -46,37 +48,43 @@ impl Display for PlainName<'_> {
 }
 
 /// The fields about one place.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(super) struct Stamps {
     claims: IdentityClaims,
     context: Arc<PortContext>,
     address: Ipv6Addr,
-    fields: [(HeaderName, HeaderValue); STAMPS],
+    forwarded: HeaderValue,
+    fields: [(HeaderName, HeaderValue); STAMPS - 1],
+}
+
+fn field_value(text: String) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+}
+
+fn forwarded(place: &Place<'_>) -> Result<HeaderValue, InvalidHeaderValue> {
+    let by = PlainName(&place.context.switch_id);
+    field_value(format!("for=\"[{}]\";by=\"_{by}\";proto=http", place.address))
 }
 
 impl Stamps {
     fn new(claims: IdentityClaims, statement: String, place: &Place<'_>) -> Result<Self, InvalidHeaderValue> {
         let Place { context, mac, address, .. } = *place;
-        let by = PlainName(&context.switch_id);
-        let field = |name, value: String| {
-            HeaderValue::from_maybe_shared(Bytes::from(value)).map(|value| (name, value))
-        };
+        let named = |name, text| field_value(text).map(|value| (HeaderName::from_static(name), value));
         let fields = [
-            field(HeaderName::from_static("x-boot-switch"), context.switch_id.clone())?,
-            field(HeaderName::from_static("x-boot-partition"), context.partition.to_string())?,
-            field(HeaderName::from_static("x-boot-port"), context.port.to_string())?,
-            field(HeaderName::from_static("x-boot-mac"), mac.to_string())?,
-            field(FORWARDED, format!("for=\"[{address}]\";by=\"_{by}\";proto=http"))?,
-            field(HeaderName::from_static("x-boot-identity"), statement)?,
+            named("x-boot-switch", context.switch_id.clone())?,
+            named("x-boot-partition", context.partition.to_string())?,
+            named("x-boot-port", context.port.to_string())?,
+            named("x-boot-mac", mac.to_string())?,
+            named("x-boot-identity", statement)?,
         ];
-        Ok(Stamps { claims, context: context.clone(), address, fields })
+        Ok(Stamps { claims, context: context.clone(), address, forwarded: forwarded(place)?, fields })
     }
 
-    /// Whether they still say what is so at Unix time `now`.
+    /// Whether they still say what is so at Unix time `now`, but for the address, which is not signed: a
+    /// machine has several.
     fn are_of(&self, place: &Place<'_>, now: u64) -> bool {
         Arc::ptr_eq(&self.context, place.context)
             && self.claims.mac == place.mac
-            && self.address == place.address
             && self.claims.aud == place.audience
             && self.claims.is_fresh(now)
     }
@@ -86,11 +94,12 @@ impl Stamps {
         for (name, value) in &self.fields {
             headers.insert(name.clone(), value.clone());
         }
+        headers.insert(FORWARDED, self.forwarded.clone());
     }
 }
 
 /// The stamps of a port, as the last request got them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct LastStamps(Mutex<Option<Arc<Stamps>>>);
 
 impl LastStamps {
@@ -102,13 +111,19 @@ impl LastStamps {
         sign: impl FnOnce(&IdentityClaims) -> serde_json::Result<String>,
     ) -> Result<Arc<Stamps>, StampError> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stamps) = last.as_ref().filter(|stamps| stamps.are_of(place, now)) {
-            return Ok(stamps.clone());
-        }
-        let id = uuid::Uuid::new_v4().to_string();
-        let claims = IdentityClaims::new(place.context, place.mac, place.audience, &id, now);
-        let statement = sign(&claims)?;
-        let stamps = Arc::new(Stamps::new(claims, statement, place)?);
+        let stamps = match last.as_ref().filter(|stamps| stamps.are_of(place, now)) {
+            Some(stamps) if stamps.address == place.address => return Ok(stamps.clone()),
+            Some(stamps) => {
+                Stamps { address: place.address, forwarded: forwarded(place)?, ..Stamps::clone(stamps) }
+            }
+            None => {
+                let id = request_id::fresh().to_string();
+                let claims = IdentityClaims::new(place.context, place.mac, place.audience, &id, now);
+                let statement = sign(&claims)?;
+                Stamps::new(claims, statement, place)?
+            }
+        };
+        let stamps = Arc::new(stamps);
         *last = Some(stamps.clone());
         Ok(stamps)
     }
@@ -124,6 +139,27 @@ mod tests {
     #[test]
     fn a_switch_has_a_plain_name_in_forwarded() {
         assert_eq!(PlainName("leaf 1\"ä_.-Z").to_string(), "leaf-1--_.-Z");
+    }
+
+    #[test]
+    fn another_address_of_the_machine_needs_no_statement_of_its_own() {
+        let context = Arc::new(service("Ethernet0", 1).context);
+        let mac: MacAddr = "52:54:00:00:00:01".parse().unwrap();
+        let last = LastStamps::default();
+        let mut signed = 0;
+        for address in ["fe80::1", "fe80::2", "fe80::1"] {
+            let place =
+                Place { context: &context, mac, address: address.parse().unwrap(), audience: "https://a" };
+            let stamps = last.get(&place, 1000, |_| {
+                signed += 1;
+                Ok("signed".to_owned())
+            });
+            let mut headers = HeaderMap::new();
+            stamps.unwrap().set(&mut headers);
+            assert_eq!(headers["x-boot-identity"], "signed");
+            assert_eq!(headers["forwarded"], format!("for=\"[{address}]\";by=\"_leaf1\";proto=http"));
+        }
+        assert_eq!(signed, 1);
     }
 
     #[test]
@@ -153,10 +189,8 @@ mod tests {
         assert_eq!(id(&place(&there), 999), "statement 4");
         let other = Place { mac: "52:54:00:00:00:02".parse().unwrap(), ..place(&there) };
         assert_eq!(id(&other, 999), "statement 5");
-        let other = Place { address: "fe80::2".parse().unwrap(), ..other };
-        assert_eq!(id(&other, 999), "statement 6");
         let other = Place { audience: "https://b", ..other };
-        assert_eq!(id(&other, 999), "statement 7");
-        assert_eq!(id(&other, 999), "statement 7");
+        assert_eq!(id(&other, 999), "statement 6");
+        assert_eq!(id(&other, 999), "statement 6");
     }
 }
