@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 
+use ::http::HeaderName;
 use ring::rand::{SecureRandom, SystemRandom};
 use uuid::{Builder, Uuid};
 
+/// On the way up, and in the reply to the machine.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Ids made of random bytes that are asked for at a time: the system call takes longer than all the rest.
 const BATCH: usize = 32;
 

@@ -7,6 +7,7 @@
 mod attempts;
 mod error;
 pub mod files;
+mod origin;
 pub mod resolve;
 mod verifier;
 
@@ -14,9 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use ::http::{Request, Response, Uri};
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -33,6 +32,7 @@ use self::attempts::{Lent, Slot};
 pub use self::error::UpstreamError;
 use self::error::{chain, classify};
 use self::files::{Credentials, Expiry, FileError, Stamp};
+use self::origin::Origin;
 use self::resolve::{AddressPolicy, PolicyResolver};
 use crate::http::discovery::body::RequestBody;
 use crate::http::listener::connection::more_fields;
@@ -75,8 +75,7 @@ struct Built {
 
 /// A configured control API.
 pub struct Upstream {
-    origin: String,
-    authority: Option<Authority>,
+    origin: Origin,
     spec: UpstreamSpec,
     transport: Transport,
     policy: Arc<AddressPolicy>,
@@ -126,14 +125,6 @@ impl Drop for Admitted<'_> {
     }
 }
 
-fn origin(spec: &UpstreamSpec) -> String {
-    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
-    match spec.port {
-        443 => format!("https://{host}"),
-        port => format!("https://{host}:{port}"),
-    }
-}
-
 impl Upstream {
     /// Reads the files and builds the client; what is wrong with them is in [`Upstream::state`].
     pub fn new(
@@ -172,10 +163,8 @@ impl Upstream {
         };
         let probe_time = limits.connect_timeout + TLS_TIME;
         let breaker = Breaker::new(limits.breaker_failures, limits.breaker_pause, probe_time);
-        let origin = origin(&spec);
         let upstream = Upstream {
-            authority: origin.parse::<Uri>().ok().and_then(|uri| uri.into_parts().authority),
-            origin,
+            origin: Origin::of(&spec),
             spec,
             transport,
             policy,
@@ -196,20 +185,12 @@ impl Upstream {
 
     /// `https://host[:port]`, the audience of statements.
     pub fn origin(&self) -> &str {
-        &self.origin
+        self.origin.as_str()
     }
 
     /// Where a target of the control API is, below the base path. `None` where that is no URL.
     pub fn uri(&self, target: &Target) -> Option<Uri> {
-        let path = match self.spec.base.as_str() {
-            "" => target.path_and_query().into_owned(),
-            base => format!("{base}{}", target.path_and_query()),
-        };
-        let mut parts = Parts::default();
-        parts.scheme = Some(Scheme::HTTPS);
-        parts.authority = Some(self.authority.clone()?);
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(path)).ok()?);
-        Uri::from_parts(parts).ok()
+        self.origin.uri(&self.spec.base, target)
     }
 
     pub fn state(&self) -> UpstreamState {

@@ -8,9 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TE, WWW_AUTHENTICATE,
-};
+use ::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, TE, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Incoming};
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
@@ -22,16 +20,14 @@ use switch_agent_core::service::PortContext;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::body::{Progress, RequestBody, UpBody, passing};
+use super::body::{Progress, RequestBody, UpBody, at_hand, passing};
 use super::reply::{ReplyBody, down};
 use super::routes::Incomer;
 use super::stamps::{Place, STAMPS};
-use crate::http::request_id;
+use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::tokens::{Authorized, Unauthorized, unix_now};
 use crate::http::upstream::{Upstream, UpstreamError};
 
-/// Names one request, on its way up and in the reply to the machine.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where the control API lies in the proxy's paths.
 pub const PREFIX: &str = "/api";
 /// What a machine is told to wait when the control API is away.
@@ -268,7 +264,7 @@ fn outgoing(
     headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).map_err(|_| internal("request-id")(()))?);
     let nothing = body.is_end_stream();
     let (body, progress) = UpBody::new(body, hygiene, shared.limits.request_body_bytes, &shared.limits);
-    let body = if nothing { RequestBody::empty() } else { RequestBody::Up(Box::new(body)) };
+    let body = if nothing { at_hand("") } else { RequestBody::Right(Box::new(body)) };
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::http::HeaderMap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::headers::Hygiene;
@@ -16,50 +16,12 @@ use tokio::time::{Instant, Sleep};
 
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Body of a request to the control API.
-pub enum RequestBody {
-    /// At hand.
-    Full(Full<Bytes>),
-    Up(Box<UpBody>),
-}
+/// Body of a request to the control API: at hand, or a machine's on its way up.
+pub type RequestBody = Either<Full<Bytes>, Box<UpBody>>;
 
-impl RequestBody {
-    pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
-        RequestBody::Full(Full::new(bytes.into()))
-    }
-
-    pub fn empty() -> RequestBody {
-        RequestBody::Full(Full::default())
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            RequestBody::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            RequestBody::Up(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Full(body) => body.is_end_stream(),
-            RequestBody::Up(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Full(body) => body.size_hint(),
-            RequestBody::Up(body) => body.size_hint(),
-        }
-    }
+/// A body that is at hand.
+pub fn at_hand(bytes: impl Into<Bytes>) -> RequestBody {
+    Either::Left(Full::new(bytes.into()))
 }
 
 /// Why a machine's body was not taken to its end.

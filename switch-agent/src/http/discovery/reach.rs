@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::api::refusal;
-use super::body::RequestBody;
+use super::body::at_hand;
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// How long it is believed that the control API answers, and that it does not.
@@ -69,7 +69,7 @@ impl Reach {
 
 async fn ask(upstream: &Upstream) -> Result<(), UpstreamError> {
     let uri = format!("{}{}/", upstream.origin(), upstream.spec().base);
-    let request = Request::builder().method(Method::HEAD).uri(uri).body(RequestBody::empty());
+    let request = Request::builder().method(Method::HEAD).uri(uri).body(at_hand(""));
     let request = request.map_err(|error| UpstreamError::Unusable(error.to_string()))?;
     match tokio::time::timeout(ANSWER_TIMEOUT, upstream.send(request)).await {
         Ok(answered) => answered.map(drop),

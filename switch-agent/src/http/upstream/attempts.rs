@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::UpstreamError;
-use crate::http::discovery::body::{BoxError, RequestBody};
+use crate::http::discovery::body::{BoxError, RequestBody, at_hand};
 
 /// Pause before the second attempt; it triples with each one after.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ impl Slot {
     /// Puts back a body that never had any bytes.
     pub(super) fn refill_empty(&self) {
         if let Some(slot) = &self.0 {
-            *lock(slot) = Some(RequestBody::empty());
+            *lock(slot) = Some(at_hand(""));
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn body(bytes: &'static [u8]) -> RequestBody {
-        RequestBody::full(bytes)
+        at_hand(bytes)
     }
 
     #[tokio::test]
@@ -135,7 +135,7 @@ mod tests {
         assert!(slot.is_whole());
         assert_eq!(slot.lend().collect().await.unwrap().to_bytes(), "abc");
         assert!(!slot.is_whole());
-        let nothing = Slot::new(RequestBody::empty());
+        let nothing = Slot::new(at_hand(""));
         assert_eq!(nothing.lend().collect().await.unwrap().to_bytes(), "");
         assert!(nothing.is_whole() && nothing.lend().is_end_stream());
         assert_eq!(nothing.lend().size_hint().exact(), Some(0));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use ::http::header::{CONTENT_TYPE, HeaderValue, TE};
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -25,10 +25,10 @@ use super::reply::{Code, GRPC_CONTENT_TYPE, GRPC_STATUS, Status, relay};
 use super::{Outcome, binding, only};
 use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
-use crate::http::discovery::body::{BodyFailure, RequestBody, UpBody};
+use crate::http::discovery::body::{BodyFailure, RequestBody, UpBody, at_hand};
 use crate::http::discovery::reply::ReplyBody;
 use crate::http::discovery::routes::Incomer;
-use crate::http::request_id;
+use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::upstream::{Upstream, UpstreamError};
 
 /// Longest body that is held without asking for room.
@@ -237,7 +237,7 @@ fn outgoing(
     request_id: &str,
 ) -> Result<Request<RequestBody>, Failure> {
     let hygiene = api::hygiene(headers);
-    let mut request = Request::new(RequestBody::full(body));
+    let mut request = Request::new(at_hand(body));
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     let uri = format!("{}{}", upstream.origin(), procedure.path());
@@ -249,7 +249,7 @@ fn outgoing(
     fields.insert(TE, HeaderValue::from_static("trailers"));
     fields.entry(CONTENT_TYPE).or_insert(GRPC_CONTENT_TYPE);
     if let Ok(value) = HeaderValue::try_from(request_id) {
-        fields.insert(HeaderName::from_static("x-request-id"), value);
+        fields.insert(REQUEST_ID, value);
     }
     Ok(request)
 }
@@ -263,7 +263,7 @@ fn incoming(response: Response<Incoming>, request_id: &str) -> Response<ReplyBod
         headers.append(name.clone(), value.clone());
     }
     if let Ok(value) = HeaderValue::try_from(request_id) {
-        headers.insert(HeaderName::from_static("x-request-id"), value);
+        headers.insert(REQUEST_ID, value);
     }
     let told = headers.contains_key(GRPC_STATUS);
     let mut response = Response::new(relay(body, hygiene, told));

@@ -20,9 +20,9 @@ use switch_agent_core::machines::ProxyStep;
 use super::{Outcome, binding, only, unusable};
 use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
-use crate::http::discovery::body::RequestBody;
+use crate::http::discovery::body::at_hand;
 use crate::http::discovery::routes::Incomer;
-use crate::http::request_id;
+use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::upstream::UpstreamError;
 
 const X_DATE: HeaderName = HeaderName::from_static("x-date");
@@ -58,7 +58,7 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     let upstream = shared.current_upstream().ok_or_else(unusable)?;
     let key = upstream.hmac_key().ok_or_else(unusable)?;
     let request_id = request_id::fresh().to_string();
-    let uri = format!("{}{}{}", upstream.origin(), upstream.spec().base, below.path_and_query());
+    let uri = upstream.uri(&below).ok_or_else(unusable)?;
     let (parts, _) = request.into_parts();
     let hygiene = api::hygiene(&parts.headers);
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + 1);
@@ -67,11 +67,11 @@ pub(super) async fn serve(incomer: &Incomer<'_>, request: Request<Incoming>, tar
     }
     sign(&mut headers, parts.method.as_str(), &key).ok_or_else(unusable)?;
     if let Ok(value) = HeaderValue::try_from(&request_id) {
-        headers.insert(HeaderName::from_static("x-request-id"), value);
+        headers.insert(REQUEST_ID, value);
     }
-    let mut outgoing = Request::new(RequestBody::empty());
+    let mut outgoing = Request::new(at_hand(""));
     *outgoing.method_mut() = parts.method;
-    *outgoing.uri_mut() = uri.parse().map_err(|_| unusable())?;
+    *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = headers;
     let answered = tokio::time::timeout(shared.limits.upstream_header_timeout, upstream.send(outgoing)).await;
     let response = answered

@@ -13,7 +13,7 @@ use switch_agent_core::discovery::metal_stack_v2::messages::{TokenCreate, TokenC
 
 use super::super::answer::Refusal;
 use super::super::api;
-use crate::http::discovery::body::RequestBody;
+use crate::http::discovery::body::at_hand;
 use crate::http::tokens::Secret;
 use crate::http::upstream::{Upstream, UpstreamError};
 use crate::metrics::Metrics;
@@ -118,7 +118,7 @@ async fn ask<Q: Serialize + Sync, A: DeserializeOwned>(
         .header(CONTENT_TYPE, "application/json")
         .header(HeaderName::from_static("connect-protocol-version"), "1")
         .header(AUTHORIZATION, bearer)
-        .body(RequestBody::full(body))
+        .body(at_hand(body))
         .map_err(|error| UpstreamError::Unusable(error.to_string()))?;
     let response = upstream.send(request).await?;
     let status = response.status();
