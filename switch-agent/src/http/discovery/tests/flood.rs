@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use switch_agent_core::discovery::Limits;
+use tokio_util::sync::CancellationToken;
 
 use super::support::Proxy;
+use crate::http::worker;
 
 const ROUNDS: usize = 5;
 const SPAN: Duration = Duration::from_secs(3);
@@ -149,17 +151,14 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The proxy and the quiet machine share one CPU, the flood has the other one.
+/// The proxy's thread and the quiet machine share one CPU, the flood has the other one.
 #[test]
 #[ignore = "takes half a minute of two CPUs"]
 fn a_flooded_port_is_no_other_ports_trouble() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .on_thread_start(|| on_cpu(0))
-        .enable_all()
-        .build()
-        .unwrap();
+    // Threads stay on the processor of the one that started them.
     on_cpu(0);
+    let stop = CancellationToken::new();
+    let (runtime, _) = worker::start(stop.clone()).unwrap();
     let limits = Limits { request_rate: 400, request_burst: 400, ..Limits::default() };
     let (proxy, flooded, quiet) = runtime.block_on(async {
         let proxy = Proxy::with(limits);
@@ -190,6 +189,7 @@ fn a_flooded_port_is_no_other_ports_trouble() {
     assert!(at_load < at_rest + RISE_MAX, "p99 rose from {at_rest:?} to {at_load:?}");
     assert!(most < memory + GROWTH_MAX_KIB, "memory grew from {memory} to {most} KiB");
     runtime.block_on(async { drop(proxy) });
+    stop.cancel();
 }
 
 /// All the connections that the switch takes, each of which has had an answer.
