@@ -97,6 +97,9 @@ type Outcome = Result<Response<ReplyBody>, Refusal>;
 /// the largest of what is not boxed, and is moved several times.
 async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'static str, Outcome) {
     if let Err(after) = incomer.port.take_request() {
+        // Whoever asks too fast waits for the answer, and asks no more on this connection meanwhile: refusing at
+        // once would cost the thread as much as the machine can send.
+        Box::pin(tokio::time::sleep(after)).await;
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
         return ("limited", Err(refusal.retry_after(after)));
     }
