@@ -2,6 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -46,7 +47,7 @@ impl Incomer<'_> {
         const WAITS_MS: [u64; 5] = [0, 10, 40, 100, 200];
         for wait in WAITS_MS {
             if wait > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
             }
             if let Some(mac) = self.port.shared.neighbors.mac(self.port.listener.ifindex, self.address()) {
                 return Some(mac);
@@ -59,7 +60,7 @@ impl Incomer<'_> {
         self.mac().await.ok_or_else(|| {
             let message = "the switch has no neighbour entry for this machine yet";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "machine-unknown", message)
-                .retry_after(std::time::Duration::from_secs(1))
+                .retry_after(Duration::from_secs(1))
         })
     }
 
@@ -76,15 +77,40 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let incomer = Incomer { port: &port, peer };
-    // After a chunked body nothing on the connection is looked at any more: it ends here.
-    let chunked = request.version() < Version::HTTP_2 && request.headers().contains_key("transfer-encoding");
+    let last = is_last(&request);
     let (route, outcome) = dispatch(&incomer, request).await;
+    finish(&port, route, outcome, last)
+}
+
+/// Refuses a request beyond the port's rate, when another would be taken again. Whoever asks too fast waits for the
+/// answer, and on HTTP/1 asks no more meanwhile: refusing at once would cost the thread as much as the machine can
+/// send. A machine may have hundreds of these waiting: they hold next to nothing.
+pub fn limited(
+    port: Arc<PortState>,
+    request: Request<Incoming>,
+    after: Duration,
+) -> impl Future<Output = Response<ReplyBody>> + Send + 'static {
+    let last = is_last(&request);
+    drop(request);
+    async move {
+        tokio::time::sleep(after).await;
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
+        finish(&port, "limited", Err(refusal.retry_after(after)), last)
+    }
+}
+
+/// After a chunked body nothing on the connection is looked at any more: it ends there.
+fn is_last(request: &Request<Incoming>) -> bool {
+    request.version() < Version::HTTP_2 && request.headers().contains_key("transfer-encoding")
+}
+
+fn finish(port: &PortState, route: &'static str, outcome: Outcome, last: bool) -> Response<ReplyBody> {
     let mut response = outcome.unwrap_or_else(|refusal| {
         port.shared.metrics.proxy.rejected(refusal.code);
         tracing::debug!(port = %port.listener.port, code = refusal.code, "refused");
         refusal.into_response(&port.listener.port)
     });
-    if chunked {
+    if last {
         response.headers_mut().insert("connection", ::http::HeaderValue::from_static("close"));
     }
     port.shared.metrics.proxy.request(route, response.status().as_u16());
@@ -96,13 +122,6 @@ type Outcome = Result<Response<ReplyBody>, Refusal>;
 /// Boxes the futures of all routes but the one that carries the load: each request's future has room for
 /// the largest of what is not boxed, and is moved several times.
 async fn dispatch(incomer: &Incomer<'_>, request: Request<Incoming>) -> (&'static str, Outcome) {
-    if let Err(after) = incomer.port.take_request() {
-        // Whoever asks too fast waits for the answer, and asks no more on this connection meanwhile: refusing at
-        // once would cost the thread as much as the machine can send.
-        Box::pin(tokio::time::sleep(after)).await;
-        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "slow down");
-        return ("limited", Err(refusal.retry_after(after)));
-    }
     let target = match target(incomer, &request) {
         Ok(target) => target,
         Err(refusal) => return ("malformed", Err(refusal)),
@@ -196,8 +215,7 @@ pub async fn machine_config(
 }
 
 fn unusable_file(code: &'static str, message: &str) -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-        .retry_after(std::time::Duration::from_secs(10))
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(Duration::from_secs(10))
 }
 
 async fn script(incomer: &Incomer<'_>) -> Outcome {
@@ -332,8 +350,7 @@ pub fn token_reply(minted: &Minted) -> Response<ReplyBody> {
 
 pub fn mint_in_flight() -> Refusal {
     let message = "a token of this port is being made already";
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "mint-in-flight", message)
-        .retry_after(std::time::Duration::from_secs(1))
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "mint-in-flight", message).retry_after(Duration::from_secs(1))
 }
 
 impl From<MintRefusal> for Refusal {
@@ -345,7 +362,7 @@ impl From<MintRefusal> for Refusal {
                     .retry_after(retry_after)
             }
             MintRefusal::Outdated => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "port-changed", message)
-                .retry_after(std::time::Duration::from_secs(1)),
+                .retry_after(Duration::from_secs(1)),
         }
     }
 }

@@ -201,6 +201,12 @@ impl hyper::service::Service<Request<Incoming>> for MachineService {
             let message = "another machine took over the address of this connection";
             Some(Refusal::new(StatusCode::UNAUTHORIZED, "machine-changed", message))
         };
+        if refusal.is_none()
+            && let Err(after) = port.take_request()
+        {
+            let refused = routes::limited(port, request, after);
+            return Box::pin(async move { Ok(refused.await.map(|body| body.of(active))) });
+        }
         Box::pin(async move {
             let response = match refusal {
                 None => routes::serve(port, peer, request).await,
