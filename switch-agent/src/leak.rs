@@ -54,6 +54,8 @@ struct State {
     tables: BTreeSet<u32>,
     pending: Option<FrrDelta>,
     busy: bool,
+    /// A pass was told that FRR is busy: it wants to know when that ends.
+    awaited: bool,
     stale: bool,
     settled: bool,
     /// How many readings in a row showed the same.
@@ -89,7 +91,11 @@ impl Leak {
 
     /// A read or an apply is running or due; another delta would be computed from an old reading.
     pub fn busy(&self) -> bool {
-        self.with(|state| state.busy || state.pending.is_some() || state.stale)
+        self.with(|state| {
+            let busy = state.busy || state.pending.is_some() || state.stale;
+            state.awaited |= busy;
+            busy
+        })
     }
 
     /// Why the last apply failed, while it backs off.
@@ -194,13 +200,14 @@ impl Leak {
         }
     }
 
-    /// Applies what is pending, then reads.
+    /// Applies what is pending, then reads, and wakes the reconciler unless that has seen it all.
     async fn work(&self, vtysh: &Vtysh, waker: &Waker) {
         let (delta, interest) = self.with(|state| {
             state.busy = true;
             state.stale = false;
             (state.pending.take(), state.interest.clone())
         });
+        let applied = delta.is_some();
         if let Some(delta) = delta {
             let lines = delta.commands.len();
             let result = vtysh.apply(&delta).await;
@@ -234,7 +241,7 @@ impl Leak {
             Ok(observed) => Source::Known(observed),
             Err(failure) => Source::Unknown(chain(&failure)),
         };
-        self.with(|state| {
+        let news = self.with(|state| {
             state.busy = false;
             match &observed {
                 Source::Known(frr) if frr.managed => state.repairs.read(&frr.running_config),
@@ -244,8 +251,12 @@ impl Leak {
             let observed = Some(observed);
             state.unchanged = if state.observed == observed { state.unchanged.saturating_add(1) } else { 0 };
             state.observed = observed;
+            let awaited = std::mem::take(&mut state.awaited);
+            applied || awaited || state.unchanged == 0 || !state.settled
         });
-        waker.wake(Reason::Frr);
+        if news {
+            waker.wake(Reason::Frr);
+        }
     }
 }
 

@@ -34,7 +34,21 @@ pub struct Memory {
     pub overdue: BTreeSet<String>,
 }
 
+/// Traces of what emits no events, a flush. Where two of them are equal and no event came in between, a pass
+/// would find what the last one found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    config_keys: u64,
+    port_init_done: bool,
+}
+
 impl Observer {
+    /// The traces as they are now; `None` where nothing can be concluded from them.
+    pub async fn glance(&self) -> Option<Glance> {
+        let (config_keys, port_init_done) = tokio::join!(self.config.glance(), self.state.glance());
+        Some(Glance { config_keys: config_keys?, port_init_done: port_init_done? })
+    }
+
     /// One snapshot. A source that cannot be read is `Unknown`; the others are still read.
     pub async fn observe(&self, memory: Memory) -> Observed {
         let (config, state, kernel) = (self.config.clone(), self.state.clone(), self.kernel.clone());

@@ -1,8 +1,9 @@
 //! The only loop: wait, observe, plan, execute, publish.
 //!
 //! An event only wakes it; a pass re-reads everything it needs and ends in one status value. Passes are at
-//! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass, and at most
-//! [`PERIODIC`] apart, because a flushed database emits no events at all.
+//! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass. A flushed database emits no
+//! events at all, so the databases are looked at each [`PERIODIC`]: by a pass while anything is to be done, by a
+//! glance while nothing is, and by a pass again after [`RESYNC`] for what neither events nor a glance tell.
 
 mod decisions;
 mod inspect;
@@ -40,7 +41,7 @@ use crate::leak::Interest;
 use crate::logging::Logging;
 use crate::metrics::Metrics;
 use crate::metrics::reconcile::ActionOutcome;
-use crate::observer::{Memory, Observer, chain};
+use crate::observer::{Glance, Memory, Observer, chain};
 use crate::wake::{Reason, Waker};
 pub use decisions::{DECISIONS_MAX, Decision, DecisionLog};
 pub use inspect::{InspectError, Inspections, Inspector, inspection};
@@ -51,6 +52,7 @@ use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
+const RESYNC: Duration = Duration::from_secs(300);
 /// While a source cannot be read there is nothing to wake the loop when it can be.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 /// After a bring-up hundreds of objects become free one after the other; one pass looks at many of them.
@@ -90,10 +92,20 @@ struct State {
     since: publish::Since,
     /// There was a pass that found everything as wanted.
     converged_once: bool,
+    rest: Option<Rest>,
+}
+
+/// Nothing was to be done: glances that are equal to this one do for passes, until then.
+#[derive(Debug)]
+struct Rest {
+    glance: Glance,
+    until: Instant,
 }
 
 /// How a pass ended.
 struct Passed {
+    /// What could be seen of the databases before it.
+    glance: Option<Glance>,
     /// Something was done that the next pass should look at.
     acted: bool,
     /// A source was unreadable.
@@ -117,6 +129,7 @@ impl Reconciler {
             logged: publish::Logged::default(),
             since: publish::Since::default(),
             converged_once: false,
+            rest: None,
         };
         self.waker.wake(Reason::Startup);
         let mut wait_until = Instant::now();
@@ -124,8 +137,12 @@ impl Reconciler {
             let reasons = tokio::select! {
                 () = stop.cancelled() => return,
                 reasons = self.waker.woken() => reasons,
-                () = sleep_until(wait_until) => BTreeSet::from([Reason::Periodic]),
+                () = sleep_until(wait_until) => BTreeSet::new(),
             };
+            if reasons.is_empty() && self.rests(&state).await {
+                wait_until = Instant::now() + PERIODIC;
+                continue;
+            }
             let started = Instant::now();
             let passed = self.pass(&mut state, reasons, started).await;
             let now = Instant::now();
@@ -137,6 +154,9 @@ impl Reconciler {
             ];
             let free = free.into_iter().flatten().min();
             let free = free.map(|free| free.max(now + FREE_SPACING));
+            let rests = free.is_none() && !passed.acted && !passed.degraded && !passed.waiting;
+            let glance = passed.glance.filter(|_| rests);
+            state.rest = glance.map(|glance| Rest { glance, until: now + RESYNC });
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -150,9 +170,29 @@ impl Reconciler {
         }
     }
 
-    /// One pass.
+    /// Whether a pass would find what the last one found, which was nothing to do. What machines did meanwhile is
+    /// published all the same.
+    async fn rests(&mut self, state: &State) -> bool {
+        let now = Instant::now();
+        let Some(rest) = state.rest.as_ref().filter(|rest| now < rest.until) else { return false };
+        if self.observer.glance().await != Some(rest.glance) || !self.status_rows.intact().await {
+            return false;
+        }
+        debug!("nothing changed");
+        self.metrics.reconcile.config_unchanged();
+        let snapshot = self.snapshot.borrow().clone();
+        self.publish_rows(state, &snapshot.status).await;
+        true
+    }
+
+    /// One pass. Without a reason it is a periodic one.
     async fn pass(&mut self, state: &mut State, mut reasons: BTreeSet<Reason>, started: Instant) -> Passed {
         reasons.extend(self.waker.take());
+        if reasons.is_empty() {
+            reasons.insert(Reason::Periodic);
+        }
+        // Before everything else is read: what happens from here on makes the next one differ.
+        let glance = self.observer.glance().await;
         let memory = Memory {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
@@ -189,6 +229,7 @@ impl Reconciler {
         self.render(state, &observed, &status).await;
         self.forget_released(&actions);
         let passed = Passed {
+            glance,
             acted: outcomes.iter().any(|outcome| outcome.result.is_ok()),
             degraded: status.verdict == Verdict::Degraded,
             waiting: !status.waiting.is_empty(),
@@ -287,16 +328,10 @@ impl Reconciler {
         started: Instant,
     ) {
         let duration = started.elapsed();
-        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        state.since.update(&status, unix_s);
+        state.since.update(&status, unix_s());
         state.logged.changes(&status, &self.decisions);
         self.count(&status, duration);
-        let mode = self.metrics.advertise.mode();
-        let rows =
-            publish::status_rows(&status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s);
-        if let Err(failure) = self.status_rows.publish(rows).await {
-            debug!(reason = chain(&failure), "status not written to STATE_DB");
-        }
+        self.publish_rows(state, &status).await;
         let plan_json = plan_json(&actions, &status);
         let pass = PassInfo {
             reason: reasons.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>().join(","),
@@ -307,6 +342,15 @@ impl Reconciler {
         let snapshot =
             Snapshot { status, plan_json, pass: Some(pass), version: env!("CARGO_PKG_VERSION").to_owned() };
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    async fn publish_rows(&mut self, state: &State, status: &Status) {
+        let mode = self.metrics.advertise.mode();
+        let rows =
+            publish::status_rows(status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s());
+        if let Err(failure) = self.status_rows.publish(rows).await {
+            debug!(reason = chain(&failure), "status not written to STATE_DB");
+        }
     }
 
     async fn publish_readiness(&mut self, config: &ConfigDb, readiness: Readiness) {
@@ -336,6 +380,10 @@ impl State {
             self.config = digest;
         }
     }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Kinds whose own part logs what became of them, and the ledger, which goes with the rows it announces.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use switch_agent_core::row::{CONFIG_TABLES, ConfigDb, Fields, without_placeholder};
 use tokio_util::sync::CancellationToken;
 
-use super::redis::{Change, Database, DatabaseError, follow};
+use super::redis::{Change, Database, DatabaseError, follow, tells};
 use crate::wake::{Reason, Waker};
 
 /// Key that SONiC sets to `1` once `config_db.json` is loaded, and deletes before a `config reload`.
@@ -81,6 +81,16 @@ impl ConfigStore {
         }
         self.require_initialized().await?;
         Ok(config)
+    }
+
+    /// How many keys there are, of any table: what emits no event, a flush, changes that. `None` where nothing
+    /// can be concluded from it: the database cannot be read, is being loaded, or emits no events at all.
+    pub async fn glance(&self) -> Option<u64> {
+        self.require_initialized().await.ok()?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("DBSIZE");
+        let (keys,) = self.database.query("DBSIZE", &pipeline).await.ok()?;
+        tells(&self.database).await.then_some(keys)
     }
 
     async fn require_initialized(&self) -> Result<(), ConfigDbError> {

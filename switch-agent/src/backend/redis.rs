@@ -11,7 +11,7 @@ pub(crate) mod testing;
 
 pub use config::{DatabaseConfig, DatabaseConfigError, DatabaseEntry, Endpoint};
 pub use database::{CONNECT_TIMEOUT, Database, DatabaseError, RESPONSE_TIMEOUT};
-pub(crate) use follow::{Change, follow};
+pub(crate) use follow::{Change, follow, tells};
 
 /// The databases that the agent uses.
 #[derive(Debug, Clone)]

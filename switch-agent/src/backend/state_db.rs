@@ -16,7 +16,7 @@ use switch_agent_core::row::Fields;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::redis::{Change, Database, DatabaseError, Databases, follow};
+use super::redis::{Change, Database, DatabaseError, Databases, follow, tells};
 use crate::wake::{Reason, Waker};
 
 pub use feature::{FeatureWriter, Readiness};
@@ -107,7 +107,7 @@ impl StateStore {
         let db = &self.appl_db;
         let mut pipeline = redis::pipe();
         pipeline.cmd("SMEMBERS").arg(INTF_KEY_SET);
-        pipeline.cmd("EXISTS").arg(db.key("PORT_TABLE", "PortInitDone"));
+        pipeline.cmd("EXISTS").arg(self.port_init_done());
         let (members, port_init_done): (Vec<Vec<u8>>, bool) = db.query("SMEMBERS", &pipeline).await?;
         let (present, absent): (Vec<&PortName>, Vec<&PortName>) =
             ports.iter().partition(|port| expected(port));
@@ -131,6 +131,19 @@ impl StateStore {
         })
     }
 
+    /// Whether orchagent's mark of started ports is there, which a flush of APPL_DB would take without an event.
+    /// `None` where nothing can be concluded from it: a database cannot be read, or emits no events at all.
+    pub async fn glance(&self) -> Option<bool> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EXISTS").arg(self.port_init_done());
+        let (port_init_done,) = self.appl_db.query("EXISTS", &pipeline).await.ok()?;
+        (tells(&self.appl_db).await && tells(&self.state_db).await).then_some(port_init_done)
+    }
+
+    fn port_init_done(&self) -> String {
+        self.appl_db.key("PORT_TABLE", "PortInitDone")
+    }
+
     /// Wakes the reconciler whenever swss may have changed something that [`StateStore::read_state`] or
     /// [`StateStore::read_appl`] shows, and `lldp` whenever an LLDP row was written: lldp_syncd rewrites
     /// every row each ten seconds, which must not cost a pass. Ends when cancelled.
@@ -140,7 +153,7 @@ impl StateStore {
         let appl_patterns = vec![
             self.appl_db.key("INTF_TABLE", "*"),
             INTF_KEY_SET.to_owned(),
-            self.appl_db.key("PORT_TABLE", "PortInitDone"),
+            self.port_init_done(),
             format!("{lldp_prefix}*"),
         ];
         let state_report = |_: Change<'_>| waker.wake(Reason::StateDb);

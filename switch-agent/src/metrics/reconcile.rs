@@ -137,7 +137,7 @@ impl ReconcileMetrics {
         );
         registry.register(
             "config_read_timestamp_seconds",
-            "When CONFIG_DB was last read, Unix time; 0 before the first time",
+            "When CONFIG_DB was last read, or found unchanged, Unix time; 0 before the first time",
             metrics.config_read.clone(),
         );
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -152,7 +152,7 @@ impl ReconcileMetrics {
             self.source_readable.get_or_create(&SourceLabel { source }).set(i64::from(readable));
         }
         if !status.unknown.contains_key("CONFIG_DB") {
-            self.config_read.set(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
+            self.config_unchanged();
         }
         self.set_ports(&status.ports);
         self.set_objects("row", "rejected", status.rejected.len());
@@ -165,6 +165,11 @@ impl ReconcileMetrics {
         };
         self.passes.get_or_create(&OutcomeLabel { outcome }).inc();
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// What was read of CONFIG_DB is what it is now.
+    pub fn config_unchanged(&self) {
+        self.config_read.set(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
     }
 
     /// An action of this kind ([`Action::kind`](switch_agent_core::action::Action::kind)) ended.

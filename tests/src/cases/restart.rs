@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use redis::Commands;
 
 use crate::cases::{Case, cases};
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Result, ensure, fail};
 use crate::http::Request;
 use crate::lab::{CONVERGENCE, Lab};
-use crate::leaf::{CONFIG_DB, Leaf};
+use crate::leaf::{CONFIG_DB, Leaf, STATE_DB};
 use crate::machine::Machine;
 use crate::ndp::Watch;
 use crate::sonic::RowEvents;
@@ -23,7 +23,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!("restart",
         90 s: sigkill_and_start_change_nothing, a_clean_stop_and_start_change_nothing;
         240 s: killed_at_any_moment_of_a_bring_up_it_still_converges;
-        60 s: idle_passes_write_nothing;
+        150 s: idle_passes_write_nothing;
+        60 s: what_is_lost_without_an_event_is_found_by_the_next_look;
     )
 }
 
@@ -128,13 +129,32 @@ fn killed_at_any_moment_of_a_bring_up_it_still_converges(lab: &Lab) -> Result<()
     wait::until(wait::seconds(20), || machine.get("/v1/boot")?.expect(200)).map(drop)
 }
 
-/// More than one periodic pass (30 s) without a single write to CONFIG_DB.
+/// Longer than the agent's time between two looks at the databases (30 s).
+const MORE_THAN_A_LOOK: Duration = Duration::from_secs(35);
+
+/// While nothing happens, nothing is written to CONFIG_DB, and the databases are looked at without a pass. What the
+/// case before left to happen (a neighbour that is given up) may still be one.
 fn idle_passes_write_nothing(lab: &Lab) -> Result<()> {
+    const WINDOWS: u32 = 3;
     let leaf = &lab.leaves[1];
     leaf.converged()?;
+    let mut passes = 0.0;
+    for _ in 0..WINDOWS {
+        passes = rest(leaf)?;
+        if passes == 0.0 {
+            return Ok(());
+        }
+    }
+    let last = leaf.admin_json("/v1/status")?["pass"].to_string();
+    fail!("{passes} passes in each 35 s of rest, the last: {last}")
+}
+
+/// How many passes there are in 35 s of rest, which is what it must be otherwise.
+fn rest(leaf: &Leaf) -> Result<f64> {
     let events = RowEvents::start(leaf)?;
     let before = writes(leaf)?;
-    thread::sleep(wait::seconds(35));
+    let (passes, read) = (leaf.metric(PASSES)?, leaf.metric(CONFIG_READ)?);
+    thread::sleep(MORE_THAN_A_LOOK);
     events.expect_none()?;
     // The status in STATE_DB and the stand-in may refresh a few rows; a rewrite per pass would be dozens.
     let count = writes(leaf)? - before;
@@ -142,5 +162,27 @@ fn idle_passes_write_nothing(lab: &Lab) -> Result<()> {
     let keys: u64 =
         leaf.redis(CONFIG_DB)?.keys::<_, Vec<String>>("*").context(|| "keys".into())?.len() as u64;
     ensure!(keys > 0, "CONFIG_DB is empty");
-    Ok(())
+    let looked = leaf.metric(CONFIG_READ)? - read;
+    ensure!(looked > 0.0, "nobody looked at CONFIG_DB for 35 s");
+    Ok(leaf.metric(PASSES)? - passes)
+}
+
+const PASSES: &str = "switch_agent_reconcile_total";
+const CONFIG_READ: &str = "switch_agent_config_read_timestamp_seconds";
+
+/// A row of the agent's status: the agent does not follow its own rows, so no event tells of the loss, as of a
+/// flush.
+fn what_is_lost_without_an_event_is_found_by_the_next_look(lab: &Lab) -> Result<()> {
+    let leaf = &lab.leaves[1];
+    leaf.converged()?;
+    let key = format!("BOOT_NETWORK_PORT_TABLE|{}", lab.machines[2].home.port);
+    let row = leaf.row(STATE_DB, &key)?;
+    ensure!(row.contains_key("phase"), "{key} is {row:?}");
+    let deleted: u64 = leaf.redis(STATE_DB)?.del(&key).context(|| key.clone())?;
+    ensure!(deleted == 1, "{key} was not there");
+    wait::until(MORE_THAN_A_LOOK, || {
+        let now = leaf.row(STATE_DB, &key)?;
+        ensure!(now == row, "{key} was {row:?} and is {now:?}");
+        Ok(())
+    })
 }

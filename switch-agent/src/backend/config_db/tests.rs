@@ -73,6 +73,21 @@ async fn a_half_loaded_config_db_is_refused() {
 }
 
 #[tokio::test]
+async fn a_glance_tells_of_a_flush_and_of_a_database_that_tells_nothing() {
+    let server = RedisServer::start();
+    let (store, database) = initialized(&server).await;
+    run(&database, &["HSET", "PORT|Ethernet0", "mtu", "9100"]).await;
+    assert_eq!(store.glance().await, Some(2));
+    assert_eq!(store.glance().await, Some(2));
+    run(&database, &["FLUSHDB"]).await;
+    assert_eq!(store.glance().await, None, "being loaded");
+    run(&database, &["SET", INITIALIZED_KEY, "1"]).await;
+    assert_eq!(store.glance().await, Some(1), "loaded, and another one");
+    run(&database, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+    assert_eq!(store.glance().await, None);
+}
+
+#[tokio::test]
 async fn rows_are_written_as_sonic_wants_them() {
     let server = RedisServer::start();
     let (store, database) = initialized(&server).await;

@@ -101,17 +101,27 @@ async fn session(
 /// SONiC's Redis has `notify-keyspace-events AKE`; one set up otherwise would leave the agent with its
 /// periodic passes alone, and nobody would know why it is slow.
 async fn warn_if_silent(database: &Database) {
+    if let Some(setting) = silence(database).await {
+        tracing::warn!(
+            database = database.name(),
+            "Redis publishes no keyspace events (notify-keyspace-events is {setting:?}, SONiC's is \"AKE\"): changes are noticed late"
+        );
+    }
+}
+
+/// The setting `notify-keyspace-events` of a Redis that does not tell of all changes by it; `None` where it
+/// does, and where it keeps its settings to itself.
+async fn silence(database: &Database) -> Option<String> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("CONFIG").arg("GET").arg("notify-keyspace-events");
     let answer: Result<(BTreeMap<String, String>,), _> = database.query("CONFIG GET", &pipeline).await;
     let setting = answer.ok().and_then(|(settings,)| settings.into_values().next());
-    if setting.as_deref().is_some_and(|setting| !notifies(setting)) {
-        tracing::warn!(
-            database = database.name(),
-            "Redis publishes no keyspace events (notify-keyspace-events is {:?}, SONiC's is \"AKE\"): changes are noticed late",
-            setting.unwrap_or_default()
-        );
-    }
+    setting.filter(|setting| !notifies(setting))
+}
+
+/// Whether a database tells of its changes by keyspace events, as far as is known.
+pub(crate) async fn tells(database: &Database) -> bool {
+    silence(database).await.is_none()
 }
 
 /// Keyspace channels, and generic, set and hash commands on them.

@@ -61,12 +61,14 @@ impl StatusWriter {
         Ok(changed)
     }
 
-    /// Makes the next [`StatusWriter::publish`] check what is there. To be called when STATE_DB may have
-    /// been emptied, as after a new subscription to it.
-    pub fn expire(&mut self) {
-        if let Some(known) = &mut self.known {
-            known.valid_until = Instant::now();
-        }
+    /// Whether every row that was written is there, by one command. Where it is, the rows are believed in for
+    /// another [`CHECK_INTERVAL`]; else the next [`StatusWriter::publish`] looks at each.
+    pub async fn intact(&mut self) -> bool {
+        let Some(known) = &mut self.known else { return false };
+        let keys: Vec<String> = known.rows.keys().cloned().collect();
+        let intact = self.database.exist_as(&keys, &[]).await.unwrap_or(false);
+        known.valid_until = Instant::now() + if intact { CHECK_INTERVAL } else { Duration::ZERO };
+        intact
     }
 
     /// What is there now. Takes `known`, so that an error on the way leaves it unknown.

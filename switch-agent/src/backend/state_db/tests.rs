@@ -104,8 +104,12 @@ async fn the_barrier_of_a_rebind_is_read_for_the_ports_asked_for() {
     assert_eq!(appl.intf_table, ports(&["Ethernet0"]));
     assert_eq!(appl.intf_key_set, ports(&["Ethernet12", "Ethernet16"]));
     assert!(!appl.port_init_done);
+    assert_eq!(store.glance().await, Some(false));
     run(&db, &["HSET", "PORT_TABLE:PortInitDone", "lanes", "0"]).await;
     assert!(store.read_appl(&BTreeSet::new(), |_| true).await.unwrap().port_init_done);
+    assert_eq!(store.glance().await, Some(true));
+    run(&db, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+    assert_eq!(store.glance().await, None, "a database that tells nothing");
 }
 
 #[tokio::test]
@@ -242,11 +246,15 @@ async fn status_comes_back_after_a_flush_and_after_a_restart() {
     writer.publish(wanted.clone()).await.unwrap();
     run(&db, &["FLUSHDB"]).await;
     assert_eq!(writer.publish(wanted.clone()).await.unwrap(), 0, "nothing tells of a flush");
-    writer.expire();
+    assert!(!writer.intact().await);
     assert_eq!(writer.publish(wanted.clone()).await.unwrap(), 2);
+    assert!(writer.intact().await);
+    run(&db, &["DEL", "BOOT_NETWORK_PORT_TABLE|Ethernet0"]).await;
+    assert!(!writer.intact().await, "one row is enough");
+    assert_eq!(writer.publish(wanted.clone()).await.unwrap(), 1);
 
     server.stop();
-    writer.expire();
+    assert!(!writer.intact().await);
     assert!(writer.publish(wanted.clone()).await.is_err());
     server.restart();
     run(&db, &["HSET", "BOOT_NETWORK_PARTITION_TABLE|old", "phase", "ready"]).await;
