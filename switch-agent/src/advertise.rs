@@ -50,7 +50,13 @@ impl AdvertiseHandle {
     /// Advertises on a port, or changes how. The same spec again changes nothing. A port is taken to have
     /// carrier until [`AdvertiseHandle::link`] has told otherwise.
     pub fn set(&self, spec: AdvertiserSpec) {
-        self.inbox.command(spec.port.clone(), Command::Set(Box::new(spec)));
+        self.set_all([spec]);
+    }
+
+    /// As [`AdvertiseHandle::set`] for each; they leave together, in as few system calls as there can be.
+    pub fn set_all(&self, specs: impl IntoIterator<Item = AdvertiserSpec>) {
+        let commands = specs.into_iter().map(|spec| (spec.port.clone(), Command::Set(Box::new(spec))));
+        self.inbox.commands(commands);
     }
 
     /// Stops advertising on a port. Until the final advertisements are out the port is

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use switch_agent_core::action::Action;
 use switch_agent_core::name::PortName;
 use switch_agent_core::ownership::Ledger;
+use switch_agent_core::ra::AdvertiserSpec;
 use switch_agent_core::row::fields;
+use switch_agent_core::service::PortService;
 
 use crate::advertise::AdvertiseHandle;
 use crate::backend::config_db::{ConfigStore, RowChange};
@@ -46,39 +48,65 @@ impl Executor {
         let mut not_listening = BTreeSet::new();
         let mut rest = actions;
         while let Some(action) = rest.first() {
+            // What comes in a row is done as one: SONiC sees a batch of rows as one change.
             let rows: Vec<RowChange> = rest.iter().map_while(row_change).collect();
-            let taken = rows.len().max(1);
-            let result = if rows.is_empty() {
-                self.single(action, &mut not_listening).await
-            } else if ledger_ok {
-                // One transaction: SONiC sees the batch as one change.
-                self.config.write(&rows).await.map_err(|failure| chain(&failure))
+            let services: Vec<PortService> = rest.iter().map_while(service).cloned().collect();
+            let advertisers: Vec<&AdvertiserSpec> = rest.iter().map_while(advertiser).collect();
+            let results = if !rows.is_empty() {
+                let result = match ledger_ok {
+                    true => self.config.write(&rows).await.map_err(|failure| chain(&failure)),
+                    false => Err("the ledger cannot be written".to_owned()),
+                };
+                vec![result; rows.len()]
+            } else if !services.is_empty() {
+                self.serve(services, &mut not_listening).await
+            } else if !advertisers.is_empty() {
+                let (wanted, results) = unless_deaf(&advertisers, &not_listening);
+                self.advertise.set_all(wanted);
+                results
             } else {
-                Err("the ledger cannot be written".to_owned())
+                vec![self.single(action).await]
             };
-            if let Action::RecordLedger(ledger) = action {
+            if let (Action::RecordLedger(ledger), Some(result)) = (action, results.first()) {
                 ledger_ok = result.is_ok();
                 recorded = ledger_ok.then(|| ledger.clone());
             }
-            let (done, left) = rest.split_at(taken);
+            let (done, left) = rest.split_at(results.len());
             if done
                 .iter()
                 .any(|action| matches!(action.kind(), "set-leak-row" | "delete-leak-row" | "renew-leak-row"))
             {
                 self.leak.look();
             }
-            outcomes.extend(done.iter().map(|action| Outcome {
+            outcomes.extend(done.iter().zip(results).map(|(action, result)| Outcome {
                 object: action.object(),
                 kind: action.kind(),
-                result: result.clone(),
+                result,
             }));
             rest = left;
         }
         (outcomes, recorded)
     }
 
-    /// Actions that are no CONFIG_DB row. A port whose listener did not open is not advertised on.
-    async fn single(&self, action: &Action, not_listening: &mut BTreeSet<PortName>) -> Result<(), String> {
+    /// Opens or changes the services of ports.
+    async fn serve(
+        &self,
+        services: Vec<PortService>,
+        not_listening: &mut BTreeSet<PortName>,
+    ) -> Vec<Result<(), String>> {
+        let ports: Vec<PortName> = services.iter().map(|service| service.listener.port.clone()).collect();
+        let opened = self.discovery.set_all(services).await;
+        let results = ports.into_iter().zip(opened).map(|(port, opened)| {
+            opened.map_err(|failure| {
+                not_listening.insert(port);
+                chain(&failure)
+            })
+        });
+        results.collect()
+    }
+
+    /// An action that is done by itself.
+    async fn single(&self, action: &Action) -> Result<(), String> {
         match action {
             Action::RecordLedger(ledger) => {
                 // fsync on a switch's flash takes its time; advertisements must not wait for it.
@@ -97,23 +125,9 @@ impl Executor {
                 self.advertise.cease(port.clone(), *cease);
                 Ok(())
             }
-            Action::SetAdvertiser(spec) if not_listening.contains(&spec.port) => {
-                Err("its listener did not open".to_owned())
-            }
-            Action::SetAdvertiser(spec) => {
-                self.advertise.set((**spec).clone());
-                Ok(())
-            }
             Action::CloseService { port } => {
                 self.discovery.close(port, "the port left the boot network").await;
                 Ok(())
-            }
-            Action::SetService(service) => {
-                let opened = self.discovery.set((**service).clone()).await;
-                opened.map_err(|failure| {
-                    not_listening.insert(service.listener.port.clone());
-                    chain(&failure)
-                })
             }
             Action::SetUpstream(spec) => {
                 self.discovery.set_upstream(spec.clone()).await;
@@ -131,10 +145,33 @@ impl Executor {
             Action::RemoveConvenienceLinkLocal { ifindex, .. } => {
                 self.kernel.remove_link_local(*ifindex).await.map_err(|failure| chain(&failure))
             }
-            // Rows are taken by `row_change` before this is reached.
+            // Rows, services and advertisers are taken before this is reached.
             _ => Ok(()),
         }
     }
+}
+
+/// The advertisers that may run, which those of ports whose listener did not open may not, and what becomes of
+/// each of all.
+fn unless_deaf(
+    specs: &[&AdvertiserSpec],
+    not_listening: &BTreeSet<PortName>,
+) -> (Vec<AdvertiserSpec>, Vec<Result<(), String>>) {
+    let listens = |spec: &AdvertiserSpec| !not_listening.contains(&spec.port);
+    let wanted = specs.iter().filter(|spec| listens(spec)).map(|spec| (*spec).clone());
+    let result = |spec: &&AdvertiserSpec| match listens(spec) {
+        true => Ok(()),
+        false => Err("its listener did not open".to_owned()),
+    };
+    (wanted.collect(), specs.iter().map(result).collect())
+}
+
+fn service(action: &Action) -> Option<&PortService> {
+    if let Action::SetService(service) = action { Some(service) } else { None }
+}
+
+fn advertiser(action: &Action) -> Option<&AdvertiserSpec> {
+    if let Action::SetAdvertiser(spec) = action { Some(spec) } else { None }
 }
 
 /// The CONFIG_DB change of an action that is one.
@@ -164,4 +201,31 @@ fn row_change(action: &Action) -> Option<RowChange> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use switch_agent_core::name::MacAddr;
+    use switch_agent_core::ra::RaConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_port_whose_listener_did_not_open_is_not_advertised_on() {
+        let mac: MacAddr = "52:54:00:00:00:01".parse().unwrap();
+        let spec = |port: &str| AdvertiserSpec {
+            port: port.parse().unwrap(),
+            ifindex: 7,
+            mac,
+            link_local: mac.eui64_link_local(),
+            forwarding: true,
+            config: RaConfig::default(),
+            dhcp6: None,
+        };
+        let (deaf, listens) = (spec("Ethernet0"), spec("Ethernet4"));
+        let not_listening = BTreeSet::from([deaf.port.clone()]);
+        let (wanted, results) = unless_deaf(&[&deaf, &listens], &not_listening);
+        assert_eq!(wanted, [listens]);
+        assert_eq!(results, [Err("its listener did not open".to_owned()), Ok(())]);
+    }
 }

@@ -60,9 +60,11 @@ impl Inbox {
     }
 
     pub(super) fn command(&self, port: PortName, command: Command) {
-        self.put(|pending| {
-            pending.commands.insert(port, command);
-        });
+        self.commands([(port, command)]);
+    }
+
+    pub(super) fn commands(&self, commands: impl IntoIterator<Item = (PortName, Command)>) {
+        self.put(|pending| pending.commands.extend(commands));
     }
 
     pub(super) fn link(&self, event: LinkEvent) {

@@ -12,6 +12,7 @@ pub mod files;
 pub mod metal_stack_v1;
 pub mod metal_stack_v2;
 pub mod once;
+mod opening;
 pub mod reach;
 pub mod reply;
 pub mod routes;
@@ -48,12 +49,12 @@ use self::metal_stack_v1::MetalStackV1;
 use self::metal_stack_v2::MetalStackV2;
 use self::once::OnceProfiles;
 use self::reach::Reach;
-use self::session::{Sessions, connection};
+use self::session::Sessions;
 use self::stamps::LastStamps;
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::state_dir::StateDir;
-use crate::http::listener::{Ingress, ListenerError, Room, accept_loop, open, through_vrf};
+use crate::http::listener::{ListenerError, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::Upstream;
 use crate::http::upstream::resolve::AddressPolicy;
@@ -279,48 +280,6 @@ impl Discovery {
             self.shared.metal_stack_v1.revoke(&open.state.listener.port);
             open.state.sessions.end_all();
         }
-    }
-
-    fn open(&self, service: PortService) -> Result<(), ServiceError> {
-        let port = service.listener.port.clone();
-        let limits = self.shared.limits.clone();
-        let device = self.shared.device.unwrap_or(port.as_str());
-        let in_runtime = self.shared.runtime.enter();
-        let (listener, ingress) = match open(&service.listener, device, &limits) {
-            Ok(opened) => opened,
-            Err(source) => {
-                let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
-                self.ports().errors.insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
-                return Err(ServiceError::Listener { port, source });
-            }
-        };
-        let interval = Duration::from_secs(1) / limits.request_rate.max(1);
-        let state = Arc::new(PortState {
-            listener: service.listener,
-            context: RwLock::new(Arc::new(service.context)),
-            shared: self.shared.clone(),
-            minting: tokio::sync::Mutex::default(),
-            requests: Mutex::new(Bucket::new(limits.request_burst, interval)),
-            sessions: Sessions::default(),
-            stamps: LastStamps::default(),
-        });
-        let cancel = self.shared.cancel.child_token();
-        let tasks = TaskTracker::new();
-        let room = Room::new(&limits, self.shared.room.clone());
-        let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
-        drop(in_runtime);
-        let accepting = accept_loop(listener, room, cancel.clone(), move |accepted| {
-            spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
-        });
-        tasks.spawn_on(accepting, &self.shared.runtime);
-        if ingress == Ingress::Watched {
-            tracing::info!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
-        }
-        tracing::info!(%port, ?ingress, "discovery proxy opened");
-        let mut ports = self.ports();
-        ports.errors.remove(&port);
-        ports.open.insert(port, OpenPort { state, cancel, tasks });
-        Ok(())
     }
 
     /// Takes a change of a link as the kernel reports it: a port that lost its carrier loses its token and

@@ -94,9 +94,8 @@ pub fn open(
         let device = device.to_owned();
         move |source| ListenerError::Socket { step, device, source }
     };
-    let socket =
-        Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).map_err(failed("make a socket"))?;
-    socket.set_nonblocking(true).map_err(failed("set O_NONBLOCK"))?;
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+        .map_err(failed("make a socket"))?;
     socket.set_only_v6(true).map_err(failed("set IPV6_V6ONLY"))?;
     socket.set_reuse_address(true).map_err(failed("set SO_REUSEADDR"))?;
     socket.bind_device(Some(device.as_bytes())).map_err(failed("set SO_BINDTODEVICE"))?;

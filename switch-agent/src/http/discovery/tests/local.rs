@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::support::{Proxy, ask, bearer, token};
+use crate::http::discovery::ServiceError;
 use crate::http::listener::{Ingress, open, through_vrf};
 use crate::wake::Reason;
+use switch_agent_core::name::PortName;
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::ListenerSpec;
 
@@ -151,9 +153,11 @@ async fn a_listener_that_cannot_open_is_observed() {
     let proxy = Proxy::new();
     let mut service = super::support::service("Ethernet0", 1);
     service.listener.ifindex = 9999;
-    assert!(proxy.discovery.set(service).await.is_err());
+    let good = super::support::service("Ethernet4", 2);
+    let results = proxy.discovery.set_all(vec![service, good]).await;
+    assert!(matches!(&results[..], [Err(ServiceError::Listener { .. }), Ok(())]), "{results:?}");
     let (services, errors) = proxy.discovery.observed();
-    assert!(services.is_empty());
+    assert_eq!(services.keys().map(PortName::as_str).collect::<Vec<_>>(), ["Ethernet4"]);
     let error = errors.values().next().unwrap();
     assert!(error.contains("interface index"), "{error}");
 }
