@@ -3,13 +3,14 @@
 //! An event only wakes it; a pass re-reads everything it needs and ends in one status value. Passes are at
 //! least [`PASS_SPACING`] apart, so that a burst of keyspace events is one pass. A flushed database emits no
 //! events at all, so the databases are looked at each [`PERIODIC`]: by a pass while anything is to be done, by a
-//! glance while nothing is, and by a pass again after [`RESYNC`] for what neither events nor a glance tell.
+//! glance while nothing is ([`rest`]).
 
 mod decisions;
 mod inspect;
 mod pacing;
 mod publish;
 mod redistribution;
+mod rest;
 mod waits;
 
 use std::collections::BTreeSet;
@@ -48,11 +49,11 @@ pub use inspect::{InspectError, Inspections, Inspector, inspection};
 pub use pacing::Pacing;
 pub use publish::plan_json;
 use redistribution::Redistribution;
+use rest::Rest;
 use waits::Waits;
 
 const PASS_SPACING: Duration = Duration::from_millis(50);
 const PERIODIC: Duration = Duration::from_secs(30);
-const RESYNC: Duration = Duration::from_secs(300);
 /// While a source cannot be read there is nothing to wake the loop when it can be.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 /// After a bring-up hundreds of objects become free one after the other; one pass looks at many of them.
@@ -93,13 +94,6 @@ struct State {
     /// There was a pass that found everything as wanted.
     converged_once: bool,
     rest: Option<Rest>,
-}
-
-/// Nothing was to be done: glances that are equal to this one do for passes, until then.
-#[derive(Debug)]
-struct Rest {
-    glance: Glance,
-    until: Instant,
 }
 
 /// How a pass ended.
@@ -154,9 +148,8 @@ impl Reconciler {
             ];
             let free = free.into_iter().flatten().min();
             let free = free.map(|free| free.max(now + FREE_SPACING));
-            let rests = free.is_none() && !passed.acted && !passed.degraded && !passed.waiting;
-            let glance = passed.glance.filter(|_| rests);
-            state.rest = glance.map(|glance| Rest { glance, until: now + RESYNC });
+            let idle = free.is_none() && !passed.acted && !passed.degraded && !passed.waiting;
+            state.rest = passed.glance.filter(|_| idle).map(|glance| Rest::new(glance, now));
             wait_until = free.unwrap_or(now + pause).min(now + pause);
             if passed.acted {
                 self.waker.wake(Reason::Acted);
@@ -168,21 +161,6 @@ impl Reconciler {
                 () = sleep(PASS_SPACING) => {}
             }
         }
-    }
-
-    /// Whether a pass would find what the last one found, which was nothing to do. What machines did meanwhile is
-    /// published all the same.
-    async fn rests(&mut self, state: &State) -> bool {
-        let now = Instant::now();
-        let Some(rest) = state.rest.as_ref().filter(|rest| now < rest.until) else { return false };
-        if self.observer.glance().await != Some(rest.glance) || !self.status_rows.intact().await {
-            return false;
-        }
-        debug!("nothing changed");
-        self.metrics.reconcile.config_unchanged();
-        let snapshot = self.snapshot.borrow().clone();
-        self.publish_rows(state, &snapshot.status).await;
-        true
     }
 
     /// One pass. Without a reason it is a periodic one.
@@ -342,15 +320,6 @@ impl Reconciler {
         let snapshot =
             Snapshot { status, plan_json, pass: Some(pass), version: env!("CARGO_PKG_VERSION").to_owned() };
         self.snapshot.send_replace(Arc::new(snapshot));
-    }
-
-    async fn publish_rows(&mut self, state: &State, status: &Status) {
-        let mode = self.metrics.advertise.mode();
-        let rows =
-            publish::status_rows(status, &state.since, &self.hub, state.generation, mode.as_str(), unix_s());
-        if let Err(failure) = self.status_rows.publish(rows).await {
-            debug!(reason = chain(&failure), "status not written to STATE_DB");
-        }
     }
 
     async fn publish_readiness(&mut self, config: &ConfigDb, readiness: Readiness) {

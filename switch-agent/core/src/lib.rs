@@ -6,7 +6,6 @@
 //! crate gains a dependency that could break that promise.
 
 pub mod action;
-pub mod control_plane;
 pub mod desired;
 pub mod dhcp6;
 pub mod discovery;

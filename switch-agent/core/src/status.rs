@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
-use crate::control_plane::ControlPlane;
 use crate::desired::Rejected;
+use crate::desired::control_plane::ControlPlane;
 use crate::frr::Choice;
 use crate::name::{PartitionId, PortName, VrfName};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use serde_json::{Value, json};
-use switch_agent_core::control_plane::control_plane;
 use switch_agent_core::desired::Desired;
+use switch_agent_core::desired::control_plane::control_plane;
 use switch_agent_core::dhcp6::{MessageType, Refusal};
 use switch_agent_core::row::{ConfigDb, fields};
 use switch_agent_core::status::{Phase, Verdict};

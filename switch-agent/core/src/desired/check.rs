@@ -5,9 +5,9 @@ use std::net::Ipv6Addr;
 use ipnet::Ipv6Net;
 use serde::Serialize;
 
+use super::control_plane::{ControlPlane, control_plane};
 use super::fields::{quoted, row_name};
 use super::{Desired, Global, Partition, Rejected, membership};
-use crate::control_plane::{ControlPlane, control_plane};
 use crate::name::{PartitionId, PortName, VrfName, router_interface_address};
 use crate::row::ConfigDb;
 

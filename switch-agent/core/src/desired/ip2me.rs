@@ -11,9 +11,9 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
+use super::control_plane::control_plane;
 use super::fields::row_name;
 use super::{Desired, Rejected};
-use crate::control_plane::control_plane;
 use crate::name::router_interface_address;
 use crate::row::ConfigDb;
 

@@ -4,6 +4,7 @@
 //! row, field, value and rule, and every other object is unaffected.
 
 mod check;
+pub mod control_plane;
 mod dhcp6;
 mod fields;
 mod global;

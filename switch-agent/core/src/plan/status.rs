@@ -8,7 +8,7 @@ use super::isolate::Isolation;
 use super::leak::LeakPlan;
 use super::view::View;
 use super::wanted::WantedSet;
-use crate::control_plane::control_plane;
+use crate::desired::control_plane::control_plane;
 use crate::desired::{Desired, Partition};
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};

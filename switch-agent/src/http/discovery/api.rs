@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::body::{Progress, RequestBody, UpBody, at_hand, passing};
+use super::incomer::Incomer;
 use super::reply::{ReplyBody, down};
-use super::routes::Incomer;
 use super::stamps::{Place, STAMPS};
 use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::tokens::{Authorized, Unauthorized, unix_now};

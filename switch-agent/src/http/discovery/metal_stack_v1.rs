@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use ::http::{HeaderMap, Method, Request, Response, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use rustls::ServerConfig;
 use switch_agent_core::desired::Dialect;
@@ -36,8 +36,7 @@ use self::authority::Authority;
 use self::credentials::Credentials;
 use self::reading::Room;
 use super::answer::Refusal;
-use super::reply::ReplyBody;
-use super::routes::Incomer;
+use super::incomer::{Incomer, Outcome};
 use crate::backend::keys::KeyError;
 use crate::backend::state_dir::{StateDir, StateDirError};
 use crate::http::upstream::Upstream;
@@ -115,8 +114,6 @@ impl MetalStackV1 {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(port);
     }
 }
-
-type Outcome = Result<Response<ReplyBody>, Refusal>;
 
 /// Which part of the dialect serves a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

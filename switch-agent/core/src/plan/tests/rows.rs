@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::rig::Rig;
-use crate::control_plane::control_plane;
 use crate::desired::Desired;
+use crate::desired::control_plane::control_plane;
 use crate::row::{ConfigDb, Fields, fields};
 
 /// `sonic-package/yang/check` judges this file by SONiC's models.

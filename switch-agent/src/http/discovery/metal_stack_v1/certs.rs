@@ -7,7 +7,8 @@ use switch_agent_core::machines::ProxyStep;
 
 use super::{Outcome, binding, unusable};
 use crate::http::discovery::answer::{Refusal, json, token_bearing};
-use crate::http::discovery::routes::{Incomer, machine_config};
+use crate::http::discovery::incomer::Incomer;
+use crate::http::discovery::routes::machine_config;
 
 pub(super) async fn serve(incomer: &Incomer<'_>, headers: &HeaderMap) -> Outcome {
     if headers.keys().any(|name| tells_of_forwarding(name.as_str())) {

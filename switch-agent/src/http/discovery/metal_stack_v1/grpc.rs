@@ -26,8 +26,8 @@ use super::{Outcome, binding, only};
 use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
 use crate::http::discovery::body::{BodyFailure, RequestBody, UpBody, at_hand};
+use crate::http::discovery::incomer::Incomer;
 use crate::http::discovery::reply::ReplyBody;
-use crate::http::discovery::routes::Incomer;
 use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::upstream::{Upstream, UpstreamError};
 

@@ -21,7 +21,7 @@ use super::{Outcome, binding, only, unusable};
 use crate::http::discovery::answer::Refusal;
 use crate::http::discovery::api;
 use crate::http::discovery::body::at_hand;
-use crate::http::discovery::routes::Incomer;
+use crate::http::discovery::incomer::Incomer;
 use crate::http::request_id::{self, REQUEST_ID};
 use crate::http::upstream::UpstreamError;
 

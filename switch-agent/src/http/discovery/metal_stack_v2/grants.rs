@@ -16,7 +16,8 @@ use switch_agent_core::name::MacAddr;
 use tokio::time::Instant;
 
 use super::super::answer::Refusal;
-use super::super::routes::{Incomer, mint_in_flight};
+use super::super::incomer::Incomer;
+use super::super::minting::mint_in_flight;
 use super::client::{CallError, Created, call, create_token};
 use super::outbox::Message;
 use crate::http::tokens::{Authorized, Made, Minted, Remote, Unauthorized, binding};

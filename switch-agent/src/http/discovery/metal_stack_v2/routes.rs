@@ -14,16 +14,16 @@ use tokio::time::Instant;
 
 use super::super::answer::{Refusal, json, token_bearing};
 use super::super::api::{self, Pass, exchange};
+use super::super::incomer::{Incomer, Outcome};
+use super::super::minting::{asked_machine_id, token_reply};
 use super::super::reply::{ReplyBody, full};
-use super::super::routes::{Incomer, asked_machine_id, machine_config, token_reply};
+use super::super::routes::machine_config;
 use super::grants::{Obtained, lasting, obtain};
 use super::{refresh, told};
 use crate::http::tokens::binding;
 use crate::http::upstream::Upstream;
 
 const CONFIG: &str = "/config/";
-
-type Outcome = Result<Response<ReplyBody>, Refusal>;
 
 /// Whether a request is one of this dialect, on a switch whose control API speaks it.
 pub fn takes(incomer: &Incomer<'_>, target: &Target) -> bool {

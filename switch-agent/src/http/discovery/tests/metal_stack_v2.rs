@@ -17,7 +17,7 @@ use super::metal_apiserver::{AGENT_TOKEN, MetalApiserver, envelope};
 use super::secrets::expect_none_logged;
 use super::support::{MAC, Proxy, Reply, ask, bearer, fast, unplugged};
 use crate::http::discovery::answer::TokenBearing;
-use crate::http::discovery::routes::token_reply;
+use crate::http::discovery::minting::token_reply;
 use crate::http::tokens::{Minted, Secret, binding};
 
 const A: &str = "3f2b1c4e-0000-4000-8000-00000000000a";

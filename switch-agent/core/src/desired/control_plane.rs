@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use ipnet::Ipv6Net;
 use serde::Serialize;
 
-use crate::desired::{Desired, quoted};
+use super::Desired;
+use super::fields::quoted;
 use crate::row::{ConfigDb, Fields, Table, fields, leaf_list};
 
 /// Table of the proposed rows. Not one of the agent's own names: what it calls its own it also deletes.
