@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let link = links.get(port.as_str()).ok_or_else(|| format!("there is no {port}"))?;
         let mut config = partition.ra.clone();
         config.adv_prefix_list = vec![AdvPrefix { prefix: wanted.prefix, variables: partition.adv_prefix }];
-        handle.set(AdvertiserSpec {
+        handle.set([AdvertiserSpec {
             port: port.clone(),
             ifindex: link.ifindex,
             mac: link.mac.ok_or_else(|| format!("{port} has no MAC"))?,
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             forwarding: link.forwarding != Some(false),
             config,
             dhcp6: None,
-        });
+        }]);
     }
     advertiser.await?;
     Ok(())

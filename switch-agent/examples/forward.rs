@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             tcp_port: global.proxy_port,
             settings: partition.clone(),
         };
-        discovery.set(PortService { listener, context }).await?;
+        discovery.set(PortService { listener, context: context.into() }).await?;
     }
     println!("ready");
     stop.cancelled().await;

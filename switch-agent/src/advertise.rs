@@ -47,15 +47,12 @@ pub struct AdvertiseHandle {
 }
 
 impl AdvertiseHandle {
-    /// Advertises on a port, or changes how. The same spec again changes nothing. A port is taken to have
-    /// carrier until [`AdvertiseHandle::link`] has told otherwise.
-    pub fn set(&self, spec: AdvertiserSpec) {
-        self.set_all([spec]);
-    }
-
-    /// As [`AdvertiseHandle::set`] for each; they leave together, in as few system calls as there can be.
-    pub fn set_all(&self, specs: impl IntoIterator<Item = AdvertiserSpec>) {
-        let commands = specs.into_iter().map(|spec| (spec.port.clone(), Command::Set(Box::new(spec))));
+    /// Advertises on the ports of these, or changes how; they leave together, in as few system calls as there can
+    /// be. The same spec again changes nothing. A port is taken to have carrier until [`AdvertiseHandle::link`] has
+    /// told otherwise.
+    pub fn set(&self, specs: impl IntoIterator<Item = impl Into<Arc<AdvertiserSpec>>>) {
+        let specs = specs.into_iter().map(Into::<Arc<AdvertiserSpec>>::into);
+        let commands = specs.map(|spec| (spec.port.clone(), Command::Set(spec)));
         self.inbox.commands(commands);
     }
 

@@ -1,6 +1,7 @@
 //! Maps each action to one backend call and its typed outcome. The order is the plan's, not this file's.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use switch_agent_core::action::Action;
 use switch_agent_core::name::PortName;
@@ -51,7 +52,7 @@ impl Executor {
             // What comes in a row is done as one: SONiC sees a batch of rows as one change.
             let rows: Vec<RowChange> = rest.iter().map_while(row_change).collect();
             let services: Vec<PortService> = rest.iter().map_while(service).cloned().collect();
-            let advertisers: Vec<&AdvertiserSpec> = rest.iter().map_while(advertiser).collect();
+            let advertisers: Vec<&Arc<AdvertiserSpec>> = rest.iter().map_while(advertiser).collect();
             let results = if !rows.is_empty() {
                 let result = match ledger_ok {
                     true => self.config.write(&rows).await.map_err(|failure| chain(&failure)),
@@ -61,8 +62,8 @@ impl Executor {
             } else if !services.is_empty() {
                 self.serve(services, &mut not_listening).await
             } else if !advertisers.is_empty() {
-                let (wanted, results) = unless_deaf(&advertisers, &not_listening);
-                self.advertise.set_all(wanted);
+                let (wanted, results) = where_listening(&advertisers, &not_listening);
+                self.advertise.set(wanted);
                 results
             } else {
                 vec![self.single(action).await]
@@ -153,13 +154,13 @@ impl Executor {
 
 /// The advertisers that may run, which those of ports whose listener did not open may not, and what becomes of
 /// each of all.
-fn unless_deaf(
-    specs: &[&AdvertiserSpec],
+fn where_listening(
+    specs: &[&Arc<AdvertiserSpec>],
     not_listening: &BTreeSet<PortName>,
-) -> (Vec<AdvertiserSpec>, Vec<Result<(), String>>) {
+) -> (Vec<Arc<AdvertiserSpec>>, Vec<Result<(), String>>) {
     let listens = |spec: &AdvertiserSpec| !not_listening.contains(&spec.port);
-    let wanted = specs.iter().filter(|spec| listens(spec)).map(|spec| (*spec).clone());
-    let result = |spec: &&AdvertiserSpec| match listens(spec) {
+    let wanted = specs.iter().filter(|spec| listens(spec)).map(|spec| Arc::clone(spec));
+    let result = |spec: &&Arc<AdvertiserSpec>| match listens(spec) {
         true => Ok(()),
         false => Err("its listener did not open".to_owned()),
     };
@@ -170,7 +171,7 @@ fn service(action: &Action) -> Option<&PortService> {
     if let Action::SetService(service) = action { Some(service) } else { None }
 }
 
-fn advertiser(action: &Action) -> Option<&AdvertiserSpec> {
+fn advertiser(action: &Action) -> Option<&Arc<AdvertiserSpec>> {
     if let Action::SetAdvertiser(spec) = action { Some(spec) } else { None }
 }
 
@@ -222,9 +223,9 @@ mod tests {
             config: RaConfig::default(),
             dhcp6: None,
         };
-        let (deaf, listens) = (spec("Ethernet0"), spec("Ethernet4"));
+        let (deaf, listens) = (Arc::new(spec("Ethernet0")), Arc::new(spec("Ethernet4")));
         let not_listening = BTreeSet::from([deaf.port.clone()]);
-        let (wanted, results) = unless_deaf(&[&deaf, &listens], &not_listening);
+        let (wanted, results) = where_listening(&[&deaf, &listens], &not_listening);
         assert_eq!(wanted, [listens]);
         assert_eq!(results, [Err("its listener did not open".to_owned()), Ok(())]);
     }

@@ -2,6 +2,7 @@
 //! rows appear before the services on them start.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -71,7 +72,7 @@ pub enum Action {
     SetService(Box<PortService>),
     /// Starts or reconfigures the port's advertiser. Precondition: binding, address, link-local observed;
     /// where the proxy role is on, its listener is open.
-    SetAdvertiser(Box<AdvertiserSpec>),
+    SetAdvertiser(Arc<AdvertiserSpec>),
     /// Deletes a row of the leak that is as wanted but not in FRR, so that it can be written anew: the daemon
     /// that reads it believes it done. Precondition: FRR was read some time after the row was written.
     RenewLeakRow { row: OwnedLeakRow, wanted: Fields },

@@ -8,7 +8,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use arrayvec::ArrayString;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -20,6 +22,11 @@ pub struct InvalidName {
     pub value: String,
     pub wanted: &'static str,
 }
+
+/// Longest name of an interface, VRFs among them, that the kernel and SONiC take, in bytes (`IFNAMSIZ` - 1).
+pub const INTERFACE_NAME_LEN_MAX: usize = 15;
+/// Held in place: a switch has hundreds of them, each in a dozen tables.
+type InterfaceName = ArrayString<INTERFACE_NAME_LEN_MAX>;
 
 fn invalid(value: &str, wanted: &'static str) -> InvalidName {
     InvalidName { value: value.to_owned(), wanted }
@@ -50,7 +57,7 @@ macro_rules! string_name {
         }
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
         impl Serialize for $name {
@@ -66,7 +73,7 @@ macro_rules! string_name {
 /// `Ethernet12`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PortName(String);
+pub struct PortName(InterfaceName);
 string_name!(PortName);
 
 /// The kinds of interface a [`PortName`] can name; each has its own CONFIG_DB table.
@@ -138,9 +145,9 @@ impl FromStr for PortName {
         let ok = !digits.is_empty()
             && digits.bytes().all(|b| b.is_ascii_digit())
             && canonical
-            && value.len() <= 15
             && digits.parse::<u32>().is_ok();
-        if ok { Ok(PortName(value.to_owned())) } else { Err(invalid(value, WANTED)) }
+        let name = ok.then(|| InterfaceName::from(value).ok()).flatten();
+        name.map(PortName).ok_or_else(|| invalid(value, WANTED))
     }
 }
 
@@ -165,11 +172,9 @@ impl PartialOrd for PortName {
 /// A VRF name as SONiC accepts it: `Vrf[A-Za-z0-9_-]+`, at most 15 bytes (`sonic-vrf.yang`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct VrfName(String);
+pub struct VrfName(InterfaceName);
 string_name!(VrfName);
 
-/// Longest VRF name the kernel and SONiC take, in bytes (`IFNAMSIZ` - 1).
-pub const VRF_NAME_LEN_MAX: usize = 15;
 /// Names that start so are the agent's own (see [`crate::ownership`]).
 pub const BOOT_VRF_PREFIX: &str = "VrfBoot";
 
@@ -178,10 +183,10 @@ impl FromStr for VrfName {
     fn from_str(value: &str) -> Result<Self, InvalidName> {
         const WANTED: &str = "a VRF name (Vrf[A-Za-z0-9_-]+, at most 15 bytes)";
         let rest = value.strip_prefix("Vrf").unwrap_or("");
-        let ok = !rest.is_empty()
-            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-            && value.len() <= VRF_NAME_LEN_MAX;
-        if ok { Ok(VrfName(value.to_owned())) } else { Err(invalid(value, WANTED)) }
+        let ok =
+            !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let name = ok.then(|| InterfaceName::from(value).ok()).flatten();
+        name.map(VrfName).ok_or_else(|| invalid(value, WANTED))
     }
 }
 
@@ -196,15 +201,20 @@ impl VrfName {
         }
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = Sha256::digest(partition.as_str().as_bytes());
-        let hash: String = digest[..7].iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect();
-        VrfName(format!("{BOOT_VRF_PREFIX}-{hash}"))
+        let hash = digest[..7].iter().map(|b| char::from(ALPHABET[usize::from(b & 31)]));
+        let mut name = InterfaceName::new();
+        // As long as a name can be, to the letter.
+        for letter in BOOT_VRF_PREFIX.chars().chain(['-']).chain(hash) {
+            name.push(letter);
+        }
+        VrfName(name)
     }
 }
 
 /// Key of `BOOT_NETWORK_PARTITION`: `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 64 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PartitionId(String);
+pub struct PartitionId(Arc<str>);
 string_name!(PartitionId);
 
 impl FromStr for PartitionId {
@@ -215,7 +225,7 @@ impl FromStr for PartitionId {
         let ok = first_ok
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && value.len() <= 64;
-        if ok { Ok(PartitionId(value.to_owned())) } else { Err(invalid(value, WANTED)) }
+        if ok { Ok(PartitionId(value.into())) } else { Err(invalid(value, WANTED)) }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use serde::Serialize;
@@ -179,9 +180,8 @@ pub struct Runtime {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "nearly every advertiser is running")]
 pub enum AdvertiserState {
-    Running(AdvertiserSpec),
+    Running(Arc<AdvertiserSpec>),
     /// Final advertisements are on their way; the port may be released when this entry is gone.
     Ceasing,
 }

@@ -52,7 +52,14 @@ impl PortContext {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PortService {
     pub listener: ListenerSpec,
-    pub context: PortContext,
+    pub context: Arc<PortContext>,
+}
+
+impl PortService {
+    /// The context, this service's own from now on.
+    pub fn context_mut(&mut self) -> &mut PortContext {
+        Arc::make_mut(&mut self.context)
+    }
 }
 
 /// The upstream client as it runs.

@@ -174,7 +174,7 @@ impl<W: Wire> Driver<W> {
         }
         for (port, command) in pending.commands {
             match command {
-                Command::Set(spec) => self.set(now, *spec),
+                Command::Set(spec) => self.set(now, spec),
                 Command::Cease(cease) => {
                     let Some(slot) = self.by_port.get(&port).copied() else { continue };
                     if let Some(entry) = self.entries.get_mut(slot).and_then(Option::as_mut) {
@@ -223,7 +223,8 @@ impl<W: Wire> Driver<W> {
         self.schedule.set(slot, entry.advertiser.next_deadline());
     }
 
-    fn set(&mut self, now: Duration, spec: AdvertiserSpec) {
+    fn set(&mut self, now: Duration, spec: impl Into<Arc<AdvertiserSpec>>) {
+        let spec: Arc<AdvertiserSpec> = spec.into();
         let (port, ifindex) = (spec.port.clone(), spec.ifindex);
         let dhcp6 = spec.dhcp6.clone();
         let spec = self.told(spec);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -15,7 +15,7 @@ use switch_agent_core::ra::{AdvertiserSpec, Cease, LinkEvent};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
-    Set(Box<AdvertiserSpec>),
+    Set(Arc<AdvertiserSpec>),
     Cease(Cease),
 }
 

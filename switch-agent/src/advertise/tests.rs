@@ -103,7 +103,7 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         for number in 0..ports {
-            rig.handle.set(spec(number));
+            rig.handle.set([spec(number)]);
         }
         for number in 0..ports {
             rig.advertisement(number).await;

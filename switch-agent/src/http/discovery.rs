@@ -1,7 +1,7 @@
 //! The discovery proxy: what machines in the boot VRFs talk to.
 //!
-//! [`Discovery`] is the handle of the reconciler: it opens, updates and closes the service of one port at
-//! a time, and holds the client of the control API. Requests are served by one task per connection; every
+//! [`Discovery`] is the handle of the reconciler: it opens, updates and closes the services of ports,
+//! and holds the client of the control API. Requests are served by one task per connection; every
 //! one of them ends with its port.
 
 pub mod answer;
@@ -270,13 +270,13 @@ impl Discovery {
         Ok(())
     }
 
-    fn update(&self, context: PortContext) {
+    fn update(&self, context: Arc<PortContext>) {
         let ports = self.ports();
         let Some(open) = ports.open.get(&context.port) else {
             return;
         };
         let moved = open.state.context().partition != context.partition;
-        *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+        *open.state.context.write().unwrap_or_else(PoisonError::into_inner) = context;
         if moved {
             self.shared.release(&open.state.listener.port);
             self.shared.metal_stack_v1.revoke(&open.state.listener.port);
@@ -355,8 +355,8 @@ impl Discovery {
     pub fn observed(&self) -> (BTreeMap<PortName, PortService>, BTreeMap<PortName, String>) {
         let ports = self.ports();
         let services = ports.open.iter().map(|(port, open)| {
-            let context = (*open.state.context()).clone();
-            (port.clone(), PortService { listener: open.state.listener.clone(), context })
+            let (listener, context) = (open.state.listener.clone(), open.state.context());
+            (port.clone(), PortService { listener, context })
         });
         (services.collect(), ports.errors.clone())
     }

@@ -15,6 +15,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -154,7 +155,6 @@ pub struct Room {
     port: Arc<Semaphore>,
     all: Arc<Semaphore>,
     rate: Bucket,
-    origin: Instant,
 }
 
 impl Room {
@@ -165,43 +165,58 @@ impl Room {
             port: Arc::new(Semaphore::new(limits.port_connections)),
             all,
             rate: Bucket::new(limits.connection_burst, interval),
-            origin: Instant::now(),
         }
     }
 }
 
 /// Accepts until cancelled. Where there is no room the loop pauses and the kernel's backlog fills; nothing
 /// is aborted.
-pub async fn accept_loop(
+pub fn accept_loop(
     listener: TcpListener,
     mut room: Room,
     cancel: CancellationToken,
     mut accepted: impl FnMut(Accepted),
-) {
-    let accept = async {
-        loop {
-            let Ok(port_permit) = room.port.clone().acquire_owned().await else {
-                return;
-            };
-            while let Err(wait) = room.rate.take(room.origin.elapsed()) {
-                tokio::time::sleep(wait).await;
-            }
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            // A listener that waits for a machine holds no share of the common limit.
-            let Ok(permit) = room.all.clone().acquire_owned().await else {
-                return;
-            };
-            let SocketAddr::V6(peer) = peer else { continue };
-            SockRef::from(&stream).set_keepalive(true).ok();
-            accepted(Accepted { stream, peer, permits: [port_permit, permit] });
+) -> impl Future<Output = ()> {
+    // One of these waits on each port of the switch, so it holds everything once: an `async fn` would keep its
+    // arguments, and what it awaits, a second time.
+    let origin = Instant::now();
+    async move {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {}
+            () = accept(&listener, &mut room, origin, &mut accepted) => {}
         }
-    };
-    cancel.run_until_cancelled(accept).await;
+    }
+}
+
+/// Ends with the semaphores, which nobody closes.
+async fn accept(
+    listener: &TcpListener,
+    room: &mut Room,
+    origin: Instant,
+    accepted: &mut impl FnMut(Accepted),
+) {
+    loop {
+        let Ok(port_permit) = room.port.clone().acquire_owned().await else {
+            return;
+        };
+        while let Err(wait) = room.rate.take(origin.elapsed()) {
+            tokio::time::sleep(wait).await;
+        }
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        // A listener that waits for a machine holds no share of the common limit.
+        let Ok(permit) = room.all.clone().acquire_owned().await else {
+            return;
+        };
+        let SocketAddr::V6(peer) = peer else { continue };
+        SockRef::from(&stream).set_keepalive(true).ok();
+        accepted(Accepted { stream, peer, permits: [port_permit, permit] });
+    }
 }

@@ -1,6 +1,7 @@
 //! Listeners and advertisers: what runs on a port follows from what was observed of it, never from hope.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::binding::Progress;
 use super::view::View;
@@ -184,7 +185,7 @@ fn service(view: &View<'_>, port: &PortName, wanted: &Wanted<'_>, link: &Link) -
         tcp_port: global.proxy_port,
         settings: wanted.partition.clone(),
     };
-    Some(PortService { listener, context })
+    Some(PortService { listener, context: Arc::new(context) })
 }
 
 /// The advertiser; returns whether it runs as wanted (or is not wanted).
@@ -223,7 +224,7 @@ fn advertiser(
     if !proxy_ready && !opening && !view.runtime.services.contains_key(port) {
         step.waiting.get_or_insert_with(|| format!("listener {port}"));
     } else if view.free(&format!("advertiser {port}")) {
-        step.actions.push(Action::SetAdvertiser(Box::new(spec)));
+        step.actions.push(Action::SetAdvertiser(Arc::new(spec)));
     }
     false
 }

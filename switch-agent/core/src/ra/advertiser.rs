@@ -13,6 +13,7 @@
 //! is `None`, and reports what could not be sent by [`Advertiser::transmit_failed`]. Nothing is sent while
 //! the link is down, and nothing before the deadline that was reported last.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::{Answers, Heard, Pending, Queued, Target, Trigger};
@@ -57,7 +58,7 @@ enum Phase {
 enum InFlight {
     Multicast(Multicast),
     Farewell {
-        former: Box<AdvertiserSpec>,
+        former: Arc<AdvertiserSpec>,
         before: Multicast,
     },
     Answer(Pending),
@@ -71,7 +72,7 @@ enum InFlight {
 
 #[derive(Debug, Clone)]
 pub struct Advertiser {
-    spec: AdvertiserSpec,
+    spec: Arc<AdvertiserSpec>,
     phase: Phase,
     carrier: bool,
     rng: SplitMix64,
@@ -80,7 +81,7 @@ pub struct Advertiser {
     withdrawn: Withdrawn,
     messages: Messages,
     /// As whom the port advertised before its link-local address changed, until machines are told.
-    former: Option<Box<AdvertiserSpec>>,
+    former: Option<Arc<AdvertiserSpec>>,
     in_flight: Option<InFlight>,
     failures: u32,
 }
@@ -88,7 +89,8 @@ pub struct Advertiser {
 impl Advertiser {
     /// Starts to advertise: at once where the link is up, so that machines that know the router from before
     /// a restart of the process see no gap. `seed` decides the random intervals.
-    pub fn new(spec: AdvertiserSpec, carrier: bool, seed: u64, now: Duration) -> Self {
+    pub fn new(spec: impl Into<Arc<AdvertiserSpec>>, carrier: bool, seed: u64, now: Duration) -> Self {
+        let spec = spec.into();
         let withdrawn = Withdrawn::default();
         Advertiser {
             phase: Phase::Advertising,
@@ -105,7 +107,7 @@ impl Advertiser {
         }
     }
 
-    pub fn spec(&self) -> &AdvertiserSpec {
+    pub fn spec(&self) -> &Arc<AdvertiserSpec> {
         &self.spec
     }
 
@@ -198,7 +200,8 @@ impl Advertiser {
     /// Replaces the variables. Where what is said, by whom and how often stays the same, nothing is sent and
     /// every timer goes on; else it is announced at once. Whoever waits for an answer still gets one. A port
     /// that was ceasing advertises again.
-    pub fn reconfigure(&mut self, now: Duration, spec: AdvertiserSpec) {
+    pub fn reconfigure(&mut self, now: Duration, spec: impl Into<Arc<AdvertiserSpec>>) {
+        let spec = spec.into();
         let revived = self.phase != Phase::Advertising;
         if spec == self.spec && !revived {
             return;
@@ -209,7 +212,7 @@ impl Advertiser {
         let former = std::mem::replace(&mut self.spec, spec);
         if former.link_local != self.spec.link_local && !revived && self.multicast.last().is_some() {
             // Nobody was told of an address that came and went before this.
-            self.former.get_or_insert_with(|| Box::new(former));
+            self.former.get_or_insert(former);
         }
         self.former.take_if(|former| former.link_local == self.spec.link_local);
         let before = std::mem::replace(&mut self.messages, content::regular(&self.spec, &self.withdrawn));
@@ -224,7 +227,7 @@ impl Advertiser {
 
     /// What of the variables is not in the messages, but in their frames and times.
     fn addressed(&self) -> (MacAddr, std::net::Ipv6Addr, Duration, Duration) {
-        let AdvertiserSpec { mac, link_local, config, .. } = &self.spec;
+        let AdvertiserSpec { mac, link_local, config, .. } = &*self.spec;
         (*mac, *link_local, config.min_rtr_adv_interval, config.max_rtr_adv_interval)
     }
 
@@ -307,7 +310,7 @@ impl Advertiser {
 
     /// One last advertisement from the former address, and the new one's as soon as the spacing allows
     /// (RFC 4861 section 6.2.8).
-    fn transmit_farewell(&mut self, now: Duration, former: Box<AdvertiserSpec>) -> Transmit {
+    fn transmit_farewell(&mut self, now: Duration, former: Arc<AdvertiserSpec>) -> Transmit {
         let before = self.multicast.clone();
         self.multicast.sent(now, &self.spec.config, &mut self.rng);
         self.multicast.changed(now, self.spec.config.profile);

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::name::{MacAddr, VRF_NAME_LEN_MAX};
+use crate::name::{INTERFACE_NAME_LEN_MAX, MacAddr};
 use crate::observed;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +164,7 @@ fn observe_link(link: &SimLink) -> observed::Link {
 /// Whether `ip link add` takes the name: the kernel's rule, weaker than SONiC's.
 pub(super) fn is_link_name(name: &str) -> bool {
     !name.is_empty()
-        && name.len() <= VRF_NAME_LEN_MAX
+        && name.len() <= INTERFACE_NAME_LEN_MAX
         && name != "."
         && name != ".."
         && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())

@@ -1,6 +1,7 @@
 //! DHCPv6 beside the advertisements: the same socket, the same ports, and an advertisement for each machine
 //! that asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -30,21 +31,22 @@ pub(super) struct Answering {
 
 impl<W: Wire> Driver<W> {
     /// What the advertiser of a port may tell: M and O stay clear where DHCPv6 cannot be served.
-    pub(super) fn told(&self, mut spec: AdvertiserSpec) -> AdvertiserSpec {
+    pub(super) fn told(&self, mut spec: Arc<AdvertiserSpec>) -> Arc<AdvertiserSpec> {
         self.set_flags(&mut spec, false);
         spec
     }
 
     /// The spec as it was asked for, from what the advertiser has.
-    pub(super) fn configured(&self, mut spec: AdvertiserSpec) -> AdvertiserSpec {
+    pub(super) fn configured(&self, mut spec: Arc<AdvertiserSpec>) -> Arc<AdvertiserSpec> {
         self.set_flags(&mut spec, true);
         spec
     }
 
-    fn set_flags(&self, spec: &mut AdvertiserSpec, flags: bool) {
+    fn set_flags(&self, spec: &mut Arc<AdvertiserSpec>, flags: bool) {
         if spec.dhcp6.is_some() && !self.wire.carries_datagrams() {
-            spec.config.adv_managed_flag = flags;
-            spec.config.adv_other_config_flag = flags;
+            let config = &mut Arc::make_mut(spec).config;
+            config.adv_managed_flag = flags;
+            config.adv_other_config_flag = flags;
         }
     }
 

@@ -92,7 +92,7 @@ impl Bench {
     }
 
     fn set(&mut self, now: Duration, spec: AdvertiserSpec) {
-        self.inbox.command(spec.port.clone(), Command::Set(Box::new(spec)));
+        self.inbox.command(spec.port.clone(), Command::Set(spec.into()));
         self.at(now);
     }
 
@@ -202,7 +202,7 @@ fn a_link_event_is_answered_at_once_and_a_dead_link_is_left_alone() {
 fn a_port_is_ceasing_until_its_final_advertisements_are_out() {
     let mut bench = Bench::new();
     bench.set(ms(0), spec(4, 7));
-    assert_eq!(bench.observed(4), Some(AdvertiserState::Running(spec(4, 7))));
+    assert_eq!(bench.observed(4), Some(AdvertiserState::Running(spec(4, 7).into())));
     bench.at(ms(1600));
     bench.waker.take();
     bench.sent();
@@ -311,7 +311,7 @@ fn a_flooded_port_is_muted_and_others_are_answered() {
 fn hundreds_of_ports_leave_by_a_few_calls_each_port_once() {
     let mut bench = Bench::new();
     for number in 0..300 {
-        bench.inbox.command(port(number), Command::Set(Box::new(spec(number, number + 1))));
+        bench.inbox.command(port(number), Command::Set(spec(number, number + 1).into()));
     }
     bench.at(ms(0));
     let mut sent = bench.sent();

@@ -57,7 +57,7 @@ impl Discovery {
         let interval = Duration::from_secs(1) / limits.request_rate.max(1);
         let state = Arc::new(PortState {
             listener: service.listener,
-            context: RwLock::new(Arc::new(service.context)),
+            context: RwLock::new(service.context),
             shared: self.shared.clone(),
             minting: tokio::sync::Mutex::default(),
             requests: Mutex::new(Bucket::new(limits.request_burst, interval)),

@@ -223,7 +223,7 @@ impl Rig {
                 }
             }
             Action::SetAdvertiser(spec) => {
-                let running = AdvertiserState::Running((**spec).clone());
+                let running = AdvertiserState::Running(spec.clone());
                 self.runtime.advertisers.insert(spec.port.clone(), running);
             }
             Action::CloseService { port } => {

@@ -252,12 +252,12 @@ fn reconfigure_keeps_the_timers_of_unchanged_variables() {
     // What is none of the advertisements' business goes past them.
     let mut served = spec(RaProfile::Boot);
     let prefix = served.config.adv_prefix_list[0].prefix;
-    let options = std::sync::Arc::new(crate::dhcp6::Dhcp6Options::default());
+    let options = Arc::new(crate::dhcp6::Dhcp6Options::default());
     let router = prefix.addr();
     let server_mac = MACHINE;
     served.dhcp6 = Some(crate::dhcp6::Dhcp6Config { server_mac, prefix, router, proxy_port: None, options });
     advertiser.reconfigure(ms(20_000), served.clone());
-    assert_eq!((advertiser.spec(), advertiser.next_deadline()), (&served, deadline));
+    assert_eq!((advertiser.spec(), advertiser.next_deadline()), (&Arc::new(served), deadline));
 }
 
 #[test]

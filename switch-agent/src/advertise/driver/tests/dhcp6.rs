@@ -108,6 +108,6 @@ fn without_a_packet_socket_nothing_is_promised() {
     let frames = std::mem::take(&mut *bench.driver.wire.sent.borrow_mut());
     assert_eq!(frames[0].1[54 + 5] & 0xc0, 0, "M and O are clear");
     let observed = bench.snapshot.lock().unwrap()[&port(4)].clone();
-    assert_eq!(observed, AdvertiserState::Running(wanted), "there is nothing to change");
+    assert_eq!(observed, AdvertiserState::Running(wanted.into()), "there is nothing to change");
     assert!(bench.driver.wire.joined.borrow().is_empty());
 }

@@ -178,7 +178,7 @@ async fn path_rules_are_kept() {
     let port = proxy
         .open("Ethernet8", |service| {
             let rules = ["!GET /v1/secrets/**", "GET /v1/**"];
-            service.context.settings_mut().api_allow =
+            service.context_mut().settings_mut().api_allow =
                 rules.iter().map(|rule| rule.parse().unwrap()).collect();
         })
         .await;

@@ -16,7 +16,7 @@ async fn boot_document_follows_the_context() {
     let config = proxy.directory.write("config.json", r#"{"image": "debian"}"#);
     let port = proxy
         .open("Ethernet0", |service| {
-            service.context.settings_mut().machine_config_file = Some(config.clone())
+            service.context_mut().settings_mut().machine_config_file = Some(config.clone())
         })
         .await;
     let reply = ask(port, "GET /v1/boot", "", "").await;
@@ -34,7 +34,7 @@ async fn boot_document_follows_the_context() {
     assert_eq!(document["config"]["image"], "debian");
 
     let mut updated = proxy.discovery.observed().0.into_values().next().unwrap();
-    updated.context.alias = "new".to_owned();
+    updated.context_mut().alias = "new".to_owned();
     proxy.discovery.set(updated).await.unwrap();
     let document = ask(port, "GET /v1/boot", "", "").await.json();
     assert_eq!(document["port"]["alias"], "new");
@@ -57,7 +57,7 @@ async fn ipxe_scripts_of_the_own_partition_only() {
     let proxy = Proxy::new();
     let port = proxy
         .open("Ethernet0", |service| {
-            service.context.settings_mut().boot_kernel_url = Some("http://c/k".to_owned())
+            service.context_mut().settings_mut().boot_kernel_url = Some("http://c/k".to_owned())
         })
         .await;
     for path in ["GET /boot.ipxe", "GET /p1/boot.ipxe"] {
@@ -220,12 +220,12 @@ async fn the_control_api_is_refused_in_the_prefixes_of_open_ports() {
     proxy.open("Ethernet0", |_| {}).await;
     proxy.open("Ethernet4", |_| {}).await;
     assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
-    proxy.open("Ethernet8", |service| service.context.settings_mut().prefix = other).await;
+    proxy.open("Ethernet8", |service| service.context_mut().settings_mut().prefix = other).await;
     assert!(refused("2001:db8::5") && refused("2001:db8:7::5"));
     // The partition of the last port that had it gets another prefix.
     let (services, _) = proxy.discovery.observed();
     let mut moved = services.into_values().find(|service| service.context.settings.prefix == other).unwrap();
-    moved.context.settings_mut().prefix = "2001:db8::/56".parse().unwrap();
+    moved.context_mut().settings_mut().prefix = "2001:db8::/56".parse().unwrap();
     proxy.discovery.set(moved).await.unwrap();
     assert!(refused("2001:db8::5") && !refused("2001:db8:7::5"));
 }

@@ -276,7 +276,7 @@ async fn what_is_not_allowed_is_not_forwarded() {
     let port = proxy
         .open("Ethernet8", |service| {
             let rules = ["!POST /api.v1.BootService/SuperUserPassword", "POST|GET /**"];
-            service.context.settings_mut().api_allow = rules.map(|rule| rule.parse().unwrap()).to_vec();
+            service.context_mut().settings_mut().api_allow = rules.map(|rule| rule.parse().unwrap()).to_vec();
         })
         .await;
     let machine = Machine::boot(port).await;
@@ -416,7 +416,7 @@ async fn credentials_end_with_the_stay_of_their_machine() {
         ("partition", |proxy, port| {
             Box::pin(async move {
                 let mut service = super::support::service("Ethernet0", port);
-                service.context.partition = "p2".parse().unwrap();
+                service.context_mut().partition = "p2".parse().unwrap();
                 proxy.discovery.set(service).await.unwrap();
             })
         }),

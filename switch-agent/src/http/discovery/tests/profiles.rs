@@ -9,8 +9,8 @@ use super::support::{Proxy, ask, service};
 
 fn wanting(value: Option<&str>, template: Option<&str>) -> PortService {
     let mut service = service("Ethernet0", 0);
-    service.context.settings_mut().boot_kernel_url = Some("http://c/usual".to_owned());
-    service.context.settings_mut().boot_once = value.map(|value| {
+    service.context_mut().settings_mut().boot_kernel_url = Some("http://c/usual".to_owned());
+    service.context_mut().settings_mut().boot_once = value.map(|value| {
         let profile = Profile {
             name: "rescue".to_owned(),
             kernel_url: Some("http://c/rescue".to_owned()),

@@ -66,7 +66,7 @@ async fn an_api_that_is_away_is_left_alone_and_found_again() {
     let config = proxy.directory.write("config.json", "{}");
     let port = proxy
         .open("Ethernet0", |service| {
-            service.context.settings_mut().machine_config_file = Some(config.clone())
+            service.context_mut().settings_mut().machine_config_file = Some(config.clone())
         })
         .await;
     let bearer = bearer(&token(port).await);
@@ -181,8 +181,8 @@ async fn a_stream_survives_every_reload() {
     flows().await;
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 200, "the old client stays");
     let mut service = proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context.settings_mut().ntp_servers.clear();
-    service.context.alias = "new".to_owned();
+    service.context_mut().settings_mut().ntp_servers.clear();
+    service.context_mut().alias = "new".to_owned();
     proxy.discovery.set(service).await.unwrap();
     proxy.discovery.set_upstream(Some(api.spec("localhost", "/nonexistent"))).await;
     flows().await;

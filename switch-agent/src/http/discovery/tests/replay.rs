@@ -71,7 +71,7 @@ async fn replay(kind: MachineToken, meanwhile: Meanwhile) -> (u16, String, usize
             proxy.discovery.set(service).await.unwrap();
         }
         Meanwhile::OtherPartition => {
-            service.context.partition = "p2".parse().unwrap();
+            service.context_mut().partition = "p2".parse().unwrap();
             proxy.discovery.set(service).await.unwrap();
         }
         Meanwhile::PortClosed => {

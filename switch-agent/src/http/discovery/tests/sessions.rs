@@ -92,7 +92,7 @@ async fn a_link_event_without_a_loss_ends_nothing() {
 async fn another_partition_ends_everything_but_the_listener() {
     let busy = Busy::start().await;
     let mut service = busy.proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context.partition = "p2".parse().unwrap();
+    service.context_mut().partition = "p2".parse().unwrap();
     busy.proxy.discovery.set(service).await.unwrap();
     busy.expect_ended("token-other-partition").await;
 }
@@ -101,7 +101,7 @@ async fn another_partition_ends_everything_but_the_listener() {
 async fn a_changed_context_alone_ends_nothing() {
     let mut busy = Busy::start().await;
     let mut service = busy.proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context.alias = "new".to_owned();
+    service.context_mut().alias = "new".to_owned();
     busy.proxy.discovery.set(service).await.unwrap();
     let mut got = [0; 64];
     for _ in 0..5 {
@@ -170,7 +170,7 @@ async fn a_connection_that_is_not_what_it_seems_is_closed_and_counted() {
 
     // The peer's address is of another port's /64.
     let elsewhere = |service: &mut switch_agent_core::service::PortService| {
-        service.context.prefix = "2001:db8:0:9::/64".parse().unwrap();
+        service.context_mut().prefix = "2001:db8:0:9::/64".parse().unwrap();
     };
     let other = proxy.open("Ethernet4", elsewhere).await;
     assert_eq!(raw(other, HEALTHZ).await, "");

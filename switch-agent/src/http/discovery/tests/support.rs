@@ -192,7 +192,7 @@ pub(in crate::http::discovery) fn service(name: &str, tcp_port: u16) -> PortServ
         tcp_port,
         settings: partition(),
     };
-    PortService { listener, context }
+    PortService { listener, context: context.into() }
 }
 
 /// Ethernet0 without its cable.

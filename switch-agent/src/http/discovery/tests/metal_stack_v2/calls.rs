@@ -108,7 +108,7 @@ async fn a_partition_may_withhold_calls_but_never_let_tokens_out() {
         .proxy
         .open("Ethernet0", |service| {
             let rules = ["!POST /metalstack.infra.v2.BootService/SuperUserPassword", "POST /**"];
-            service.context.settings_mut().api_allow =
+            service.context_mut().settings_mut().api_allow =
                 rules.iter().map(|rule| rule.parse().unwrap()).collect();
         })
         .await;
