@@ -36,7 +36,7 @@ pub struct Memory {
 
 /// Traces of what emits no events, a flush. Where two of them are equal and no event came in between, a pass
 /// would find what the last one found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Glance {
     config_keys: u64,
     port_init_done: bool,
@@ -49,20 +49,27 @@ impl Observer {
         Some(Glance { config_keys: config_keys?, port_init_done: port_init_done? })
     }
 
-    /// One snapshot. A source that cannot be read is `Unknown`; the others are still read.
-    pub async fn observe(&self, memory: Memory) -> Observed {
+    /// One snapshot, and the traces that go with it. A source that cannot be read is `Unknown`; the others are
+    /// still read.
+    pub async fn observe(&self, memory: Memory) -> (Observed, Option<Glance>) {
         let (config, state, kernel) = (self.config.clone(), self.state.clone(), self.kernel.clone());
         let (config, state, kernel) = tokio::join!(
-            aside(async move { config.read().await }),
+            aside(async move { config.read_counted().await }),
             aside(async move { state.read_state().await }),
             aside(async move { kernel.snapshot().await }),
         );
-        let (config, state): (Source<ConfigDb>, Source<StateDb>) = (source(config), source(state));
+        // Counted before the rows were read: what happens from then on makes the next glance differ.
+        let config_keys = config.as_ref().ok().map(|(_, keys)| *keys);
+        let config: Source<ConfigDb> = source(config.map(|(rows, _)| rows));
+        let state: Source<StateDb> = source(state);
         let ports = interfaces(config.known(), &memory.ledger);
         let routed =
             |port: &PortName| state.known().is_some_and(|state| state.interface_table.contains_key(port));
         let appl = source(self.state.read_appl(&ports, routed).await);
-        Observed {
+        let glance = config_keys
+            .zip(appl.known())
+            .map(|(config_keys, appl)| Glance { config_keys, port_init_done: appl.port_init_done });
+        let observed = Observed {
             config,
             state,
             appl,
@@ -73,7 +80,8 @@ impl Observer {
             backing_off: memory.backing_off,
             cooling: memory.cooling,
             overdue: memory.overdue,
-        }
+        };
+        (observed, glance)
     }
 
     /// What the process itself runs.

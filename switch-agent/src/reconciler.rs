@@ -98,7 +98,7 @@ struct State {
 
 /// How a pass ended.
 struct Passed {
-    /// What could be seen of the databases before it.
+    /// Traces of what it was made of.
     glance: Option<Glance>,
     /// Something was done that the next pass should look at.
     acted: bool,
@@ -169,15 +169,13 @@ impl Reconciler {
         if reasons.is_empty() {
             reasons.insert(Reason::Periodic);
         }
-        // Before everything else is read: what happens from here on makes the next one differ.
-        let glance = self.observer.glance().await;
         let memory = Memory {
             ledger: state.ledger.clone(),
             backing_off: self.backing_off(state, started),
             cooling: self.cooling(state, started),
             overdue: state.waits.overdue(started),
         };
-        let mut observed = self.observer.observe(memory).await;
+        let (mut observed, glance) = self.observer.observe(memory).await;
         if let Source::Known(config) = &observed.config {
             state.redistribution.update(config, started);
             observed.cooling.extend(state.redistribution.cooling(started));
@@ -194,6 +192,10 @@ impl Reconciler {
         self.observer.leak.set_interest(interest(&state.desired));
         let Plan { actions, status } = plan(&state.desired, &observed);
         self.inspections.answer(&state.desired, &observed);
+        self.render(state, &observed, &status).await;
+        let featured = observed.config.known().is_some_and(|config| self.feature.is_wanted(config));
+        // Megabytes of small strings: what is made from here on, and stays, is not to lie between them.
+        drop(observed);
         let (outcomes, recorded) = self.executor.execute(&actions).await;
         if let Some(ledger) = recorded {
             state.ledger = ledger;
@@ -204,7 +206,6 @@ impl Reconciler {
         }
         state.waits.update(&status.waiting, now);
         self.observer.leak.set_settled(leaks_settled(&status));
-        self.render(state, &observed, &status).await;
         self.forget_released(&actions);
         let passed = Passed {
             glance,
@@ -214,8 +215,8 @@ impl Reconciler {
         };
         debug!(?reasons, actions = actions.len(), verdict = ?status.verdict, "pass");
         state.converged_once |= status.verdict == Verdict::Converged;
-        if let Source::Known(config) = &observed.config {
-            self.publish_readiness(config, publish::readiness(state.converged_once, &status)).await;
+        if featured {
+            self.publish_readiness(publish::readiness(state.converged_once, &status)).await;
         }
         self.publish(state, actions, status, reasons, started).await;
         passed
@@ -322,9 +323,9 @@ impl Reconciler {
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
-    async fn publish_readiness(&mut self, config: &ConfigDb, readiness: Readiness) {
+    async fn publish_readiness(&mut self, readiness: Readiness) {
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
-        if let Err(failure) = self.feature.publish(config, &readiness, &now).await {
+        if let Err(failure) = self.feature.publish(&readiness, &now).await {
             debug!(reason = chain(&failure), "readiness not written to STATE_DB");
         }
     }

@@ -59,7 +59,16 @@ impl ConfigStore {
         ConfigStore { database }
     }
 
-    /// The tables of [`CONFIG_TABLES`] as they are now.
+    /// The tables of [`CONFIG_TABLES`] as they are now; see [`ConfigStore::read_counted`].
+    ///
+    /// # Errors
+    /// CONFIG_DB cannot be read, or SONiC has not finished loading it.
+    pub async fn read(&self) -> Result<ConfigDb, ConfigDbError> {
+        Ok(self.read_counted().await?.0)
+    }
+
+    /// The tables of [`CONFIG_TABLES`] as they are now, and how many keys of any table there were before they
+    /// were read: what [`ConfigStore::glance`] will find as long as nothing changes.
     ///
     /// Rows are read one after another while others may write: the result can mix two states of the
     /// database. Whoever wrote woke the reconciler, which reads again.
@@ -67,37 +76,37 @@ impl ConfigStore {
     /// # Errors
     /// CONFIG_DB cannot be read, or SONiC has not finished loading it (checked before and after, so a
     /// `config reload` that starts meanwhile is no empty configuration).
-    pub async fn read(&self) -> Result<ConfigDb, ConfigDbError> {
-        self.require_initialized().await?;
+    pub async fn read_counted(&self) -> Result<(ConfigDb, u64), ConfigDbError> {
+        let count = self.count().await?;
         let keys = self
             .database
             .keys(|key| self.database.split_key(key).is_some_and(|(table, _)| CONFIG_TABLES.contains(&table)))
             .await?;
         let mut config = ConfigDb::default();
-        for (key, fields) in self.database.hashes(&keys).await? {
+        let insert = |key: &str, fields| {
             if let Some((table, key)) = self.database.split_key(key) {
                 config.insert(table, key, without_placeholder(fields));
             }
-        }
-        self.require_initialized().await?;
-        Ok(config)
+        };
+        self.database.each_hash(&keys, insert).await?;
+        self.count().await?;
+        Ok((config, count))
     }
 
     /// How many keys there are, of any table: what emits no event, a flush, changes that. `None` where nothing
     /// can be concluded from it: the database cannot be read, is being loaded, or emits no events at all.
     pub async fn glance(&self) -> Option<u64> {
-        self.require_initialized().await.ok()?;
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("DBSIZE");
-        let (keys,) = self.database.query("DBSIZE", &pipeline).await.ok()?;
+        let keys = self.count().await.ok()?;
         tells(&self.database).await.then_some(keys)
     }
 
-    async fn require_initialized(&self) -> Result<(), ConfigDbError> {
+    /// How many keys there are in a database that SONiC has finished loading.
+    async fn count(&self) -> Result<u64, ConfigDbError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(INITIALIZED_KEY);
-        let (value,): (Option<String>,) = self.database.query("GET", &pipeline).await?;
-        if value.as_deref() == Some("1") { Ok(()) } else { Err(ConfigDbError::NotInitialized) }
+        pipeline.cmd("DBSIZE");
+        let (value, keys): (Option<String>, u64) = self.database.query("GET", &pipeline).await?;
+        if value.as_deref() == Some("1") { Ok(keys) } else { Err(ConfigDbError::NotInitialized) }
     }
 
     /// Writes all rows in one step, in this order, unless SONiC has begun to load the configuration anew since

@@ -81,11 +81,12 @@ impl StateStore {
                 fold_key(&mut state, table, row);
             }
         }
-        for (key, fields) in db.hashes(&hashes).await? {
+        let fold = |key: &str, fields: Fields| {
             if let Some((table, row)) = db.split_key(key) {
                 fold_hash(&mut state, table, row, &fields);
             }
-        }
+        };
+        db.each_hash(&hashes, fold).await?;
         Ok(state)
     }
 

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 
 pub mod advertise;
 mod advertise_port;
+mod boot_port;
 pub mod boots;
 pub mod dhcp6;
 pub mod frr;

@@ -1,7 +1,6 @@
 //! Reconcile passes, objects, actions.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,6 +13,7 @@ use prometheus_client::registry::Registry;
 use switch_agent_core::name::PortName;
 use switch_agent_core::status::{Phase, PortStatus, SOURCES, Status, Verdict};
 
+use super::boot_port::BootPorts;
 use super::unix_ms;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,28 +43,6 @@ struct SourceLabel {
     source: &'static str,
 }
 
-/// What else there is to know of a port, for queries to join with.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
-struct PortLabels {
-    port: String,
-    alias: String,
-    partition: String,
-    vrf: String,
-    phase: &'static str,
-}
-
-impl PortLabels {
-    fn new(status: &PortStatus) -> Self {
-        PortLabels {
-            port: status.port.to_string(),
-            alias: status.alias.clone(),
-            partition: status.partition.as_ref().map(ToString::to_string).unwrap_or_default(),
-            vrf: status.vrf.as_ref().map(ToString::to_string).unwrap_or_default(),
-            phase: status.phase.as_str(),
-        }
-    }
-}
-
 /// How one action ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionOutcome {
@@ -91,9 +69,7 @@ pub struct ReconcileMetrics {
     objects: Family<ObjectLabels, Gauge>,
     actions: Family<ActionLabels, Counter>,
     ports: Family<PhaseLabel, Gauge>,
-    boot_port: Family<PortLabels, Gauge>,
-    /// Labels that `boot_port` has.
-    told: Mutex<BTreeSet<PortLabels>>,
+    boot_ports: BootPorts,
     source_readable: Family<SourceLabel, Gauge>,
     config_read: Gauge,
 }
@@ -107,8 +83,7 @@ impl ReconcileMetrics {
             objects: Family::default(),
             actions: Family::default(),
             ports: Family::default(),
-            boot_port: Family::default(),
-            told: Mutex::default(),
+            boot_ports: BootPorts::register(registry),
             source_readable: Family::default(),
             config_read: Gauge::default(),
         };
@@ -125,11 +100,6 @@ impl ReconcileMetrics {
         registry.register("objects", "Objects of the last pass, by kind and status", metrics.objects.clone());
         registry.register("actions", "Actions carried out, by kind and outcome", metrics.actions.clone());
         registry.register("ports", "Boot ports, by phase", metrics.ports.clone());
-        registry.register(
-            "boot_port",
-            "Boot ports with what they belong to and the phase they are in; always 1",
-            metrics.boot_port.clone(),
-        );
         registry.register(
             "source_readable",
             "Whether the last pass could read the source; nothing is removed while one cannot be read",
@@ -152,7 +122,7 @@ impl ReconcileMetrics {
             self.source_readable.get_or_create(&SourceLabel { source }).set(i64::from(readable));
         }
         if !status.unknown.contains_key("CONFIG_DB") {
-            self.config_unchanged();
+            self.config_current();
         }
         self.set_ports(&status.ports);
         self.set_objects("row", "rejected", status.rejected.len());
@@ -168,7 +138,7 @@ impl ReconcileMetrics {
     }
 
     /// What was read of CONFIG_DB is what it is now.
-    pub fn config_unchanged(&self) {
+    pub fn config_current(&self) {
         self.config_read.set(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
     }
 
@@ -185,18 +155,10 @@ impl ReconcileMetrics {
     /// Counts ports by phase; phases that no port is in read 0.
     fn set_ports(&self, ports: &BTreeMap<PortName, PortStatus>) {
         let mut counts: BTreeMap<Phase, usize> = Phase::ALL.iter().map(|phase| (*phase, 0)).collect();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = std::mem::take(&mut *told);
         for port in ports.values() {
             *counts.entry(port.phase).or_default() += 1;
-            let labels = PortLabels::new(port);
-            gone.remove(&labels);
-            self.boot_port.get_or_create(&labels).set(1);
-            told.insert(labels);
         }
-        for labels in gone {
-            self.boot_port.remove(&labels);
-        }
+        self.boot_ports.set(ports.values());
         for (phase, count) in counts {
             self.ports.get_or_create(&PhaseLabel { phase: phase.as_str() }).set(saturate(count));
         }

@@ -20,9 +20,14 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// `glance` was taken before the pass that found nothing to do.
+    /// `glance` goes with the pass that found nothing to do.
     pub(super) fn new(glance: Glance, now: Instant) -> Rest {
         Rest { glance, until: now + RESYNC }
+    }
+
+    /// Whether glances do at all by now.
+    fn lasts(&self, now: Instant) -> bool {
+        now < self.until
     }
 }
 
@@ -30,13 +35,12 @@ impl Reconciler {
     /// Whether a pass would find what the last one found, which was nothing to do. What machines did meanwhile is
     /// published all the same.
     pub(super) async fn rests(&mut self, state: &State) -> bool {
-        let now = Instant::now();
-        let Some(rest) = state.rest.as_ref().filter(|rest| now < rest.until) else { return false };
+        let Some(rest) = state.rest.as_ref().filter(|rest| rest.lasts(Instant::now())) else { return false };
         if self.observer.glance().await != Some(rest.glance) || !self.status_rows.intact().await {
             return false;
         }
         debug!("nothing changed");
-        self.metrics.reconcile.config_unchanged();
+        self.metrics.reconcile.config_current();
         let snapshot = self.snapshot.borrow().clone();
         self.publish_rows(state, &snapshot.status).await;
         true
@@ -50,5 +54,18 @@ impl Reconciler {
         if let Err(failure) = self.status_rows.publish(rows).await {
             debug!(reason = chain(&failure), "status not written to STATE_DB");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_comes_all_the_same() {
+        let now = Instant::now();
+        let rest = Rest::new(Glance::default(), now);
+        assert!(rest.lasts(now) && rest.lasts(now + RESYNC - Duration::from_millis(1)));
+        assert!(!rest.lasts(now + RESYNC));
     }
 }

@@ -105,6 +105,9 @@ fn registered() -> BTreeSet<String> {
                 names.insert(format!("switch_agent_{}{suffix}", name.unwrap()));
             }
         }
+        // A collector of one family names it there.
+        let described = text.split("encode_descriptor(\"").skip(1);
+        names.extend(described.map(|after| format!("switch_agent_{}", after.split('"').next().unwrap())));
     }
     names
 }

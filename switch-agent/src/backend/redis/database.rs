@@ -25,8 +25,8 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const SCAN_COUNT: u32 = 4096;
 /// Upper bound of scan steps: 4 million keys, far beyond any switch.
 const SCAN_STEPS_MAX: u32 = 1024;
-/// Commands per pipeline, which bounds the memory of one exchange.
-const PIPELINE_MAX: usize = 1024;
+/// Commands per pipeline, which bounds the memory of one exchange, and of the buffers that a connection keeps.
+const PIPELINE_MAX: usize = 128;
 
 /// An exchange with a database that failed.
 #[derive(Debug, thiserror::Error)]
@@ -238,8 +238,22 @@ impl Database {
         &self,
         keys: impl IntoIterator<Item = &'a String>,
     ) -> Result<BTreeMap<&'a str, Fields>, DatabaseError> {
-        let keys: Vec<&String> = keys.into_iter().collect();
         let mut hashes = BTreeMap::new();
+        self.each_hash(keys, |key, fields| _ = hashes.insert(key, fields)).await?;
+        Ok(hashes)
+    }
+
+    /// As [`Database::hashes`], each told as it comes: whoever keeps a few fields of thousands of rows need not
+    /// hold them all.
+    ///
+    /// # Errors
+    /// As [`Database::hashes`]; some hashes may have been told by then.
+    pub async fn each_hash<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a String>,
+        mut tell: impl FnMut(&'a str, Fields),
+    ) -> Result<(), DatabaseError> {
+        let keys: Vec<&String> = keys.into_iter().collect();
         for chunk in keys.chunks(PIPELINE_MAX) {
             let mut pipeline = redis::pipe();
             for key in chunk {
@@ -248,11 +262,11 @@ impl Database {
             let replies: Vec<Vec<(Vec<u8>, Vec<u8>)>> = self.query("HGETALL", &pipeline).await?;
             for (key, reply) in chunk.iter().zip(replies) {
                 if !reply.is_empty() {
-                    hashes.insert(key.as_str(), text_fields(reply));
+                    tell(key.as_str(), text_fields(reply));
                 }
             }
         }
-        Ok(hashes)
+        Ok(())
     }
 
     /// Whether all of `present` exist and none of `absent`, by two commands for any number of keys.

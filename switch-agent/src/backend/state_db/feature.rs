@@ -48,20 +48,18 @@ impl FeatureWriter {
         FeatureWriter { state_db, service, written: None }
     }
 
+    /// Whether the service is a feature of this switch, so that there is a row to keep true.
+    pub fn is_wanted(&self, config: &ConfigDb) -> bool {
+        self.service.as_deref().is_some_and(|service| config.row(TABLE, service).is_some())
+    }
+
     /// Writes where something changed. `local_time` is `YYYY-MM-DD hh:mm:ss`, as SONiC's own scripts write it.
     /// Returns whether the row is known to say so.
     ///
     /// # Errors
     /// STATE_DB cannot be written; the next call tries again.
-    pub async fn publish(
-        &mut self,
-        config: &ConfigDb,
-        readiness: &Readiness,
-        local_time: &str,
-    ) -> Result<bool, DatabaseError> {
-        let Some(service) = self.service.as_deref().filter(|name| config.row(TABLE, name).is_some()) else {
-            return Ok(false);
-        };
+    pub async fn publish(&mut self, readiness: &Readiness, local_time: &str) -> Result<bool, DatabaseError> {
+        let Some(service) = self.service.as_deref() else { return Ok(false) };
         let now = Instant::now();
         if self.written.as_ref().is_some_and(|(written, until)| written == readiness && now < *until) {
             return Ok(true);
@@ -107,14 +105,14 @@ mod tests {
         let db = server.databases().state_db;
         let mut writer = FeatureWriter::new(db.clone(), Some("switch-agent".to_owned()));
         let waits = Readiness::NotReady("x".repeat(300));
-        assert!(!writer.publish(&config(), &waits, NOW).await.unwrap());
+        assert!(!writer.publish(&waits, NOW).await.unwrap());
         assert!(row(&db).await.is_empty(), "a row was made");
         run(&db, &["HSET", "FEATURE|switch-agent", "state", "enabled"]).await;
-        assert!(writer.publish(&config(), &waits, NOW).await.unwrap());
+        assert!(writer.publish(&waits, NOW).await.unwrap());
         let written = row(&db).await;
         assert_eq!((written["state"].as_str(), written["up_status"].as_str()), ("enabled", "false"));
         assert_eq!((written["fail_reason"].len(), written["update_time"].as_str()), (200, NOW));
-        assert!(writer.publish(&config(), &Readiness::Ready, "2026-11-21 18:31:00").await.unwrap());
+        assert!(writer.publish(&Readiness::Ready, "2026-11-21 18:31:00").await.unwrap());
         let written = row(&db).await;
         assert_eq!((written["up_status"].as_str(), written["fail_reason"].as_str()), ("true", ""));
         assert_eq!(written["update_time"], "2026-11-21 18:31:00");
@@ -126,16 +124,16 @@ mod tests {
         let db = server.databases().state_db;
         run(&db, &["HSET", "FEATURE|switch-agent", "state", "enabled"]).await;
         let mut writer = FeatureWriter::new(db.clone(), Some("switch-agent".to_owned()));
-        assert!(writer.publish(&config(), &Readiness::Ready, NOW).await.unwrap());
+        assert!(writer.publish(&Readiness::Ready, NOW).await.unwrap());
         run(&db, &["DEL", "FEATURE|switch-agent"]).await;
         run(&db, &["HSET", "FEATURE|switch-agent", "state", "enabled"]).await;
         tokio::time::pause();
         tokio::time::advance(CHECK_INTERVAL).await;
         tokio::time::resume();
-        assert!(writer.publish(&config(), &Readiness::Ready, "later").await.unwrap());
+        assert!(writer.publish(&Readiness::Ready, "later").await.unwrap());
         assert_eq!(row(&db).await["update_time"], "later");
         let mut restarted = FeatureWriter::new(db.clone(), Some("switch-agent".to_owned()));
-        assert!(restarted.publish(&config(), &Readiness::Ready, "latest").await.unwrap());
+        assert!(restarted.publish(&Readiness::Ready, "latest").await.unwrap());
         assert_eq!(row(&db).await["update_time"], "later", "nothing changed");
     }
 
@@ -144,10 +142,10 @@ mod tests {
         let server = RedisServer::start();
         let db = server.databases().state_db;
         run(&db, &["HSET", "FEATURE|switch-agent", "state", "enabled"]).await;
-        let mut unknown = FeatureWriter::new(db.clone(), Some("switch-agent".to_owned()));
-        assert!(!unknown.publish(&ConfigDb::default(), &Readiness::Ready, NOW).await.unwrap());
+        let unknown = FeatureWriter::new(db.clone(), Some("switch-agent".to_owned()));
+        assert!(unknown.is_wanted(&config()) && !unknown.is_wanted(&ConfigDb::default()));
         let mut outside = FeatureWriter::new(db.clone(), None);
-        assert!(!outside.publish(&config(), &Readiness::Ready, NOW).await.unwrap());
+        assert!(!outside.publish(&Readiness::Ready, NOW).await.unwrap());
         assert_eq!(row(&db).await.len(), 1);
     }
 }

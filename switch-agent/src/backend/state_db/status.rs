@@ -1,6 +1,7 @@
 //! Our own tables of STATE_DB: the agent's status, for `sonic-db-cli`, telemetry and people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use switch_agent_core::row::{Fields, Table, without_placeholder};
@@ -23,19 +24,25 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct StatusWriter {
     database: Database,
-    /// Rows by full key as they are believed to be, and until when; `None` after an error.
+    digests: RandomState,
+    /// `None` at the start and after an error.
     known: Option<Known>,
 }
 
+/// What is believed to be there, and until when.
 #[derive(Debug)]
 struct Known {
-    rows: BTreeMap<String, Fields>,
+    /// Digests of the rows by full key: the rows themselves would be a third of a megabyte.
+    rows: BTreeMap<String, u64>,
     valid_until: Instant,
 }
 
+/// Rows that are written by one transaction: the connection keeps a buffer as large as the largest.
+const ROWS_AT_A_TIME: usize = 64;
+
 impl StatusWriter {
     pub fn new(state_db: Database) -> StatusWriter {
-        StatusWriter { database: state_db, known: None }
+        StatusWriter { database: state_db, digests: RandomState::new(), known: None }
     }
 
     /// Makes the tables equal to `wanted`. Without differences this is no I/O, but for a check every
@@ -44,7 +51,6 @@ impl StatusWriter {
     /// # Errors
     /// STATE_DB cannot be read or written; the next call reads again what is there.
     pub async fn publish(&mut self, wanted: StatusRows) -> Result<usize, DatabaseError> {
-        let Known { rows, valid_until } = self.current().await?;
         let wanted: BTreeMap<String, Fields> = wanted
             .into_iter()
             .filter(|(table, _)| STATUS_TABLES.contains(&table.as_str()))
@@ -53,12 +59,50 @@ impl StatusWriter {
                 rows.into_iter().map(move |(key, fields)| (database.key(&table, &key), fields))
             })
             .collect();
-        let (pipeline, changed) = difference(&rows, &wanted);
-        if changed > 0 {
-            let () = self.database.query("MULTI", &pipeline).await?;
+        let digests: BTreeMap<String, u64> =
+            wanted.iter().map(|(key, row)| (key.clone(), self.digests.hash_one(row))).collect();
+        let (doubted, valid_until) = self.doubted(&digests).await?;
+        let mut changed = 0;
+        for keys in doubted.chunks(ROWS_AT_A_TIME) {
+            let there = self.database.hashes(keys).await?;
+            let (pipeline, count) = difference(keys, &there, &wanted);
+            if count > 0 {
+                let () = self.database.query("MULTI", &pipeline).await?;
+            }
+            changed += count;
         }
-        self.known = Some(Known { rows: wanted, valid_until });
+        self.known = Some(Known { rows: digests, valid_until });
         Ok(changed)
+    }
+
+    /// Keys of rows that may not be as wanted, and until when the others are believed in. Takes `known`, so that
+    /// an error on the way leaves it unknown.
+    async fn doubted(
+        &mut self,
+        wanted: &BTreeMap<String, u64>,
+    ) -> Result<(Vec<String>, Instant), DatabaseError> {
+        let db = &self.database;
+        let now = Instant::now();
+        let valid_until = now + CHECK_INTERVAL;
+        Ok(match self.known.take() {
+            Some(known) if now < known.valid_until => {
+                let gone = known.rows.keys().filter(|key| !wanted.contains_key(*key));
+                let differs = |(key, digest): &(&String, &u64)| known.rows.get(*key) != Some(*digest);
+                let changed = wanted.iter().filter(differs).map(|(key, _)| key);
+                (gone.chain(changed).cloned().collect(), known.valid_until)
+            }
+            Some(known) => {
+                let gone = known.rows.into_keys().filter(|key| !wanted.contains_key(key));
+                (gone.chain(wanted.keys().cloned()).collect(), valid_until)
+            }
+            None => {
+                let ours =
+                    |key: &str| db.split_key(key).is_some_and(|(table, _)| STATUS_TABLES.contains(&table));
+                let mut keys = db.keys(ours).await?;
+                keys.extend(wanted.keys().cloned());
+                (keys.into_iter().collect(), valid_until)
+            }
+        })
     }
 
     /// Whether every row that was written is there, by one command. Where it is, the rows are believed in for
@@ -70,48 +114,36 @@ impl StatusWriter {
         known.valid_until = Instant::now() + if intact { CHECK_INTERVAL } else { Duration::ZERO };
         intact
     }
-
-    /// What is there now. Takes `known`, so that an error on the way leaves it unknown.
-    async fn current(&mut self) -> Result<Known, DatabaseError> {
-        let db = &self.database;
-        let now = Instant::now();
-        let keys: BTreeSet<String> = match self.known.take() {
-            Some(known) if now < known.valid_until => return Ok(known),
-            Some(known) => known.rows.into_keys().collect(),
-            None => {
-                db.keys(|key| db.split_key(key).is_some_and(|(table, _)| STATUS_TABLES.contains(&table)))
-                    .await?
-            }
-        };
-        let rows = db.hashes(&keys).await?;
-        let rows = rows.into_iter().map(|(key, fields)| (key.to_owned(), without_placeholder(fields)));
-        Ok(Known { rows: rows.collect(), valid_until: now + CHECK_INTERVAL })
-    }
 }
 
-/// One transaction that turns `current` into `wanted`, and how many rows it touches.
+/// One transaction that turns the rows `keys` from what is `there` into what is `wanted`, and how many of them it
+/// touches.
 ///
 /// The last command on a row that stays is an HSET: SONiC's gNMI server takes `hdel` of a field for the end
 /// of the row, and reads a row anew at `hset`.
 fn difference(
-    current: &BTreeMap<String, Fields>,
+    keys: &[String],
+    there: &BTreeMap<&str, Fields>,
     wanted: &BTreeMap<String, Fields>,
 ) -> (redis::Pipeline, usize) {
     let mut pipeline = redis::pipe();
     pipeline.atomic();
     let mut changed = 0;
-    for key in current.keys().filter(|key| !wanted.contains_key(*key)) {
-        pipeline.cmd("DEL").arg(key).ignore();
-        changed += 1;
-    }
-    for (key, fields) in wanted {
-        let before = current.get(key);
-        if before == Some(fields) {
+    for key in keys {
+        let before = there.get(key.as_str()).cloned().map(without_placeholder);
+        let Some(fields) = wanted.get(key) else {
+            if before.is_some() {
+                pipeline.cmd("DEL").arg(key).ignore();
+                changed += 1;
+            }
+            continue;
+        };
+        if before.as_ref() == Some(fields) {
             continue;
         }
         changed += 1;
         let gone: Vec<&String> =
-            before.into_iter().flat_map(Fields::keys).filter(|name| !fields.contains_key(*name)).collect();
+            before.iter().flat_map(Fields::keys).filter(|name| !fields.contains_key(*name)).collect();
         if !gone.is_empty() {
             pipeline.cmd("HDEL").arg(key).arg(gone).ignore();
         }
@@ -136,9 +168,11 @@ mod tests {
 
     #[test]
     fn the_last_word_on_a_row_is_its_content() {
-        let rows = |row: Fields| BTreeMap::from([("BOOT_NETWORK_PORT_TABLE|Ethernet0".to_owned(), row)]);
+        let key = "BOOT_NETWORK_PORT_TABLE|Ethernet0".to_owned();
         let (before, after) = (fields([("phase", "ready"), ("mac", "m")]), fields([("phase", "ready")]));
-        let (pipeline, changed) = difference(&rows(before), &rows(after));
+        let (there, wanted) =
+            (BTreeMap::from([(key.as_str(), before)]), BTreeMap::from([(key.clone(), after)]));
+        let (pipeline, changed) = difference(std::slice::from_ref(&key), &there, &wanted);
         let name = |command: &redis::Cmd| match command.args_iter().next() {
             Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
             _ => panic!("a command without a name"),
