@@ -13,6 +13,7 @@ use serde::Serialize;
 use switch_agent_core::machines::{
     Limits, LldpNeighbor, Machine, MachineChange, MachineEvent, MachineTable, SightingSource,
 };
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::timeline::{Boot, Entry, Timelines};
 use tokio::sync::{Notify, broadcast};
@@ -198,7 +199,7 @@ impl Hub {
     pub fn in_flight<'a>(&self, ports: impl Iterator<Item = &'a PortName>) -> BTreeMap<PortName, bool> {
         let folds = self.lock();
         let now = self.0.origin.elapsed();
-        ports.map(|port| (port.clone(), folds.timelines.in_flight(port, now))).collect()
+        ports.map(|port| (port.clone(), folds.timelines.in_flight(port, now))).into_map()
     }
 
     fn fold(

@@ -5,6 +5,7 @@
 //! [`STOP_DEADLINE`] to finish.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -38,6 +39,8 @@ impl Lifecycle {
 
     /// Runs a task that must live as long as the process.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        // Behind a pointer: one kind of task for the runtime, not a dozen.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
         self.tasks.spawn(async move {
             task.await;
             name

@@ -1,5 +1,6 @@
 //! Entry point: parse, run, exit code.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    // Behind a pointer, as `block_on` is made once more for each kind of runtime, with all that it runs.
+    let job: Pin<Box<dyn Future<Output = ExitCode>>> = Box::pin(async {
         match command {
             Command::Run(args) => app::run(args).await,
             Command::Check(args) => app::check(args).await,
@@ -35,5 +37,6 @@ fn main() -> ExitCode {
             Command::Watch(args) => cli::watch(args).await,
             Command::Dump(args) => cli::dump(args).await,
         }
-    })
+    });
+    runtime.block_on(job)
 }

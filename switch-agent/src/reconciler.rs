@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use switch_agent_core::action::Action;
 use switch_agent_core::desired::{Desired, LeakMethod};
 use switch_agent_core::frr::Templates;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::{Observed, Source};
 use switch_agent_core::ownership::Ledger;
@@ -134,6 +135,8 @@ impl Reconciler {
                 () = sleep_until(wait_until) => BTreeSet::new(),
             };
             if reasons.is_empty() && self.rests(&state).await {
+                // The rows of all ports were made to be compared.
+                memory::release();
                 wait_until = Instant::now() + PERIODIC;
                 continue;
             }
@@ -379,7 +382,7 @@ fn interest(desired: &Desired) -> Interest {
             .is_some_and(|partition| partition.leak && !partition.leak_prefixes.is_empty())
     };
     let exported = desired.ports.values().filter(leaks).map(|port| port.prefix).collect();
-    Interest { vrfs: vrfs.collect(), exported }
+    Interest { vrfs: vrfs.into_map(), exported }
 }
 
 fn leaks_settled(status: &Status) -> bool {

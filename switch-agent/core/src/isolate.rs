@@ -15,6 +15,7 @@ use std::net::Ipv6Addr;
 use ipnet::Ipv6Net;
 
 use crate::desired::Partition;
+use crate::map::IntoMap;
 use crate::name::{PortName, VrfName, router_interface_address};
 use crate::row::{Fields, fields};
 
@@ -132,14 +133,15 @@ pub fn acl_table(partition: &Partition, ports: &BTreeMap<PortName, Ipv6Net>, pro
 
 /// The table that drops IPv4 on all these ports, whichever their VRFs.
 pub fn acl_table_ipv4(ports: &BTreeSet<PortName>) -> AclTable {
-    let rules = BTreeMap::from([("DEFAULT_RULE".to_owned(), deny(("ETHER_TYPE", ETHER_TYPE_IPV4)))]);
+    let rules =
+        std::iter::once(("DEFAULT_RULE".to_owned(), deny(("ETHER_TYPE", ETHER_TYPE_IPV4)))).into_map();
     let row = table_row("L3", "No IPv4 on boot ports", ports.iter());
     AclTable { name: ACL_TABLE_IPV4.to_owned(), row, rules }
 }
 
 fn deny(all: (&'static str, &'static str)) -> AclRule {
     let deny = [("PRIORITY", PRIORITY_DEFAULT), ("PACKET_ACTION", "DROP"), all];
-    deny.map(|(field, value)| (field, value.into())).into()
+    deny.into_iter().map(|(field, value)| (field, value.into())).into_map()
 }
 
 fn table_row<'a>(kind: &str, description: &str, ports: impl Iterator<Item = &'a PortName>) -> Fields {

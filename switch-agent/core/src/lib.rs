@@ -13,6 +13,7 @@ pub mod frr;
 pub mod identity;
 pub mod isolate;
 pub mod machines;
+pub mod map;
 pub mod name;
 pub mod ndp;
 pub mod observed;

@@ -3,6 +3,7 @@
 //! Nothing here knows redis. A table is a map from the key after `TABLE|` to the row's fields; an empty
 //! SONiC row carries the placeholder field `NULL`, which is dropped on reading and added on writing.
 
+use crate::map::IntoMap;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -75,7 +76,7 @@ impl ConfigDb {
 
 /// Builds [`Fields`] from pairs; `fields([])` is SONiC's empty row.
 pub fn fields<const N: usize>(pairs: [(&str, &str); N]) -> Fields {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).into_map()
 }
 
 /// Drops the `NULL` placeholder that keeps an empty row alive in redis.

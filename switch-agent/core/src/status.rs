@@ -1,6 +1,7 @@
 //! The outcome of one pass as data. HTTP, STATE_DB, metrics, the CLI and the logs all derive from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PortStatus {
     pub port: PortName,
-    pub alias: String,
+    pub alias: Arc<str>,
     pub index: u64,
     pub partition: Option<PartitionId>,
     pub vrf: Option<VrfName>,

@@ -78,7 +78,8 @@ struct Entry {
     /// The foreign router that was logged last, and when.
     foreign: Option<(Ipv6Addr, Duration)>,
     sightings: TokenBucket,
-    dhcp6: Option<dhcp6::Dhcp6>,
+    /// Behind a pointer, as only ports with the role have it.
+    dhcp6: Option<Box<dhcp6::Dhcp6>>,
     /// Advertisements since this moment.
     moment: (Duration, u32),
 }
@@ -296,7 +297,7 @@ impl<W: Wire> Driver<W> {
             self.by_ifindex.remove(&ifindex);
         }
         self.by_port.remove(&entry.port);
-        self.leave_dhcp6(entry.dhcp6.as_ref());
+        self.leave_dhcp6(entry.dhcp6.as_deref());
         entry.counters.stopped();
         self.outputs.waker.wake(Reason::Service);
         tracing::info!(port = %entry.port, "ceased to advertise");

@@ -21,7 +21,7 @@ mod sys;
 
 pub use outbox::{Outbox, Outgoing};
 pub use raw::UNKNOWN_MAC;
-use sys::{BATCH_LEN, Layer};
+use sys::Layer;
 
 /// Holds a burst of solicitations of a whole switch; the default holds some 250 frames.
 const RECEIVE_BUFFER_LEN: usize = 1 << 20;
@@ -92,7 +92,7 @@ pub struct PacketSocket {
 
 /// Room for the frames of one [`PacketSocket::receive`].
 pub struct Batch {
-    slots: Vec<sys::Slot>,
+    slots: sys::Slots,
     filled: usize,
     received_at: Duration,
     mode: SocketMode,
@@ -111,7 +111,7 @@ pub struct Received<'a> {
 impl Default for Batch {
     fn default() -> Self {
         Batch {
-            slots: (0..BATCH_LEN).map(|_| sys::Slot::default()).collect(),
+            slots: sys::Slots::default(),
             filled: 0,
             received_at: Duration::ZERO,
             mode: SocketMode::Packet,
@@ -121,13 +121,13 @@ impl Default for Batch {
 
 impl Batch {
     pub fn frames(&self) -> impl Iterator<Item = Received<'_>> {
-        self.slots.iter().take(self.filled).map(|slot| {
-            let age = slot.meta.stamp.map_or(Duration::ZERO, |stamp| self.received_at.saturating_sub(stamp));
+        self.slots.iter().take(self.filled).map(|(frame, meta)| {
+            let age = meta.stamp.map_or(Duration::ZERO, |stamp| self.received_at.saturating_sub(stamp));
             // The kernel has verified what a raw socket gets.
-            let verified = slot.meta.checksum_not_ready || self.mode == SocketMode::Raw;
+            let verified = meta.checksum_not_ready || self.mode == SocketMode::Raw;
             Received {
-                ifindex: slot.meta.ifindex,
-                frame: slot.frame(),
+                ifindex: meta.ifindex,
+                frame,
                 offload: if verified { ChecksumOffload::NotReady } else { ChecksumOffload::Complete },
                 age: age.min(AGE_MAX),
             }
@@ -136,7 +136,7 @@ impl Batch {
 
     /// Frames that the socket had no room for since it was opened, where the kernel told with this batch.
     pub fn lost(&self) -> Option<u32> {
-        self.slots.iter().take(self.filled).filter_map(|slot| slot.meta.lost).next_back()
+        self.slots.iter().take(self.filled).filter_map(|(_, meta)| meta.lost).last()
     }
 }
 
@@ -192,9 +192,8 @@ impl PacketSocket {
         };
         batch.received_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.mode == SocketMode::Raw {
-            for slot in batch.slots.iter_mut().take(batch.filled) {
-                let meta = slot.meta;
-                raw::make_headers(slot.frame_mut(), &meta);
+            for (frame, meta) in batch.slots.iter_mut().take(batch.filled) {
+                raw::make_headers(frame, meta);
             }
         }
         Ok(())

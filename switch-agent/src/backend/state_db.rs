@@ -1,5 +1,6 @@
 //! STATE_DB and APPL_DB: what swss says, and our own status tables.
 
+mod digests;
 mod feature;
 mod lldp;
 mod status;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::ra::TransmitKind;
 
 /// Whether a port advertises, and if not, why.
@@ -102,7 +103,8 @@ pub struct PortCounters {
     carrier_to_first_us: AtomicU64,
     last_solicit_ms: AtomicU64,
     last_multicast_ms: AtomicU64,
-    rare: Mutex<Rare>,
+    /// There from the first of them on.
+    rare: Mutex<Option<Box<Rare>>>,
 }
 
 fn bump(counter: &AtomicU64) {
@@ -154,7 +156,7 @@ impl PortCounters {
     }
 
     pub fn send_failed(&self, errno: i32) {
-        *self.rare().send_errors.entry(errno).or_default() += 1;
+        self.seldom(|rare| *rare.send_errors.entry(errno).or_default() += 1);
     }
 
     /// A valid solicitation arrived at this Unix time.
@@ -172,7 +174,7 @@ impl PortCounters {
 
     /// A frame was not used: it is invalid, our own, or over the port's budget.
     pub fn dropped(&self, reason: &'static str) {
-        *self.rare().dropped.entry(reason).or_default() += 1;
+        self.seldom(|rare| *rare.dropped.entry(reason).or_default() += 1);
     }
 
     /// Somebody else's advertisement arrived; the variables in which it contradicts ours
@@ -180,10 +182,11 @@ impl PortCounters {
     pub fn foreign(&self, inconsistent: &[&'static str]) {
         bump(&self.foreign);
         if !inconsistent.is_empty() {
-            let mut rare = self.rare();
-            for field in inconsistent {
-                *rare.foreign.entry(field).or_default() += 1;
-            }
+            self.seldom(|rare| {
+                for field in inconsistent {
+                    *rare.foreign.entry(field).or_default() += 1;
+                }
+            });
         }
     }
 
@@ -208,25 +211,26 @@ impl PortCounters {
         self.carrier_to_first_us.store(0, Relaxed);
     }
 
-    fn rare(&self) -> MutexGuard<'_, Rare> {
-        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seldom(&self, count: impl FnOnce(&mut Rare)) {
+        count(self.rare.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
     }
 
     pub fn read(&self) -> PortReading {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
-        let rare = self.rare();
+        let (none, rare) = (Rare::default(), self.rare.lock().unwrap_or_else(PoisonError::into_inner));
+        let rare = rare.as_deref().unwrap_or(&none);
         let name = |errno: i32| format!("{:?}", Errno::from_raw(errno));
         PortReading {
             state: self.state(),
-            sent: SENT_TYPES.iter().zip(&self.sent).map(|((_, name), n)| (*name, load(n))).collect(),
+            sent: SENT_TYPES.iter().zip(&self.sent).map(|((_, name), n)| (*name, load(n))).into_map(),
             solicited: SourceKind::ALL
                 .iter()
                 .zip(&self.solicited)
                 .map(|(kind, n)| (kind.as_str(), load(n)))
-                .collect(),
+                .into_map(),
             suppressed: load(&self.suppressed),
             dropped: rare.dropped.clone(),
-            send_errors: rare.send_errors.iter().map(|(errno, n)| (name(*errno), *n)).collect(),
+            send_errors: rare.send_errors.iter().map(|(errno, n)| (name(*errno), *n)).into_map(),
             foreign: load(&self.foreign),
             foreign_inconsistent: rare.foreign.clone(),
             mutes: load(&self.mutes),

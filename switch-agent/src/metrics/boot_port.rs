@@ -18,7 +18,7 @@ pub(super) struct BootPorts(Arc<Mutex<Vec<BootPort>>>);
 #[derive(Debug)]
 struct BootPort {
     port: PortName,
-    alias: Box<str>,
+    alias: Arc<str>,
     partition: Option<PartitionId>,
     vrf: Option<VrfName>,
     phase: Phase,
@@ -34,7 +34,7 @@ impl BootPorts {
     pub(super) fn set<'a>(&self, ports: impl Iterator<Item = &'a PortStatus>) {
         let ports = ports.map(|status| BootPort {
             port: status.port.clone(),
-            alias: status.alias.as_str().into(),
+            alias: status.alias.clone(),
             partition: status.partition.clone(),
             vrf: status.vrf.clone(),
             phase: status.phase,

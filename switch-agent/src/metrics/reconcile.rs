@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::PortName;
 use switch_agent_core::status::{Phase, PortStatus, SOURCES, Status, Verdict};
 
@@ -154,7 +155,7 @@ impl ReconcileMetrics {
 
     /// Counts ports by phase; phases that no port is in read 0.
     fn set_ports(&self, ports: &BTreeMap<PortName, PortStatus>) {
-        let mut counts: BTreeMap<Phase, usize> = Phase::ALL.iter().map(|phase| (*phase, 0)).collect();
+        let mut counts: BTreeMap<Phase, usize> = Phase::ALL.iter().map(|phase| (*phase, 0)).into_map();
         for port in ports.values() {
             *counts.entry(port.phase).or_default() += 1;
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use switch_agent_core::map::IntoMap;
 
 use tokio::time::Instant;
 
@@ -126,7 +127,7 @@ impl Pacing {
     /// Objects that wait because an action failed, with the reason.
     pub fn backing_off(&self, now: Instant) -> BTreeMap<String, String> {
         let waits = self.entries.iter().filter(|(_, entry)| entry.until > now);
-        waits.filter_map(|(object, entry)| Some((object.clone(), entry.failure.clone()?))).collect()
+        waits.filter_map(|(object, entry)| Some((object.clone(), entry.failure.clone()?))).into_map()
     }
 
     /// Objects that wait for an earlier write to take effect.

@@ -6,10 +6,11 @@ use serde::Serialize;
 use switch_agent_core::action::Action;
 use switch_agent_core::desired::{Desired, LeakMethod};
 use switch_agent_core::frr::{Choice, Templates, render};
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::PortName;
 use switch_agent_core::observed::Observed;
 use switch_agent_core::plan::full_frr_spec;
-use switch_agent_core::row::{Fields, Table};
+use switch_agent_core::row::Fields;
 use switch_agent_core::status::{
     Conflict, IsolationStatus, LeakStatus, Phase, PortStatus, Status, Verdict, Waiting,
 };
@@ -241,11 +242,13 @@ pub(super) fn status_rows(
     set(&mut global, "rejected", (!rejected.is_empty()).then(|| rejected.join("\n")));
     let warnings: Vec<String> = status.warnings.iter().map(ToString::to_string).collect();
     set(&mut global, "warnings", (!warnings.is_empty()).then(|| warnings.join("\n")));
-    BTreeMap::from([
-        ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.collect::<Table>()),
-        ("BOOT_NETWORK_PARTITION_TABLE".to_owned(), partitions.collect::<Table>()),
-        ("BOOT_NETWORK_STATE".to_owned(), Table::from([("global".to_owned(), global)])),
-    ])
+    [
+        ("BOOT_NETWORK_PORT_TABLE".to_owned(), ports.into_map()),
+        ("BOOT_NETWORK_PARTITION_TABLE".to_owned(), partitions.into_map()),
+        ("BOOT_NETWORK_STATE".to_owned(), std::iter::once(("global".to_owned(), global)).into_map()),
+    ]
+    .into_iter()
+    .into_map()
 }
 
 /// Seconds between updates of `last_pass`.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::status::{ALL_ROWS, Waiting};
 use tokio::time::Instant;
 
@@ -35,7 +36,7 @@ impl Waits {
                 let since = before.remove(&entry).unwrap_or(now);
                 (entry, since)
             })
-            .collect();
+            .into_map();
     }
 
     fn patience(&self) -> Duration {

@@ -60,7 +60,7 @@ pub fn check(config: &ConfigDb) -> CheckReport {
     let desired = Desired::from_config(config);
     let ports = desired.ports.values().map(|port| CheckedPort {
         port: port.name.clone(),
-        alias: port.alias.clone(),
+        alias: port.alias.to_string(),
         partition: port.partition.clone(),
         admin_up: port.admin_up,
         prefix: port.prefix,

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Desired;
 use super::fields::quoted;
+use crate::map::IntoMap;
 use crate::row::{ConfigDb, Fields, Table, fields, leaf_list};
 
 /// Table of the proposed rows. Not one of the agent's own names: what it calls its own it also deletes.
@@ -178,12 +179,10 @@ fn proposed(
             ("SRC_IPV6", &source.to_string()),
             ("L4_DST_PORT", &port.to_string()),
         ]);
-        (format!("{PROPOSED}|RULE_{}", number + 1), texts(row).collect())
+        (format!("{PROPOSED}|RULE_{}", number + 1), texts(row).into_map())
     });
-    BTreeMap::from([
-        ("ACL_TABLE", BTreeMap::from([(PROPOSED.to_owned(), table.chain([services]).collect())])),
-        ("ACL_RULE", rules.collect()),
-    ])
+    let table = std::iter::once((PROPOSED.to_owned(), table.chain([services]).into_map())).into_map();
+    [("ACL_TABLE", table), ("ACL_RULE", rules.into_map())].into_iter().into_map()
 }
 
 impl ControlPlane {
@@ -194,8 +193,8 @@ impl ControlPlane {
             Value::List(items) => (format!("{name}@"), items.join(",")),
         };
         let row =
-            |(key, row): (&String, &BTreeMap<String, Value>)| (key.clone(), row.iter().map(field).collect());
-        self.rows.iter().map(|(table, rows)| (*table, rows.iter().map(row).collect())).collect()
+            |(key, row): (&String, &BTreeMap<String, Value>)| (key.clone(), row.iter().map(field).into_map());
+        self.rows.iter().map(|(table, rows)| (*table, rows.iter().map(row).into_map())).into_map()
     }
 }
 

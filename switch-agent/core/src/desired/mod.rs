@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dhcp6::Dhcp6Options;
 use crate::discovery::PathRule;
+use crate::map::IntoMap;
 use crate::name::{MacAddr, PartitionId, PortName, VrfName};
 use crate::ra::{PrefixVariables, RaConfig};
 use crate::row::ConfigDb;
@@ -180,7 +181,7 @@ pub struct DesiredPort {
     pub partition: PartitionId,
     /// The port's own /64.
     pub prefix: Ipv6Net,
-    pub alias: String,
+    pub alias: Arc<str>,
     /// `PORT.index`, or the port's number where SONiC gives no index (port channels).
     pub index: u64,
     /// `BOOT_NETWORK_PORT` `admin_status`.
@@ -247,7 +248,7 @@ impl Desired {
         let partitions = partition::partitions(config, &profiles, &mut findings);
         let ports = port::ports(config, &partitions, &profiles, &mut findings);
         let logger = logger::logger(config, &mut findings);
-        let partitions = partitions.into_iter().map(|(id, partition)| (id, Arc::new(partition))).collect();
+        let partitions = partitions.into_iter().map(|(id, partition)| (id, Arc::new(partition))).into_map();
         let Findings { rejected, warnings } = findings;
         let mut desired = Desired { global, partitions, ports, logger, rejected, warnings };
         desired.warnings.extend(ip2me::warnings(config, &desired));

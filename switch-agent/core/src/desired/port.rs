@@ -108,11 +108,7 @@ fn read<'a>(
         name: name.clone(),
         partition: partition.id.clone(),
         prefix: prefix?,
-        alias: port_row
-            .get("alias")
-            .filter(|alias| !alias.is_empty())
-            .map_or(name.as_str(), |a| a)
-            .to_owned(),
+        alias: port_row.get("alias").filter(|alias| !alias.is_empty()).map_or(name.as_str(), |a| a).into(),
         index: index.unwrap_or(number),
         admin_up,
         own: own.map(Arc::from),

@@ -119,7 +119,7 @@ pub fn document(context: &PortContext, machine: MachineFacts, config: Option<Mac
         switch: SwitchFacts { id: context.switch_id.clone(), chassis_mac: context.chassis_mac },
         port: PortFacts {
             name: context.port.clone(),
-            alias: context.alias.clone(),
+            alias: context.alias.to_string(),
             index: context.index,
             mac: context.mac,
         },

@@ -49,7 +49,7 @@ pub fn render(
     let settings = &port.settings;
     let texts = [
         ("switch_id", Some(port.switch_id.as_str())),
-        ("alias", Some(port.alias.as_str())),
+        ("alias", Some(&*port.alias)),
         ("boot_kernel_url", settings.boot_kernel_url.as_deref()),
         ("boot_cmdline", settings.boot_cmdline.as_deref()),
     ];

@@ -22,6 +22,7 @@ use super::{
     object_vrf, prefix_list_name, route_map_name,
 };
 use crate::desired::LeakMethod;
+use crate::map::IntoMap;
 use crate::name::VrfName;
 use crate::status::LeakStatus;
 
@@ -37,7 +38,7 @@ pub fn plan(
 ) -> FrrPlan {
     let running = Running::parse(&observed.running_config);
     let unapplied = |status: &dyn Fn() -> LeakStatus| FrrPlan {
-        leak: spec.vrfs.keys().map(|vrf| (vrf.clone(), status())).collect(),
+        leak: spec.vrfs.keys().map(|vrf| (vrf.clone(), status())).into_map(),
         ..FrrPlan::default()
     };
     match method {
@@ -49,7 +50,7 @@ pub fn plan(
                 let pending = matches!(status, LeakStatus::Pending(_));
                 (vrf.clone(), if pending { LeakStatus::Rendered } else { status })
             });
-            return FrrPlan { leak: verified.collect(), ..FrrPlan::default() };
+            return FrrPlan { leak: verified.into_map(), ..FrrPlan::default() };
         }
         LeakMethod::StaticRoute | LeakMethod::FrrMgmt if observed.managed => {
             let leaks_by = if method == LeakMethod::StaticRoute { LeaksBy::Static } else { LeaksBy::Import };
@@ -58,7 +59,7 @@ pub fn plan(
                 .vrfs
                 .iter()
                 .map(|(vrf, boot)| (vrf.clone(), leak_status(vrf, boot, observed, &running, &verification)));
-            return FrrPlan { leak: verified.collect(), ..FrrPlan::default() };
+            return FrrPlan { leak: verified.into_map(), ..FrrPlan::default() };
         }
         _ => {
             let reason = "no vtysh reaches FRR: what it made of the leak is not known";
@@ -116,8 +117,9 @@ impl Planner<'_> {
         self.withdraw_imports(&mut leaving);
         self.withdraw_rest(&mut leaving);
 
-        let blocked: BTreeMap<&VrfName, String> =
-            (self.spec.vrfs.iter()).filter_map(|(vrf, boot)| Some((vrf, self.blocked(vrf, boot)?))).collect();
+        let blocked: BTreeMap<&VrfName, String> = (self.spec.vrfs.iter())
+            .filter_map(|(vrf, boot)| Some((vrf, self.blocked(vrf, boot)?)))
+            .into_map();
         let mut policy = Half::default();
         let mut rest = Half::default();
         let appliable = |vrf: &VrfName| self.wanted.imports.contains_key(vrf) && !blocked.contains_key(vrf);
@@ -139,7 +141,7 @@ impl Planner<'_> {
         });
         let lingering = leaving.touched.iter().filter(|vrf| !self.spec.vrfs.contains_key(*vrf));
         FrrPlan {
-            leak: leak.collect(),
+            leak: leak.into_map(),
             waiting: blocked.values().next().cloned(),
             lingering: lingering.cloned().collect(),
             apply: policy.script.then(rest.script),

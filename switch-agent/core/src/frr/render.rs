@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::wanted::{Wanted, export_routes};
 use super::{FrrSpec, prefix_list_name, route_map_name};
+use crate::map::IntoMap;
 use crate::name::{PortName, VrfName};
 
 /// The template that is rendered; it includes the others.
@@ -51,7 +52,7 @@ pub struct Templates(BTreeMap<String, String>);
 
 impl Default for Templates {
     fn default() -> Self {
-        Templates(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
+        Templates(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).into_map())
     }
 }
 

@@ -32,6 +32,7 @@ use super::wanted::export_routes;
 use super::{
     BootVrfSpec, DEFAULT_VRF, FrrSpec, OBJECT_PREFIX, Running, object_vrf, prefix_list_name, route_map_name,
 };
+use crate::map::IntoMap;
 use crate::name::{PortName, VrfName};
 use crate::row::{ConfigDb, Fields, fields};
 
@@ -216,7 +217,7 @@ fn policy(vrf: &VrfName, boot: &BootVrfSpec, config: &ConfigDb) -> Vec<WantedRow
     };
     row(Kind::PrefixSet, "PREFIX_SET", list.clone(), fields([("mode", "IPv6")]));
     let entries: BTreeMap<u32, Ipv6Net> =
-        config.table("PREFIX").filter_map(|(key, _)| prefix_entry(key, &list)).collect();
+        config.table("PREFIX").filter_map(|(key, _)| prefix_entry(key, &list)).into_map();
     let mut free = (1..).map(|number: u32| number * 10).filter(|number| !entries.contains_key(number));
     let mut seen = BTreeSet::new();
     for prefix in boot.leak_prefixes.iter().filter(|prefix| seen.insert(**prefix)) {

@@ -46,7 +46,7 @@ impl IdentityClaims {
             jti: id.to_owned(),
             partition: context.partition.clone(),
             vrf: context.vrf.clone(),
-            alias: context.alias.clone(),
+            alias: context.alias.to_string(),
             index: context.index,
             mac,
         }

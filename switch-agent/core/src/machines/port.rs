@@ -53,7 +53,8 @@ pub(super) enum Carrier {
 pub(super) struct Port {
     pub(super) carrier: Carrier,
     pub(super) machines: BTreeMap<MacAddr, Machine>,
-    pub(super) lldp: Option<LldpNeighbor>,
+    /// Behind a pointer: most machines tell nothing by LLDP.
+    pub(super) lldp: Option<Box<LldpNeighbor>>,
     /// Machines that moved to another port, with the neighbour entries they left behind here.
     pub(super) departed: BTreeMap<MacAddr, Departed>,
 }

@@ -19,6 +19,7 @@ use super::port::{Carrier, Departed, Machine, Port, drop_oldest};
 use super::{
     Counters, Limits, LldpNeighbor, MachineChange, MachineEvent, ProxyStep, Removal, SightingSource,
 };
+use crate::map::IntoMap;
 use crate::name::{MacAddr, PortName};
 
 /// Longest machine id that is kept, in bytes; a UUID has 36.
@@ -169,7 +170,7 @@ impl MachineTable {
 
     /// The LLDP row of a port, as last read.
     pub fn lldp(&self, port: &PortName) -> Option<&LldpNeighbor> {
-        self.ports.get(port)?.lldp.as_ref()
+        self.ports.get(port)?.lldp.as_deref()
     }
 
     /// Every known machine with its port.
@@ -218,7 +219,7 @@ impl MachineTable {
         changes: &mut Vec<MachineChange>,
     ) {
         let rows: BTreeMap<&PortName, &LldpNeighbor> =
-            neighbors.iter().map(|(port, row)| (port, row)).collect();
+            neighbors.iter().map(|(port, row)| (port, row)).into_map();
         for (name, port) in &mut self.ports {
             if !rows.contains_key(name) {
                 port.lldp = None;
@@ -226,9 +227,9 @@ impl MachineTable {
         }
         for (name, row) in rows {
             let port = self.ports.entry(name.clone()).or_default();
-            let changed = port.lldp.as_ref() != Some(row);
+            let changed = port.lldp.as_deref() != Some(row);
             if changed {
-                port.lldp = Some(row.clone());
+                port.lldp = Some(Box::new(row.clone()));
             }
             if let Some(mac) = row.mac
                 && self.believes_lldp(name, mac, changed)

@@ -12,6 +12,7 @@ use crate::desired::{Partition, quoted};
 use crate::isolate::{
     ACL_TABLE_IPV4, ACL_TABLE_PREFIX, AclTable, acl_table, acl_table_ipv4, acl_table_name, acl_table_vrf,
 };
+use crate::map::IntoMap;
 use crate::name::{PartitionId, PortKind, PortName, VrfName};
 use crate::observed::AclState;
 use crate::ownership::OwnedAcl;
@@ -41,7 +42,7 @@ pub(super) fn plan(
         .map(|partition| table(view, wanted, partition, assessments))
         .filter(|table| !table.row["ports@"].is_empty())
         .map(|table| (table.name.clone(), table))
-        .collect();
+        .into_map();
     let staying = staying(view, wanted, &tables);
     let fenced = tables.values().flat_map(|table| bound(&table.row)).filter_map(|port| port.parse().ok());
     let ipv4 = acl_table_ipv4(&fenced.chain(staying.values().flatten().cloned()).collect());
@@ -87,7 +88,7 @@ pub(super) fn plan(
     let partitions = wanted.partitions.iter();
     let of = |partition: &Partition| isolation(view, partition, &tables);
     let status: BTreeMap<PartitionId, IsolationStatus> =
-        partitions.map(|(id, partition)| ((*id).clone(), of(partition))).collect();
+        partitions.map(|(id, partition)| ((*id).clone(), of(partition))).into_map();
     for partition in wanted.partitions.values() {
         if let (Some(IsolationStatus::Pending(on)), true) =
             (status.get(&partition.id), tables.contains_key(&acl_table_name(&partition.vrf)))
@@ -176,7 +177,7 @@ fn table(
     let mut ports: BTreeMap<PortName, Ipv6Net> = configured
         .filter_map(|(name, wanted)| Some((name.clone(), wanted.port?.prefix)))
         .filter(|(name, _)| in_vrf(name))
-        .collect();
+        .into_map();
     // A port that leaves, or is held, stays fenced in until it is out.
     for (name, entry) in &view.ledger.ports {
         let known = entry.vrf != partition.vrf || ports.contains_key(name);
@@ -211,7 +212,7 @@ fn set<'a, T: AsRef<str>, R: Iterator<Item = (&'a str, T)>>(
     let action = Action::SetAcl {
         table,
         key,
-        row: row().map(|(field, value)| (field.to_owned(), value.as_ref().to_owned())).collect(),
+        row: row().map(|(field, value)| (field.to_owned(), value.as_ref().to_owned())).into_map(),
     };
     let object = action.object();
     let free = view.free(&object);
@@ -237,5 +238,5 @@ fn staying<'a>(
         let ports: Vec<PortName> = bound(row).filter_map(|port| port.parse().ok()).filter(inside).collect();
         (!ports.is_empty()).then_some((name, ports))
     };
-    view.config.table("ACL_TABLE").filter_map(ports).collect()
+    view.config.table("ACL_TABLE").filter_map(ports).into_map()
 }

@@ -8,6 +8,7 @@ use super::view::View;
 use super::wanted::WantedSet;
 use crate::desired::{Desired, LeakMethod, Rejected};
 use crate::frr::{BootVrfSpec, Choice, FrrObserved, FrrPlan, FrrSpec};
+use crate::map::IntoMap;
 use crate::name::{PortName, VrfName};
 use crate::observed::Source;
 use crate::ownership::Ledger;
@@ -39,7 +40,7 @@ pub(super) fn spec(
                 let routed = || routes.iter().any(|row| row.exports(name, *prefix, &partition.vrf));
                 addressed(name) || exports(frr, name, *prefix, &partition.vrf) || routed()
             })
-            .collect();
+            .into_map();
         let leak_vrf = partition.leak_vrf.clone();
         vrfs.insert(partition.vrf.clone(), BootVrfSpec { leak_vrf, leak_prefixes, ports });
     }
@@ -129,7 +130,7 @@ fn chosen(
             true => LeakStatus::Pending(reason.clone()),
             false => LeakStatus::Unknown(reason.clone()),
         };
-        plan.frr.leak = spec.vrfs.keys().map(|vrf| (vrf.clone(), status())).collect();
+        plan.frr.leak = spec.vrfs.keys().map(|vrf| (vrf.clone(), status())).into_map();
         return plan;
     };
     if matches!(method, LeakMethod::Vtysh | LeakMethod::RenderOnly) {
@@ -211,13 +212,13 @@ fn warnings(view: &View<'_>, choice: &Choice) -> Vec<Rejected> {
 
 fn pending(spec: &FrrSpec, on: &str) -> FrrPlan {
     let leak = spec.vrfs.keys().map(|vrf| (vrf.clone(), LeakStatus::Pending(on.to_owned())));
-    FrrPlan { leak: leak.collect(), ..FrrPlan::default() }
+    FrrPlan { leak: leak.into_map(), ..FrrPlan::default() }
 }
 
 fn unknown(wanted: &WantedSet<'_>, why: &str) -> FrrPlan {
     let partitions = wanted.partitions.values();
     let leak = partitions.map(|partition| (partition.vrf.clone(), LeakStatus::Unknown(why.to_owned())));
-    FrrPlan { leak: leak.collect(), ..FrrPlan::default() }
+    FrrPlan { leak: leak.into_map(), ..FrrPlan::default() }
 }
 
 /// Lines that a daemon made of rows of the method `before`, which it has not taken back yet. They are the same
@@ -289,9 +290,9 @@ pub fn full_frr_spec(desired: &Desired) -> FrrSpec {
         let spec = BootVrfSpec {
             leak_vrf: partition.leak_vrf.clone(),
             leak_prefixes: if partition.leak { partition.leak_prefixes.clone() } else { Vec::new() },
-            ports: ports.map(|port| (port.name.clone(), port.prefix)).collect(),
+            ports: ports.map(|port| (port.name.clone(), port.prefix)).into_map(),
         };
         (partition.vrf.clone(), spec)
     });
-    FrrSpec { vrfs: vrfs.filter(|_| desired.global.admin_up).collect() }
+    FrrSpec { vrfs: vrfs.filter(|_| desired.global.admin_up).into_map() }
 }

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 
 use crate::action::Action;
 use crate::desired::Desired;
+use crate::map::IntoMap;
 use crate::name::PortName;
 use crate::observed::Observed;
 use crate::ownership::Ledger;
@@ -59,7 +60,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         .interfaces
         .iter()
         .map(|(name, wanted)| (name, binding::addressed(&view, name, wanted)))
-        .collect();
+        .into_map();
     let is_addressed = |name: &PortName| addressed.get(name).copied().unwrap_or(false);
     let mut leak = leak::plan(&view, ledger, &wanted, &observed.frr, is_addressed);
     // FRR lets go first, unless it cannot: a port must be able to leave while FRR is broken.

@@ -1,6 +1,7 @@
 //! One pass's status, from what the plan found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::binding::{Assessment, Progress};
 use super::hold::Hold;
@@ -10,6 +11,7 @@ use super::view::View;
 use super::wanted::WantedSet;
 use crate::desired::control_plane::control_plane;
 use crate::desired::{Desired, Partition};
+use crate::map::IntoMap;
 use crate::name::{PartitionId, PortKind, PortName};
 use crate::observed::{Observed, Source};
 use crate::status::{
@@ -70,7 +72,7 @@ pub(super) fn unreadable(desired: &Desired, observed: &Observed) -> Status {
     });
     Status {
         verdict: Verdict::Degraded,
-        ports: ports.collect(),
+        ports: ports.into_map(),
         partitions: BTreeMap::new(),
         waiting: Vec::new(),
         conflicts: Vec::new(),
@@ -154,12 +156,12 @@ fn ports(
         }
     }
     let names = view.desired.ports.keys().chain(assessments.keys()).chain(rejected.keys());
-    let mut ports = BTreeMap::new();
-    for name in names.filter(|name| name.kind() != PortKind::Loopback) {
+    let names: BTreeSet<&PortName> = names.filter(|name| name.kind() != PortKind::Loopback).collect();
+    let status = |name: &PortName| {
         let assessment = assessments.get(name);
         let listed = view.desired.ports.contains_key(name) || rejected.contains_key(name);
-        if ports.contains_key(name) || (!listed && assessment.is_none_or(uninteresting)) {
-            continue;
+        if !listed && assessment.is_none_or(uninteresting) {
+            return None;
         }
         let mut status = port_facts(view, name);
         status.phase = phase(inputs, name, assessment, complete.get(name).copied().unwrap_or(false));
@@ -171,9 +173,10 @@ fn ports(
         if rejected.contains_key(name) && status.phase != Phase::Releasing {
             status.phase = Phase::Rejected;
         }
-        ports.insert(name.clone(), status);
-    }
-    ports
+        Some((name.clone(), status))
+    };
+    // Collected, and so in full nodes: the status stays until the next pass.
+    names.into_iter().filter_map(status).collect()
 }
 
 /// An interface that only came up because it has rows in SONiC's tables, none of them ours.
@@ -203,8 +206,8 @@ fn port_facts(view: &View<'_>, name: &PortName) -> PortStatus {
         port: name.clone(),
         alias: desired
             .map(|port| port.alias.clone())
-            .or_else(|| text("alias"))
-            .unwrap_or_else(|| name.to_string()),
+            .or_else(|| text("alias").map(Arc::from))
+            .unwrap_or_else(|| name.as_str().into()),
         index: desired.map(|port| port.index).or_else(|| text("index")?.parse().ok()).unwrap_or_default(),
         partition: desired.map(|port| port.partition.clone()),
         vrf: partition
@@ -285,5 +288,5 @@ fn partitions(
             error: inputs.view.backing_off.get(&vrf_row).cloned(),
         }
     };
-    inputs.wanted.partitions.iter().map(|(id, partition)| ((*id).clone(), entry(partition))).collect()
+    inputs.wanted.partitions.iter().map(|(id, partition)| ((*id).clone(), entry(partition))).into_map()
 }

@@ -7,6 +7,7 @@ use ipnet::Ipv6Net;
 
 use super::view::View;
 use crate::desired::{DesiredPort, Partition};
+use crate::map::IntoMap;
 use crate::name::{PartitionId, PortName, VrfName, router_interface_address};
 use crate::ownership::SERVICE_LOOPBACKS;
 
@@ -30,7 +31,7 @@ pub(super) struct WantedSet<'a> {
 
 pub(super) fn wanted<'a>(view: &View<'a>) -> WantedSet<'a> {
     let up = view.desired.global.admin_up;
-    let partitions: BTreeMap<_, _> = view.desired.partitions.iter().filter(|_| up).collect();
+    let partitions: BTreeMap<_, _> = view.desired.partitions.iter().filter(|_| up).into_map();
     let mut interfaces = BTreeMap::new();
     for (name, port) in view.desired.ports.iter().filter(|(_, port)| up && port.admin_up) {
         if let Some(partition) = partitions.get(&port.partition) {

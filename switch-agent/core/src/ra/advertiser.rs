@@ -78,7 +78,8 @@ pub struct Advertiser {
     rng: SplitMix64,
     multicast: Multicast,
     answers: Answers,
-    withdrawn: Withdrawn,
+    /// Seldom anything, so behind a pointer.
+    withdrawn: Option<Box<Withdrawn>>,
     messages: Messages,
     /// As whom the port advertised before its link-local address changed, until machines are told.
     former: Option<Arc<AdvertiserSpec>>,
@@ -91,15 +92,14 @@ impl Advertiser {
     /// a restart of the process see no gap. `seed` decides the random intervals.
     pub fn new(spec: impl Into<Arc<AdvertiserSpec>>, carrier: bool, seed: u64, now: Duration) -> Self {
         let spec = spec.into();
-        let withdrawn = Withdrawn::default();
         Advertiser {
             phase: Phase::Advertising,
             carrier,
             rng: SplitMix64::seeded(seed),
             multicast: Multicast::started(now, None, spec.config.profile),
             answers: Answers::new(),
-            messages: content::regular(&spec, &withdrawn),
-            withdrawn,
+            messages: content::regular(&spec, Withdrawn::NONE),
+            withdrawn: None,
             spec,
             former: None,
             in_flight: None,
@@ -109,6 +109,10 @@ impl Advertiser {
 
     pub fn spec(&self) -> &Arc<AdvertiserSpec> {
         &self.spec
+    }
+
+    fn withdrawn(&self) -> &Withdrawn {
+        self.withdrawn.as_deref().unwrap_or(Withdrawn::NONE)
     }
 
     pub fn is_ceasing(&self) -> bool {
@@ -208,14 +212,17 @@ impl Advertiser {
         }
         let new_link = spec.ifindex != self.spec.ifindex || spec.config.profile != self.spec.config.profile;
         let addressed = self.addressed();
-        self.withdrawn.update(now, &self.spec.config, &spec.config);
+        let mut withdrawn = self.withdrawn.take().unwrap_or_default();
+        withdrawn.update(now, &self.spec.config, &spec.config);
+        self.withdrawn = Some(withdrawn).filter(|withdrawn| !withdrawn.is_none());
         let former = std::mem::replace(&mut self.spec, spec);
         if former.link_local != self.spec.link_local && !revived && self.multicast.last().is_some() {
             // Nobody was told of an address that came and went before this.
             self.former.get_or_insert(former);
         }
         self.former.take_if(|former| former.link_local == self.spec.link_local);
-        let before = std::mem::replace(&mut self.messages, content::regular(&self.spec, &self.withdrawn));
+        let regular = content::regular(&self.spec, self.withdrawn());
+        let before = std::mem::replace(&mut self.messages, regular);
         self.phase = Phase::Advertising;
         if revived || new_link {
             self.begin(now);
@@ -244,7 +251,7 @@ impl Advertiser {
         let profile = self.spec.config.profile;
         self.answers.clear();
         self.in_flight = None;
-        self.messages = content::last(&self.spec, &self.withdrawn);
+        self.messages = content::last(&self.spec, self.withdrawn());
         self.phase = Phase::Ceasing {
             due: self.multicast.earliest(now, profile),
             sends_left: match profile {
@@ -295,7 +302,7 @@ impl Advertiser {
                 (TransmitKind::Unicast, Destination::Unicast { address, mac })
             }
             Target::AllNodesIn { mac } => {
-                let solicited = pending.solicited_at.map(|_| TransmitKind::Solicited);
+                let solicited = pending.solicited_at().map(|_| TransmitKind::Solicited);
                 (solicited.unwrap_or(TransmitKind::Triggered), Destination::AllNodesIn(mac))
             }
         };
@@ -304,7 +311,7 @@ impl Advertiser {
             destination,
             addresses: frame_addresses(&self.spec, destination),
             messages: self.messages.clone(),
-            solicited_at: pending.solicited_at,
+            solicited_at: pending.solicited_at(),
         }
     }
 
@@ -339,8 +346,10 @@ impl Advertiser {
         let messages = self.messages.clone();
         self.multicast.sent(now, &self.spec.config, &mut self.rng);
         self.answers.multicast_sent();
-        if !self.multicast.is_initial() && self.withdrawn.expire(now) {
-            self.messages = content::regular(&self.spec, &self.withdrawn);
+        let expired = |withdrawn: &mut Box<Withdrawn>| withdrawn.expire(now);
+        if !self.multicast.is_initial() && self.withdrawn.as_mut().is_some_and(expired) {
+            self.withdrawn.take_if(|withdrawn| withdrawn.is_none());
+            self.messages = content::regular(&self.spec, self.withdrawn());
         }
         Transmit {
             kind,

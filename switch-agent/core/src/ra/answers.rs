@@ -2,6 +2,7 @@
 //! may leave.
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::bucket::TokenBucket;
@@ -88,9 +89,31 @@ impl Target {
 pub(super) struct Pending {
     pub(super) target: Target,
     /// When the machine was heard.
-    since: Duration,
+    since: Moment,
     /// When the solicitation arrived; `None` where the machine only showed itself.
-    pub(super) solicited_at: Option<Duration>,
+    solicited: Option<Moment>,
+}
+
+/// A time of the port's clock in half the memory: each port has room for [`PENDING_MAX`] of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment(NonZeroU64);
+
+impl Moment {
+    /// To the nanosecond, for five hundred years.
+    fn of(time: Duration) -> Moment {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Moment(NonZeroU64::MIN.saturating_add(nanos))
+    }
+
+    fn time(self) -> Duration {
+        Duration::from_nanos(self.0.get() - 1)
+    }
+}
+
+impl Pending {
+    pub(super) fn solicited_at(&self) -> Option<Duration> {
+        self.solicited.map(Moment::time)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -129,12 +152,12 @@ impl Answers {
 
     /// A solicitation that arrived at `now` asks for an answer.
     pub(super) fn push(&mut self, target: Target, now: Duration) -> Queued {
-        self.queue(Pending { target, since: now, solicited_at: Some(now) })
+        self.queue(Pending { target, since: Moment::of(now), solicited: Some(Moment::of(now)) })
     }
 
     fn queue(&mut self, new: Pending) -> Queued {
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.target == new.target) {
-            pending.solicited_at = pending.solicited_at.or(new.solicited_at);
+            pending.solicited = pending.solicited.or(new.solicited);
             return Queued::Merged;
         }
         let alike = |pending: &&Pending| pending.target.is_unicast() == new.target.is_unicast();
@@ -159,7 +182,8 @@ impl Answers {
         if self.all_nodes.earliest_keeping(kept) > now {
             return Heard::Suppressed;
         }
-        match self.queue(Pending { target: Target::AllNodesIn { mac }, since: now, solicited_at: None }) {
+        let target = Target::AllNodesIn { mac };
+        match self.queue(Pending { target, since: Moment::of(now), solicited: None }) {
             Queued::New(due) if due <= now => Heard::Answering,
             Queued::New(_) => Heard::Delayed,
             Queued::Merged => Heard::Merged,
@@ -179,10 +203,10 @@ impl Answers {
     fn due_of(&self, pending: &Pending) -> Duration {
         let allowed = match pending.target {
             Target::Unicast { .. } => self.unicast.earliest(),
-            Target::AllNodesIn { .. } if pending.solicited_at.is_some() => self.all_nodes.earliest(),
+            Target::AllNodesIn { .. } if pending.solicited.is_some() => self.all_nodes.earliest(),
             Target::AllNodesIn { .. } => self.all_nodes.earliest().max(self.greeting_not_before),
         };
-        pending.since.max(allowed).max(self.not_before)
+        pending.since.time().max(allowed).max(self.not_before)
     }
 
     /// Takes the answer that has been due longest.
@@ -238,7 +262,7 @@ impl Answers {
     }
 
     pub(super) fn forget_older(&mut self, now: Duration) {
-        self.pending.retain(|pending| pending.since + PENDING_AGE_MAX >= now);
+        self.pending.retain(|pending| pending.since.time() + PENDING_AGE_MAX >= now);
     }
 
     /// Nobody waits and nobody has been greeted: another machine may be at the other end of the link.
@@ -301,7 +325,7 @@ mod tests {
         assert_eq!(answers.push(unicast, ms(5)), Queued::New(ms(5)));
         assert_eq!(answers.push(unicast, ms(6)), Queued::Merged);
         let first = answers.pop(ms(7)).unwrap();
-        assert_eq!(first, Pending { target: unicast, since: ms(5), solicited_at: Some(ms(5)) });
+        assert_eq!((first.target, first.solicited_at()), (unicast, Some(ms(5))));
         assert_eq!(answers.due(), Some(ms(3000)));
     }
 
@@ -322,7 +346,7 @@ mod tests {
         let mut answers = Answers::new();
         assert_eq!(answers.greet(Trigger::MldReport, MAC, ms(0)), Heard::Answering);
         assert_eq!(answers.greet(Trigger::Probe, MAC, ms(0)), Heard::Merged, "pending");
-        assert!(answers.pop(ms(0)).is_some_and(|pending| pending.solicited_at.is_none()));
+        assert!(answers.pop(ms(0)).is_some_and(|pending| pending.solicited_at().is_none()));
         assert_eq!(answers.greet(Trigger::Probe, MAC, ms(2999)), Heard::Merged, "greeted");
         assert_eq!(answers.greet(Trigger::Dhcp6Solicit, MAC, ms(2999)), Heard::Answering);
         answers.pop(ms(2999)).unwrap();
@@ -358,11 +382,11 @@ mod tests {
         let mut answers = Answers::new();
         answers.greet(Trigger::Probe, MAC, ms(0));
         assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(1)), Queued::Merged);
-        assert_eq!(answers.pop(ms(1)).unwrap().solicited_at, Some(ms(1)));
+        assert_eq!(answers.pop(ms(1)).unwrap().solicited_at(), Some(ms(1)));
         // And no longer waits for the spacing of greetings.
         answers.greet(Trigger::Dhcp6Solicit, MAC, ms(50));
         assert_eq!(answers.pop(ms(50)), None);
         assert_eq!(answers.push(Target::AllNodesIn { mac: MAC }, ms(51)), Queued::Merged);
-        assert_eq!(answers.pop(ms(51)).unwrap().solicited_at, Some(ms(51)));
+        assert_eq!(answers.pop(ms(51)).unwrap().solicited_at(), Some(ms(51)));
     }
 }

@@ -23,7 +23,7 @@ struct Gone<T> {
     until: Duration,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Withdrawn {
     prefixes: Vec<Gone<AdvPrefix>>,
     rdnss: Vec<Gone<Ipv6Addr>>,
@@ -34,6 +34,20 @@ pub(super) struct Withdrawn {
 }
 
 impl Withdrawn {
+    /// Nothing, as at most ports.
+    pub(super) const NONE: &'static Withdrawn = &Withdrawn {
+        prefixes: Vec::new(),
+        rdnss: Vec::new(),
+        dnssl: Vec::new(),
+        dnr: Vec::new(),
+        routes: Vec::new(),
+        pref64: Vec::new(),
+    };
+
+    pub(super) fn is_none(&self) -> bool {
+        self == Withdrawn::NONE
+    }
+
     /// Remembers what `old` told until `now` and `new` does not, and forgets what `new` tells again.
     pub(super) fn update(&mut self, now: Duration, old: &RaConfig, new: &RaConfig) {
         let shared = old.shared_lifetime_s();

@@ -77,11 +77,12 @@ impl<W: Wire> Driver<W> {
             })
         };
         entry.dhcp6 = config.map(|config| match entry.dhcp6.take() {
-            Some(Dhcp6 { mut server, .. }) => {
-                server.reconfigure(config);
-                Dhcp6 { server, joined }
+            Some(mut served) => {
+                served.server.reconfigure(config);
+                served.joined = joined;
+                served
             }
-            None => Dhcp6 { server: Server::new(config), joined },
+            None => Box::new(Dhcp6 { server: Server::new(config), joined }),
         });
     }
 

@@ -9,6 +9,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::MacAddr;
 use switch_agent_core::observed::Kernel;
 
@@ -38,7 +39,7 @@ pub(super) async fn snapshot() -> Result<Kernel, KernelError> {
             .filter(|raw| raw.link.vrf_table.is_some_and(|table| denied.contains(&table)))
             .map(|raw| raw.name.clone())
             .collect(),
-        links: links.into_values().map(|raw| (raw.name, raw.link)).collect(),
+        links: links.into_values().map(|raw| (raw.name, raw.link)).into_map(),
         net_admin: has_net_admin().map_err(KernelError::Capabilities)?,
     })
 }
@@ -63,7 +64,7 @@ pub(super) async fn links(socket: &NetlinkSocket) -> Result<BTreeMap<u32, RawLin
         }
     }
     let names: BTreeMap<u32, String> =
-        links.iter().map(|(ifindex, raw)| (*ifindex, raw.name.clone())).collect();
+        links.iter().map(|(ifindex, raw)| (*ifindex, raw.name.clone())).into_map();
     for raw in links.values_mut() {
         raw.link.master = raw.master.and_then(|master| names.get(&master).cloned());
     }

@@ -22,8 +22,8 @@ pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 const DUMP_ATTEMPTS: u32 = 5;
 /// Parts of one dump at most: 32 KiB each, far more than any switch has.
 const DUMP_PARTS_MAX: u32 = 1 << 16;
-/// Larger than any datagram the kernel builds for a dump (32 KiB).
-const BUFFER_SIZE: usize = 1 << 16;
+/// The largest datagram that the kernel builds for a dump (net/netlink/af_netlink.c, netlink_recvmsg()).
+const BUFFER_SIZE: usize = 1 << 15;
 const NETLINK_HEADER_LEN: usize = 16;
 
 /// One message of a datagram, its header reduced to what matters.

@@ -15,8 +15,8 @@ use crate::backend::kernel::{netlink_errno, netlink_messages};
 const GROUP_NFTABLES: u32 = 7;
 /// Longest wait for the answer to one request, or for the next part of a dump.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Larger than any datagram the kernel builds.
-const BUFFER_SIZE: usize = 1 << 16;
+/// The largest datagram that the kernel builds for a dump (net/netlink/af_netlink.c, netlink_recvmsg()).
+const BUFFER_SIZE: usize = 1 << 15;
 /// Parts of one dump at most.
 const DUMP_PARTS_MAX: u32 = 1024;
 

@@ -28,11 +28,18 @@ const ICMPV6_FILTER: libc::c_int = 1;
 type Control = [u64; CONTROL_WORDS];
 type Address = [u64; ADDRESS_WORDS];
 
-/// Room for one frame and what the kernel says about it.
-pub(super) struct Slot {
-    data: [u8; FRAME_LEN],
+/// Room for a batch of frames.
+pub(super) struct Slots {
+    /// [`FRAME_LEN`] bytes for each. Zeroes from the kernel: what no frame was in yet is no memory yet.
+    data: Vec<u8>,
+    received: [Slot; BATCH_LEN],
+}
+
+/// One frame, and what the kernel says about it.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
     length: usize,
-    pub(super) meta: Meta,
+    meta: Meta,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,20 +72,24 @@ impl Default for Meta {
     }
 }
 
-impl Default for Slot {
+impl Default for Slots {
     fn default() -> Self {
-        Slot { data: [0; FRAME_LEN], length: 0, meta: Meta::default() }
+        let empty = Slot { length: 0, meta: Meta::default() };
+        Slots { data: vec![0; BATCH_LEN * FRAME_LEN], received: [empty; BATCH_LEN] }
     }
 }
 
-impl Slot {
-    pub(super) fn frame(&self) -> &[u8] {
-        self.data.get(..self.length).unwrap_or(&self.data)
+impl Slots {
+    /// All slots, those of the last batch first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Meta)> {
+        let frames = self.data.chunks_exact(FRAME_LEN).zip(&self.received);
+        frames.map(|(data, slot)| (data.get(..slot.length).unwrap_or(data), &slot.meta))
     }
 
-    pub(super) fn frame_mut(&mut self) -> &mut [u8] {
-        let length = self.length.min(FRAME_LEN);
-        self.data.get_mut(..length).unwrap_or_default()
+    /// As [`Slots::iter`], to fill in headers.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&mut [u8], &Meta)> {
+        let frames = self.data.chunks_exact_mut(FRAME_LEN).zip(&self.received);
+        frames.map(|(data, slot)| (data.get_mut(..slot.length).unwrap_or_default(), &slot.meta))
     }
 }
 
@@ -270,7 +281,7 @@ unsafe fn write_packet_information(header: &mut libc::msghdr, source: Ipv6Addr, 
 
 /// Fills slots with the frames that wait, at most [`BATCH_LEN`]; the number of slots filled. Those of
 /// [`Layer::Icmpv6`] begin with [`HEADERS_LEN`] bytes that are the caller's to fill.
-pub(super) fn receive(socket: BorrowedFd<'_>, layer: Layer, slots: &mut [Slot]) -> io::Result<usize> {
+pub(super) fn receive(socket: BorrowedFd<'_>, layer: Layer, slots: &mut Slots) -> io::Result<usize> {
     let headroom = match layer {
         Layer::Link => 0,
         Layer::Icmpv6 => HEADERS_LEN,
@@ -281,8 +292,8 @@ pub(super) fn receive(socket: BorrowedFd<'_>, layer: Layer, slots: &mut [Slot]) 
     let mut controls: [Control; BATCH_LEN] = [[0; CONTROL_WORDS]; BATCH_LEN];
     let parts = headers.iter_mut().zip(&mut vectors).zip(addresses.iter_mut().zip(&mut controls));
     let mut count = 0;
-    for (slot, ((header, vector), (address, control))) in slots.iter_mut().zip(parts) {
-        let room = slot.data.get_mut(headroom..).unwrap_or_default();
+    for (data, ((header, vector), (address, control))) in slots.data.chunks_exact_mut(FRAME_LEN).zip(parts) {
+        let room = data.get_mut(headroom..).unwrap_or_default();
         *vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         header.msg_hdr.msg_iov = vector;
         header.msg_hdr.msg_iovlen = 1;
@@ -304,7 +315,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, layer: Layer, slots: &mut [Slot]) 
         )
     };
     let received = check(received)?;
-    for ((slot, header), address) in slots.iter_mut().zip(&headers).zip(&addresses).take(received) {
+    for ((slot, header), address) in slots.received.iter_mut().zip(&headers).zip(&addresses).take(received) {
         let length = usize::try_from(header.msg_len).unwrap_or(FRAME_LEN);
         slot.length = length.saturating_add(headroom).min(FRAME_LEN);
         // SAFETY: the kernel has filled the header; its control buffer (`controls`) is still alive.

@@ -11,6 +11,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, Pipeline,
     RedisConnectionInfo,
 };
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::row::Fields;
 use tokio::sync::Mutex;
 
@@ -317,5 +318,5 @@ fn text_fields(reply: Vec<(Vec<u8>, Vec<u8>)>) -> Fields {
     let text = |bytes: Vec<u8>| {
         String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     };
-    reply.into_iter().map(|(name, value)| (text(name), text(value))).collect()
+    reply.into_iter().map(|(name, value)| (text(name), text(value))).into_map()
 }

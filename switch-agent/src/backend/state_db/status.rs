@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::row::{Fields, Table, without_placeholder};
 use tokio::time::Instant;
 
+use super::digests::Digests;
 use crate::backend::redis::{Database, DatabaseError};
 
 /// The tables that are ours. Nothing else in STATE_DB is ever written.
@@ -24,7 +26,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct StatusWriter {
     database: Database,
-    digests: RandomState,
+    hasher: RandomState,
     /// `None` at the start and after an error.
     known: Option<Known>,
 }
@@ -32,8 +34,8 @@ pub struct StatusWriter {
 /// What is believed to be there, and until when.
 #[derive(Debug)]
 struct Known {
-    /// Digests of the rows by full key: the rows themselves would be a third of a megabyte.
-    rows: BTreeMap<String, u64>,
+    /// By full key; the rows themselves would be a third of a megabyte.
+    rows: Digests,
     valid_until: Instant,
 }
 
@@ -42,7 +44,7 @@ const ROWS_AT_A_TIME: usize = 64;
 
 impl StatusWriter {
     pub fn new(state_db: Database) -> StatusWriter {
-        StatusWriter { database: state_db, digests: RandomState::new(), known: None }
+        StatusWriter { database: state_db, hasher: RandomState::new(), known: None }
     }
 
     /// Makes the tables equal to `wanted`. Without differences this is no I/O, but for a check every
@@ -58,9 +60,8 @@ impl StatusWriter {
                 let database = &self.database;
                 rows.into_iter().map(move |(key, fields)| (database.key(&table, &key), fields))
             })
-            .collect();
-        let digests: BTreeMap<String, u64> =
-            wanted.iter().map(|(key, row)| (key.clone(), self.digests.hash_one(row))).collect();
+            .into_map();
+        let digests = Digests::new(wanted.iter().map(|(key, row)| (key.as_str(), self.hasher.hash_one(row))));
         let (doubted, valid_until) = self.doubted(&digests).await?;
         let mut changed = 0;
         for keys in doubted.chunks(ROWS_AT_A_TIME) {
@@ -77,29 +78,26 @@ impl StatusWriter {
 
     /// Keys of rows that may not be as wanted, and until when the others are believed in. Takes `known`, so that
     /// an error on the way leaves it unknown.
-    async fn doubted(
-        &mut self,
-        wanted: &BTreeMap<String, u64>,
-    ) -> Result<(Vec<String>, Instant), DatabaseError> {
+    async fn doubted(&mut self, wanted: &Digests) -> Result<(Vec<String>, Instant), DatabaseError> {
         let db = &self.database;
         let now = Instant::now();
         let valid_until = now + CHECK_INTERVAL;
         Ok(match self.known.take() {
             Some(known) if now < known.valid_until => {
-                let gone = known.rows.keys().filter(|key| !wanted.contains_key(*key));
-                let differs = |(key, digest): &(&String, &u64)| known.rows.get(*key) != Some(*digest);
+                let gone = known.rows.keys().filter(|key| wanted.get(key).is_none());
+                let differs = |(key, digest): &(&str, u64)| known.rows.get(key) != Some(*digest);
                 let changed = wanted.iter().filter(differs).map(|(key, _)| key);
-                (gone.chain(changed).cloned().collect(), known.valid_until)
+                (gone.chain(changed).map(str::to_owned).collect(), known.valid_until)
             }
             Some(known) => {
-                let gone = known.rows.into_keys().filter(|key| !wanted.contains_key(key));
-                (gone.chain(wanted.keys().cloned()).collect(), valid_until)
+                let gone = known.rows.keys().filter(|key| wanted.get(key).is_none());
+                (gone.chain(wanted.keys()).map(str::to_owned).collect(), valid_until)
             }
             None => {
                 let ours =
                     |key: &str| db.split_key(key).is_some_and(|(table, _)| STATUS_TABLES.contains(&table));
                 let mut keys = db.keys(ours).await?;
-                keys.extend(wanted.keys().cloned());
+                keys.extend(wanted.keys().map(str::to_owned));
                 (keys.into_iter().collect(), valid_until)
             }
         })
@@ -109,7 +107,7 @@ impl StatusWriter {
     /// another [`CHECK_INTERVAL`]; else the next [`StatusWriter::publish`] looks at each.
     pub async fn intact(&mut self) -> bool {
         let Some(known) = &mut self.known else { return false };
-        let keys: Vec<String> = known.rows.keys().cloned().collect();
+        let keys: Vec<String> = known.rows.keys().map(str::to_owned).collect();
         let intact = self.database.exist_as(&keys, &[]).await.unwrap_or(false);
         known.valid_until = Instant::now() + if intact { CHECK_INTERVAL } else { Duration::ZERO };
         intact

@@ -231,7 +231,7 @@ fn readiness(snapshot: &Snapshot) -> Answer {
 /// Finds a boot port by name or alias.
 fn with_port(snapshot: &Snapshot, wanted: &str, found: impl FnOnce(&PortStatus) -> Answer) -> Answer {
     let by_name = wanted.parse::<PortName>().ok().and_then(|name| snapshot.status.ports.get(&name));
-    let by_alias = || snapshot.status.ports.values().find(|port| port.alias == wanted);
+    let by_alias = || snapshot.status.ports.values().find(|port| *port.alias == *wanted);
     match by_name.or_else(by_alias) {
         Some(port) => found(port),
         None => not_found(&format!("{wanted:?} is no boot port")),

@@ -168,7 +168,7 @@ fn port_status(name: &str, phase: Phase) -> PortStatus {
     let waiting = phase == Phase::Waiting;
     PortStatus {
         port,
-        alias: format!("Eth1/{index}"),
+        alias: format!("Eth1/{index}").into(),
         index,
         partition: Some("p1".parse().unwrap()),
         vrf: Some("VrfBoot-p1".parse().unwrap()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::status::{Phase, PortStatus, Verdict};
 use switch_agent_core::timeline::{Boot, Entry};
@@ -206,7 +207,7 @@ fn unreached(state: &AdminState) -> Option<&'static str> {
 /// Machines on each boot port.
 pub(crate) fn machines_by_port(snapshot: &Snapshot, hub: &Hub) -> BTreeMap<PortName, usize> {
     let mut counts: BTreeMap<PortName, usize> =
-        snapshot.status.ports.keys().map(|port| (port.clone(), 0)).collect();
+        snapshot.status.ports.keys().map(|port| (port.clone(), 0)).into_map();
     for port in hub.homes().values() {
         if let Some(count) = counts.get_mut(port) {
             *count += 1;

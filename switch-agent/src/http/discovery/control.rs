@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use switch_agent_core::desired::{Dialect, UpstreamSpec};
 use switch_agent_core::discovery::Limits;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::service::UpstreamState;
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +108,7 @@ impl Discovery {
         let ports = self.ports();
         let contexts: Vec<_> = ports.open.values().map(|open| open.state.context()).collect();
         let partitions: BTreeMap<_, _> =
-            contexts.iter().map(|context| (context.partition.clone(), context.mac)).collect();
+            contexts.iter().map(|context| (context.partition.clone(), context.mac)).into_map();
         Served {
             switch_id: contexts.first().map(|context| context.switch_id.clone()),
             partitions: partitions.into_iter().collect(),

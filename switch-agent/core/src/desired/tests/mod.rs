@@ -104,7 +104,7 @@ fn defaults_are_those_of_the_tables() {
             name: "Ethernet4".parse().unwrap(),
             partition: id,
             prefix: "2001:db8:0:2::/64".parse().unwrap(),
-            alias: "Eth1/2".to_owned(),
+            alias: "Eth1/2".into(),
             index: 2,
             admin_up: true,
             own: None,
@@ -186,7 +186,7 @@ fn port_channels_take_their_number_and_ports_their_index() {
     let port = |name: &str| desired.ports[&name.parse().unwrap()].clone();
     let channel = port("PortChannel0007");
     assert_eq!(channel.prefix.to_string(), "2001:db8:0:7::/64");
-    assert_eq!((channel.index, channel.alias.as_str(), channel.admin_up), (7, "PortChannel0007", false));
+    assert_eq!((channel.index, &*channel.alias, channel.admin_up), (7, "PortChannel0007", false));
     assert_eq!(port("Ethernet4").prefix.to_string(), "2001:db8::/64");
     assert_eq!(port("Ethernet4").index, 2);
 }

@@ -34,7 +34,7 @@ async fn boot_document_follows_the_context() {
     assert_eq!(document["config"]["image"], "debian");
 
     let mut updated = proxy.discovery.observed().0.into_values().next().unwrap();
-    updated.context_mut().alias = "new".to_owned();
+    updated.context_mut().alias = "new".into();
     proxy.discovery.set(updated).await.unwrap();
     let document = ask(port, "GET /v1/boot", "", "").await.json();
     assert_eq!(document["port"]["alias"], "new");

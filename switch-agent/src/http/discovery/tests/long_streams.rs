@@ -95,7 +95,7 @@ async fn streams_outlive_every_reload_and_end_with_either_side() {
         match turn {
             1 => {
                 let mut service = proxy.discovery.observed().0.into_values().next().unwrap();
-                service.context_mut().alias = "another".to_owned();
+                service.context_mut().alias = "another".into();
                 proxy.discovery.set(service).await.unwrap();
             }
             2 => {

@@ -43,7 +43,7 @@ impl Rack {
         let ca_file = proxy.directory.write("ca.pem", &api.ca.pem);
         let token_file = proxy.directory.write("token", AGENT_TOKEN);
         let a = proxy.open("Ethernet0", |_| {}).await;
-        let b = proxy.open("Ethernet4", |service| service.context_mut().alias = "Eth1/2".to_owned()).await;
+        let b = proxy.open("Ethernet4", |service| service.context_mut().alias = "Eth1/2".into()).await;
         proxy.discovery.set_upstream(Some(api.spec(&ca_file, &token_file, mode))).await;
         assert_eq!(proxy.discovery.upstream().unwrap().error, None);
         Rack { proxy, api, a, b }

@@ -182,7 +182,7 @@ async fn a_stream_survives_every_reload() {
     assert_eq!(ask(port, "GET /api/v1", &bearer, "").await.status, 200, "the old client stays");
     let mut service = proxy.discovery.observed().0.into_values().next().unwrap();
     service.context_mut().settings_mut().ntp_servers.clear();
-    service.context_mut().alias = "new".to_owned();
+    service.context_mut().alias = "new".into();
     proxy.discovery.set(service).await.unwrap();
     proxy.discovery.set_upstream(Some(api.spec("localhost", "/nonexistent"))).await;
     flows().await;

@@ -101,7 +101,7 @@ async fn another_partition_ends_everything_but_the_listener() {
 async fn a_changed_context_alone_ends_nothing() {
     let mut busy = Busy::start().await;
     let mut service = busy.proxy.discovery.observed().0.into_values().next().unwrap();
-    service.context_mut().alias = "new".to_owned();
+    service.context_mut().alias = "new".into();
     busy.proxy.discovery.set(service).await.unwrap();
     let mut got = [0; 64];
     for _ in 0..5 {

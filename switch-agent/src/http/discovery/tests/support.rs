@@ -182,7 +182,7 @@ pub(in crate::http::discovery) fn service(name: &str, tcp_port: u16) -> PortServ
         chassis_mac: Some(mac),
         partition: "p1".parse().unwrap(),
         port,
-        alias: "Eth1/1".to_owned(),
+        alias: "Eth1/1".into(),
         index: 1,
         mac,
         vrf: "VrfBoot-p1".parse().unwrap(),
