@@ -37,6 +37,7 @@ use switch_agent_core::discovery::Limits;
 use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::discovery::metal_stack_v1::credentials::CARRIER_GRACE;
 use switch_agent_core::machines::MachineEvent;
+use switch_agent_core::map::IntoMap;
 use switch_agent_core::name::{MacAddr, PortName};
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::{ListenerSpec, PortContext, PortService};
@@ -56,6 +57,7 @@ use self::stamps::LastStamps;
 use crate::backend::kernel::KernelHandle;
 use crate::backend::keys::Signer;
 use crate::backend::state_dir::StateDir;
+use crate::http::listener::acceptor::{Acceptor, Registered};
 use crate::http::listener::{ListenerError, through_vrf};
 use crate::http::tokens::Tokens;
 use crate::http::upstream::Upstream;
@@ -149,6 +151,7 @@ pub(crate) struct Shared {
     policy: Arc<AddressPolicy>,
     waker: Waker,
     runtime: Handle,
+    acceptor: Acceptor,
     cancel: CancellationToken,
     room: Arc<Semaphore>,
     origin: Instant,
@@ -191,6 +194,8 @@ struct OpenPort {
     state: Arc<PortState>,
     cancel: CancellationToken,
     tasks: TaskTracker,
+    /// Goes first: the address is free for the next listener of the port.
+    _registered: Registered,
 }
 
 #[derive(Default)]
@@ -227,6 +232,7 @@ impl Discovery {
             tokens_for: Mutex::new(None),
             policy: Arc::new(policy),
             waker: parts.waker,
+            acceptor: Acceptor::new(parts.runtime.clone(), parts.cancel.clone()),
             runtime: parts.runtime,
             cancel: parts.cancel,
             room: Arc::new(Semaphore::new(parts.limits.connections)),
@@ -358,7 +364,7 @@ impl Discovery {
             let (listener, context) = (open.state.listener.clone(), open.state.context());
             (port.clone(), PortService { listener, context })
         });
-        (services.collect(), ports.errors.clone())
+        (services.into_map(), ports.errors.clone())
     }
 
     fn refresh_boot_prefixes(&self) {

@@ -8,6 +8,7 @@
 //! Binding needs no capability. The filter needs CAP_NET_ADMIN on kernels that let nobody else filter TCP;
 //! without it the port is cut off when rtnetlink tells of the change ([`Ingress::Watched`]).
 
+pub mod acceptor;
 pub mod connection;
 pub mod stream;
 pub mod wire;
@@ -15,30 +16,20 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use switch_agent_core::discovery::Limits;
-use switch_agent_core::discovery::bucket::Bucket;
 use switch_agent_core::ra::LinkEvent;
 use switch_agent_core::service::ListenerSpec;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 64;
 /// linux/in6.h
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
-/// Pause after a failed accept (out of descriptors or memory): the loop goes on, it never ends by itself.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why a port's listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +76,7 @@ pub fn through_vrf(spec: &ListenerSpec, link: &LinkEvent) -> bool {
     !link.gone && link.ifindex == spec.ifindex && enslaved
 }
 
-/// Opens the listener of a port. `device` is the name of the port's netdev. For use in a runtime.
+/// Opens the listener of a port. `device` is the name of the port's netdev. It does not block.
 pub fn open(
     spec: &ListenerSpec,
     device: &str,
@@ -121,8 +112,7 @@ pub fn open(
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, spec.tcp_port));
     socket.bind(&SockAddr::from(address)).map_err(failed("bind"))?;
     socket.listen(BACKLOG).map_err(failed("listen"))?;
-    let listener = TcpListener::from_std(socket.into()).map_err(failed("register the socket"))?;
-    Ok((listener, ingress))
+    Ok((socket.into(), ingress))
 }
 
 /// Drops what comes with a lower hop limit (RFC 5082). Inherited by accepted sockets.
@@ -141,82 +131,4 @@ fn set_min_hop_limit(socket: &Socket, hop_limit: u8) -> io::Result<()> {
         )
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// An accepted connection, counted against both limits until it is dropped.
-pub struct Accepted {
-    pub stream: TcpStream,
-    pub peer: SocketAddrV6,
-    pub permits: [OwnedSemaphorePermit; 2],
-}
-
-/// How many connections may be open: of one port, and of all; and how fast a port may open them.
-pub struct Room {
-    port: Arc<Semaphore>,
-    all: Arc<Semaphore>,
-    rate: Bucket,
-}
-
-impl Room {
-    /// Room of a port; `all` is what the ports share.
-    pub fn new(limits: &Limits, all: Arc<Semaphore>) -> Room {
-        let interval = Duration::from_secs(1) / limits.connection_rate.max(1);
-        Room {
-            port: Arc::new(Semaphore::new(limits.port_connections)),
-            all,
-            rate: Bucket::new(limits.connection_burst, interval),
-        }
-    }
-}
-
-/// Accepts until cancelled. Where there is no room the loop pauses and the kernel's backlog fills; nothing
-/// is aborted.
-pub fn accept_loop(
-    listener: TcpListener,
-    mut room: Room,
-    cancel: CancellationToken,
-    mut accepted: impl FnMut(Accepted),
-) -> impl Future<Output = ()> {
-    // One of these waits on each port of the switch, so it holds everything once: an `async fn` would keep its
-    // arguments, and what it awaits, a second time.
-    let origin = Instant::now();
-    async move {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => {}
-            () = accept(&listener, &mut room, origin, &mut accepted) => {}
-        }
-    }
-}
-
-/// Ends with the semaphores, which nobody closes.
-async fn accept(
-    listener: &TcpListener,
-    room: &mut Room,
-    origin: Instant,
-    accepted: &mut impl FnMut(Accepted),
-) {
-    loop {
-        let Ok(port_permit) = room.port.clone().acquire_owned().await else {
-            return;
-        };
-        while let Err(wait) = room.rate.take(origin.elapsed()) {
-            tokio::time::sleep(wait).await;
-        }
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
-            }
-        };
-        // A listener that waits for a machine holds no share of the common limit.
-        let Ok(permit) = room.all.clone().acquire_owned().await else {
-            return;
-        };
-        let SocketAddr::V6(peer) = peer else { continue };
-        SockRef::from(&stream).set_keepalive(true).ok();
-        accepted(Accepted { stream, peer, permits: [port_permit, permit] });
-    }
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use switch_agent_core::discovery::bucket::Bucket;
+use switch_agent_core::name::PortName;
 use switch_agent_core::service::PortService;
 use tokio_util::task::TaskTracker;
 
 use super::session::{Sessions, connection};
 use super::stamps::LastStamps;
 use super::{Discovery, OpenPort, PortState, ServiceError};
-use crate::http::listener::{Ingress, Room, accept_loop, open};
+use crate::http::listener::acceptor::{Listening, Room};
+use crate::http::listener::{Ingress, ListenerError, open};
 
 /// Services that are opened before others of the thread have their turn: a fraction of a millisecond.
 const AT_A_TIME: usize = 8;
@@ -45,15 +47,8 @@ impl Discovery {
         let port = service.listener.port.clone();
         let limits = self.shared.limits.clone();
         let device = self.shared.device.unwrap_or(port.as_str());
-        let in_runtime = self.shared.runtime.enter();
-        let (listener, ingress) = match open(&service.listener, device, &limits) {
-            Ok(opened) => opened,
-            Err(source) => {
-                let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
-                self.ports().errors.insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
-                return Err(ServiceError::Listener { port, source });
-            }
-        };
+        let opened = open(&service.listener, device, &limits);
+        let (listener, ingress) = opened.map_err(|source| self.not_opened(&port, source))?;
         let interval = Duration::from_secs(1) / limits.request_rate.max(1);
         let state = Arc::new(PortState {
             listener: service.listener,
@@ -68,18 +63,28 @@ impl Discovery {
         let tasks = TaskTracker::new();
         let room = Room::new(&limits, self.shared.room.clone());
         let (serving, ending, spawner) = (state.clone(), cancel.clone(), tasks.clone());
-        drop(in_runtime);
-        let accepting = accept_loop(listener, room, cancel.clone(), move |accepted| {
+        let accepted = Box::new(move |accepted| {
             spawner.spawn(connection(serving.clone(), accepted, ending.clone()));
         });
-        tasks.spawn_on(accepting, &self.shared.runtime);
+        let listening = Listening { listener, room, cancel: cancel.clone(), tasks: tasks.clone(), accepted };
+        let registered = self.shared.acceptor.add(listening).map_err(|source| {
+            let device = device.to_owned();
+            self.not_opened(&port, ListenerError::Socket { step: "watch the listener", device, source })
+        })?;
         if ingress == Ingress::Watched {
             tracing::info!(%port, "no CAP_NET_ADMIN: a port that leaves its VRF is cut off by events, not by the kernel");
         }
         tracing::info!(%port, ?ingress, "discovery proxy opened");
         let mut ports = self.ports();
         ports.errors.remove(&port);
-        ports.open.insert(port, OpenPort { state, cancel, tasks });
+        ports.open.insert(port, OpenPort { state, cancel, tasks, _registered: registered });
         Ok(())
+    }
+
+    /// Tells of a listener that could not be opened.
+    fn not_opened(&self, port: &PortName, source: ListenerError) -> ServiceError {
+        let why = std::error::Error::source(&source).map(|why| format!("{source}: {why}"));
+        self.ports().errors.insert(port.clone(), why.unwrap_or_else(|| source.to_string()));
+        ServiceError::Listener { port: port.clone(), source }
     }
 }

@@ -22,7 +22,7 @@ use super::metal_stack_v1::authority::fingerprint;
 use super::metal_stack_v1::credentials::Presented;
 use super::reply::ReplyBody;
 use super::{PortState, routes};
-use crate::http::listener::Accepted;
+use crate::http::listener::acceptor::Accepted;
 use crate::http::listener::connection::serve;
 use crate::http::listener::stream::{HandshakeError, Stream};
 use crate::http::listener::wire::{Activity, Wire};
@@ -34,7 +34,7 @@ struct Open {
     cancel: CancellationToken,
 }
 
-/// The open connections of a port; the accept loop bounds their number.
+/// The open connections of a port; the acceptor bounds their number.
 #[derive(Default)]
 pub(super) struct Sessions {
     open: Mutex<(u64, BTreeMap<u64, Open>)>,
