@@ -194,7 +194,7 @@ class Broken(unittest.TestCase):
 class Build(unittest.TestCase):
     """What `build` hands to Docker, with a docker that keeps it instead of an engine."""
 
-    def build(self, *options):
+    def build(self, *options, program="/bin/true"):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         place = pathlib.Path(directory.name)
@@ -203,7 +203,6 @@ class Build(unittest.TestCase):
         (place / "docker").chmod(0o755)
         environment = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}", "KEPT": str(place / "kept"),
                        "CARGO_TARGET_DIR": str(place / "target")}
-        program = "/bin/true"
         run = subprocess.run([HERE / "build", "--binary", program, *options], env=environment,
                              capture_output=True, text=True, check=False)
         # The double saves no image: that must not look like success.
@@ -231,6 +230,16 @@ class Build(unittest.TestCase):
         names = set(re.findall(r"(\S+\.so\.\d+) \(|(\S+\.so\.\d+) =>", needed))
         wanted = {os.path.basename(a or b) for a, b in names} - {"linux-vdso.so.1"}
         self.assertEqual({path.name for path in rootfs.rglob("*.so.*")}, wanted)
+
+    def test_a_static_program_needs_none_and_the_docker_client_does(self):
+        # Debian's ldconfig is static, as the agent is.
+        static = "/sbin/ldconfig"
+        _, rootfs, _ = self.build(program=static)
+        self.assertEqual(list(rootfs.rglob("*.so.*")), [])
+        _, rootfs, _ = self.build("--frr-through-docker", program=static)
+        names = {path.name for path in rootfs.rglob("*.so.*")}
+        self.assertIn("libc.so.6", names)
+        self.assertTrue([name for name in names if name.startswith("ld-linux")], names)
 
     def test_the_docker_socket_only_where_it_is_asked_for(self):
         self.assertNotIn("docker", json.dumps(json.loads(self.build()[0]["manifest"])["container"]))

@@ -235,6 +235,10 @@ fn write_database_config(dir: &Path) -> Result<()> {
 pub(crate) fn agent_command(leaf: &Leaf) -> Command {
     let dir = leaf.run_dir();
     let mut command = Command::new(leaf.bin().join("switch-agent"));
+    // As its image sets them.
+    if let Some(tunables) = std::env::var_os("LAB_AGENT_TUNABLES") {
+        command.env("GLIBC_TUNABLES", tunables);
+    }
     command.arg("run").args(["--vtysh", "none", "--log-format", "text", "--log-level", "warn"]);
     command.arg("--database-config").arg(dir.join("database_config.json"));
     command.arg("--state-dir").arg(dir.join("state"));

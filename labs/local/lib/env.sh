@@ -13,6 +13,9 @@ LAB_BIN=${LAB_BIN:-${CARGO_TARGET_DIR:-$LAB_REPO/target}/release}
 LAB_FRR=${LAB_FRR:-}
 [[ -z $LAB_FRR ]] || PATH=$LAB_FRR:$PATH
 
+# The agent runs with the allocator's settings of its image.
+LAB_AGENT_TUNABLES=$(sed -n 's/^ENV GLIBC_TUNABLES=//p' "$LAB_REPO/sonic-package/Dockerfile")
+
 LEAVES=(leaf1 leaf2)
 MACHINES=(m1 m2 m3 m4)
 # shellcheck disable=SC2034 # used by those who source this
@@ -23,7 +26,7 @@ API_PORT=8443
 METAL_APISERVER_PORT=8444
 TENANT_ADDRESS=2001:db8:7e7::10
 
-export LAB_FRR LAB_REPO LAB_LOCAL LAB_OUT LAB_RUN LAB_BIN API_ADDRESS API_PORT METAL_APISERVER_PORT TENANT_ADDRESS
+export LAB_FRR LAB_REPO LAB_LOCAL LAB_OUT LAB_RUN LAB_BIN LAB_AGENT_TUNABLES API_ADDRESS API_PORT METAL_APISERVER_PORT TENANT_ADDRESS
 
 # Seconds since the lab (or this script) began, for progress lines.
 : "${LAB_T0:=$EPOCHREALTIME}"

@@ -35,6 +35,7 @@ write_job() {
   {
     printf '#!/bin/bash\n'
     printf 'export LAB_OUT=%q LAB_BIN=%q LAB_FRR=%q LAB_T0=%q TERM=%q\n' "$LAB_OUT" "$LAB_BIN" "${LAB_FRR:-}" "$LAB_T0" "${TERM:-dumb}"
+    printf 'export LAB_AGENT_TUNABLES=%q\n' "$LAB_AGENT_TUNABLES"
     printf 'cd %q\n' "$LAB_REPO"
     printf '%q ' "$@"
     printf '\n'

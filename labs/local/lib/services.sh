@@ -133,7 +133,7 @@ OWN_SYSFS=(unshare --mount sh -c 'mount -t sysfs sysfs /sys && exec "$0" "$@"')
 start_agent() {
   local dir=$LAB_RUN/$1
   spawn "$1" agent "${OWN_SYSFS[@]}" \
-    env RUST_BACKTRACE=1 "$LAB_BIN/switch-agent" run \
+    env RUST_BACKTRACE=1 GLIBC_TUNABLES="$LAB_AGENT_TUNABLES" "$LAB_BIN/switch-agent" run \
     --database-config "$dir/database_config.json" --state-dir "$dir/state" \
     --admin-socket "$dir/admin.sock" --admin-listen 127.0.0.1:18091 \
     --vtysh "vtysh -N $1" --log-format text --log-level "${LAB_LOG_LEVEL:-info}"
